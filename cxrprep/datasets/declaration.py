@@ -175,6 +175,12 @@ class VocabularyRule:
         term = VOCABULARIES[self.use].term(name) if self.use else None
         return None if term is None else (term.stem, term.loss)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that is declared."""
+        used = VOCABULARIES[self.use].names if self.use else ()
+        return tuple(dict.fromkeys((*self.same, *self.own, *self.under, *used)))
+
     def knows(self, name: str) -> bool:
         """Whether a name is declared."""
         return self.shared(name) is not None or name in self.own or name in self.under
@@ -183,9 +189,8 @@ class VocabularyRule:
         """A name in the capitals that the file declares, where it differs in those alone."""
         if self.knows(name):
             return name
-        used = VOCABULARIES[self.use].names if self.use else ()
-        same = [one for one in (*self.same, *self.own, *self.under, *used) if one.casefold() == name.casefold()]
-        return same[0] if len(set(same)) == 1 else name
+        same = [one for one in self.names if one.casefold() == name.casefold()]
+        return same[0] if len(same) == 1 else name
 
     def column(self, name: str) -> str:
         """The column of a dataset's own observation: ``label_<namespace>__<name in snake case>``."""

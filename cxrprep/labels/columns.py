@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -25,14 +26,21 @@ LABEL_CELLS: Final[Mapping[str, int]] = {
 SEX_CELLS: Final[Mapping[str, str | None]] = {
     "M": "M", "F": "F", "Male": "M", "Female": "F", "Unknown": None, "": None,
 }  # fmt: skip
+_THOUSANDS: Final = re.compile(r"[1-9]\d{0,2}(,\d{3})+$", re.ASCII)
 _LABEL: Final = "expected 1, 0, -1 or a blank"
 _NO_LABEL: Final = 2
 PROJECTIONS: Final[Mapping[str, str]] = {str(view): str(view.projection) for view in View}
 
 
 def whole(text: str) -> int:
-    """The whole number that ``text`` is, also where pandas or a spreadsheet has put ``.0`` behind it."""
-    return int(text.removesuffix(".0"))
+    """The whole number that ``text`` is, also with ``.0`` behind it or commas between thousands, as programs write."""
+    text = text.removesuffix(".0")
+    return int(text.replace(",", "") if is_grouped(text) else text)
+
+
+def is_grouped(text: Any) -> bool:
+    """Whether a text is a whole number with commas between thousands, as in 3,056."""
+    return isinstance(text, str) and _THOUSANDS.match(text) is not None
 
 
 def labels(table: TextTable, column: str, cells: Mapping[str, int | None] = LABEL_CELLS) -> pa.Array:

@@ -151,8 +151,9 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
     facts["age_years"] = age.where(believed)
     facts["age_flag"] = pd.Series([None] * len(frame), index=frame.index, dtype=object)
     facts.loc[age.notna() & ~believed, "age_flag"] = "implausible"
-    numbers = (("orig_width", "width"), ("orig_height", "height"), ("follow_up", "follow_up"))
-    for column, name in (*numbers, ("pixel_spacing_mm", "spacing")):
+    for column, name in (("orig_width", "width"), ("orig_height", "height")):
+        facts[column] = pd.to_numeric(of(name, partial(number_of, thousands=True)))
+    for column, name in (("follow_up", "follow_up"), ("pixel_spacing_mm", "spacing")):
         facts[column] = pd.to_numeric(of(name, number_of))
     facts["path_raw"] = of("file")
     return facts

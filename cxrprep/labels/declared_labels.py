@@ -214,7 +214,7 @@ def _wide(pairs: pd.DataFrame, present: Iterable[str], absent: int | None) -> pd
 
 
 def _in_columns(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
-    rule = block.rule
+    rule, known = block.rule, block.declared.vocabulary
     if isinstance(rule.columns, dict):
         named = dict(rule.columns)
     else:
@@ -222,11 +222,14 @@ def _in_columns(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
         only = rule.columns == "vocabulary"
         names = [name for name in block.frame.columns if name not in ids and name != TABLE]
         named = {name: name for name in names if not only or block.declared.vocabulary.knows(name)}
-        used = VOCABULARIES[block.declared.vocabulary.use].names if only and block.declared.vocabulary.use else ()
-        gone = [name for name in used if name not in named]
+        here = {known.spelled(name) for name in named}
+        gone = [name for name in known.names if name not in here]
         if named and gone:
             block.notes.append(f"columns of labels are not here, and their labels null: {', '.join(gone)}")
     found = {name: _label_cells(block, column) for column, name in named.items() if _is_label(block, column, name)}
+    more = [name for name in found if not isinstance(rule.columns, dict) and not known.knows(known.spelled(name))]
+    if more and known.open:
+        block.notes.append(f"columns that its dataset's file does not declare are read as findings: {', '.join(more)}")
     keys = block.keys()
     if keys.is_unique:
         # An index of objects, as all ids are: pandas would make text of its own of them, and objects again.

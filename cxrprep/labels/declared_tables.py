@@ -22,7 +22,6 @@ from cxrprep.labels.declared_values import TableRead, categories_of, named_colum
 from cxrprep.labels.text_table import are_plain, first_true, plain_form
 from cxrprep.model import Digest
 from cxrprep.storage.small_files import MAX_BYTES, parse_json, read_file, read_utf8
-from cxrprep.vocabulary import VOCABULARIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -200,6 +199,10 @@ def _csv(declared: Declaration, table: DeclaredTable, path: Path, hook: Hook) ->
         csv = csv.without_edges(name) if name in wanted and name not in as_it_stands else csv
     for name, rule in table.cells.items():
         csv = csv.trimmed(name, rule.trim) if rule.trim and name in csv else csv
+    stated = dict.fromkeys(spelled.get(name, name) for name in _columns_of(declared, table.name) if name != "all")
+    gone = [repr(name) for name in stated if name not in csv and name not in table.optional_columns]
+    if gone:
+        csv = replace(csv, notes=(*csv.notes, f"columns that its dataset's file names are not here: {', '.join(gone)}"))
     return _with_slashes(csv)
 
 
@@ -385,10 +388,8 @@ def _texts(element: ET.Element, path: str) -> list[str]:
 
 def _names_of(declared: Declaration, table: str) -> tuple[str, ...]:
     """Every column that the blocks about a table may ask for, names of findings included."""
-    words = declared.vocabulary
     blocks: tuple[Any, ...] = (*declared.labels, *declared.boxes, *declared.masks)
-    names = [*_columns_of(declared, table), *words.same, *words.under, *words.own]
-    names += VOCABULARIES[words.use].names if words.use else ()
+    names = [*_columns_of(declared, table), *declared.vocabulary.names]
     for block in blocks:
         if table in tables_of(block.table):
             for key in ("corners", "corner_size", "centre_size", "where", "raw"):

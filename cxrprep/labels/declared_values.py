@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from cxrprep.datasets.declaration import MANY_FILES
 from cxrprep.errors import ConfigError, TableError
+from cxrprep.labels.columns import is_grouped
 from cxrprep.labels.csv_table import line_of_name
 from cxrprep.labels.csv_text import line_of, read_content
 from cxrprep.system import see_pandas
@@ -126,7 +127,7 @@ def value_of(frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> p
     return _value_of(frame, value, place, where, lambda cells: cells)
 
 
-def number_of(frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> pd.Series:
+def number_of(frame: pd.DataFrame, value: Any, place: str, where: TableRead, *, thousands: bool = False) -> pd.Series:
     """The same as numbers.
 
     Args:
@@ -134,6 +135,7 @@ def number_of(frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> 
         value: the declared value.
         place: the block that wants it, for errors.
         where: the table, for errors.
+        thousands: commas stand between thousands, as in 3,056, and not for decimals.
 
     Returns:
         A number for each row; null where a cell is none, which ``where.notes`` then says.
@@ -145,6 +147,8 @@ def number_of(frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> 
     strange: list[Any] = []
 
     def numbers(cells: pd.Series) -> pd.Series:
+        if thousands:
+            cells = texts((one.replace(",", "") if is_grouped(one) else one for one in cells), cells.index)
         made = pd.to_numeric(cells, errors="coerce").astype(float)
         strange.extend(cells.index[made.isna() & cells.notna()])
         return made

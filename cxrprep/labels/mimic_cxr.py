@@ -30,7 +30,7 @@ from cxrprep.labels.csv_table import Form, read_table
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.joins import are_in, positions, row_numbers
 from cxrprep.labels.mimic_annotations import ROLE, read_annotations
-from cxrprep.labels.mimic_images import PATIENT, STUDY, ImageListing, list_images, trimmed_ids
+from cxrprep.labels.mimic_images import PATIENT, STUDY, ImageListing, list_images, note_absent, trimmed_ids
 from cxrprep.schemas import CATEGORY
 from cxrprep.storage.archives import NOT_READABLE
 from cxrprep.storage.value_codes import numbers, stated
@@ -278,6 +278,7 @@ def _providers(tables: Tables, label_rows: LabelRows) -> list[tuple[pa.Array, di
     first = positions(pc.unique(study), study)
     again = table.rows - len(first)
     label_rows.use(table, "providers", used=len(first), are_about_a_study_that_an_earlier_row_is_about=again)
+    note_absent(table, _PROVIDER_IDS, label_rows)
     return [(study.take(first), {name: table.text(name).take(first) for name in _PROVIDER_IDS if name in table})]
 
 

@@ -21,7 +21,7 @@ from cxrprep.model import View
 from cxrprep.schemas import CATEGORY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -171,6 +171,12 @@ def trimmed_ids(table: TextTable) -> TextTable:
     return table.trimmed("study_id", r"^(?:p?1\d{7}[/\\\\])?s?(5\d{7})(?:\.0|\.txt)?$")
 
 
+def note_absent(table: TextTable, columns: Sequence[str], label_rows: LabelRows) -> None:
+    """Say which columns of the release a table lacks, where it can be read without them."""
+    if gone := [name for name in columns if name not in table]:
+        label_rows.note(f"columns of the release are not here: {', '.join(gone)}", str(table.path), "warning")
+
+
 def _note_without_split(columns: Mapping[str, Any], rows: int, label_rows: LabelRows) -> None:
     if "split" not in columns:
         label_rows.note("no split table is here (mimic-cxr-2.0.0-split.csv.gz): the split is not stated", "", "warning")
@@ -205,6 +211,7 @@ def _from_table(path: Path, form: Form, label_rows: LabelRows, before: TextTable
     table.require_match("study_id", STUDY, "expected a study such as 50414267")
     table.require_match("subject_id", PATIENT, "expected a patient such as 10000032")
     label_rows.use(table, "images", used=table.rows)
+    note_absent(table, [name for name in form.optional if name in _METADATA_RAW], label_rows)
     return _Listing(path, {name: table.text(name) for name in _IDS}, table)
 
 

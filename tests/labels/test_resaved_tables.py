@@ -148,6 +148,43 @@ def test_tables_in_any_form_are_read_as_they_were(copy, form):
     assert any(note in one for one in said) or not note or not kept, said
 
 
+@pytest.mark.parametrize("edit", ["gone", "more", "thousands"])
+def test_a_column_that_is_gone_or_more_is_said_and_sizes_may_have_commas(copy, edit):
+    name, root, before = copy
+    declared = declaration_of(name).image if catalog()[name].declared or name == "nih-chestxray14" else None
+    sizes = {"Rows", "Columns"} if declared is None else {declared.width, declared.height}
+    quiet = set(read(name, root)[1])
+    for path in tables(root):
+        kept = path.read_bytes()
+        packed = kept.startswith(b"\x1f\x8b")
+        rows = list(csv.reader(io.StringIO((gzip.decompress(kept) if packed else kept).decode())))
+        for place, column in enumerate(rows[0] if edit != "more" else ["Sarcoidosis"]):
+            if edit == "gone":
+                edited = [[*row[:place], *row[place + 1 :]] for row in rows]
+            elif edit == "more":
+                edited = [[*row, str(number % 2) if number else column] for number, row in enumerate(rows)]
+            elif column in sizes:
+                grouped = [f"{int(row[place]):,}" if row[place].isdecimal() else row[place] for row in rows]
+                edited = [[*row[:place], cell, *row[place + 1 :]] for row, cell in zip(rows, grouped, strict=True)]
+            else:
+                continue
+            path.write_bytes(gzip.compress(saved(edited), mtime=0) if packed else saved(edited))
+            refused: CxrprepError | None = None
+            try:
+                after, said = read(name, root)
+            except CxrprepError as error:
+                refused = error
+            finally:
+                path.write_bytes(kept)
+            if refused is not None:
+                assert refused.hint
+                continue
+            told = any(column in note for note in said if note not in quiet)
+            same = [{k: v for k, v in row.items() if not str(k).endswith("__sarcoidosis")} for row in after] == before
+            assert same or (edit == "gone" and told), (path.name, column, said)
+            assert edit != "more" or same == told or after == before, (path.name, said)
+
+
 # An id as another program saved it, and whether that can be read in some dataset.
 IDS: dict[str, Callable[[str], str]] = {
     "capitals": str.upper,

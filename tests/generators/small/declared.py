@@ -19,7 +19,6 @@ from cxrprep.datasets.catalog import declaration_of, find_dataset
 from cxrprep.datasets.declaration import Declaration, DeclaredTable, tables_of
 from cxrprep.labels.declared_marks import compressed
 from cxrprep.model import Split
-from cxrprep.vocabulary import VOCABULARIES
 from tests.generators.small import pictures
 from tests.generators.small.released import Released
 
@@ -170,7 +169,7 @@ class Copy:
 
     def _labels(self, row: Row, rule: Any, number: int) -> None:
         words = self.declared.vocabulary
-        names = [*words.same, *words.own, *(VOCABULARIES[words.use].names if words.use else ())]
+        names = [*words.names]
         if rule.shape == "columns":
             columns = list(rule.columns) if isinstance(rule.columns, dict) else names
             for place, column in enumerate(columns):
