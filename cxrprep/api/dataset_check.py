@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.result import Result
 from cxrprep.collection.recognition import OWN_FOLDERS, recognise, sample_names
-from cxrprep.datasets.catalog import declaration_of, find_dataset
-from cxrprep.errors import ExitCode, UsageError
+from cxrprep.config.toml import TomlText
+from cxrprep.datasets.catalog import built_in_names, declaration_of, find_dataset
+from cxrprep.errors import ExitCode, UsageError, did_you_mean
 from cxrprep.events import ignore
 from cxrprep.humanize import short_repr
 from cxrprep.storage.paths import refuse_address
+from cxrprep.storage.small_files import read_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +44,7 @@ class DatasetCheck:
 
     ``images_here`` image files were found in the folder, ``images_listed`` are in its tables, ``images_matched`` are
     both. ``sources`` are label sources with their rows, ``observations`` the columns that have a label; ``contract``
-    says what every dataset must hold, where that was asked for.
+    says what every dataset must hold, where that was asked for, and ``contradicted`` which of the file's facts do not.
     """
 
     __repr__ = short_repr
@@ -57,6 +59,7 @@ class DatasetCheck:
     sources: tuple[tuple[str, int], ...] = ()
     observations: tuple[str, ...] = ()
     contract: tuple[Clause, ...] = ()
+    contradicted: tuple[str, ...] = ()
 
 
 def check_dataset(
@@ -81,6 +84,7 @@ def check_dataset(
     for place, what in ((file, "FILE"), (root, "ROOT")):
         refuse_address(str(place or ""), what)
     spec = find_dataset(str(file))
+    _refuse_names(spec, file)
     layout = spec.layout()
     found = DatasetCheck(spec.name, file, len(spec.table))
     if root is None:
@@ -91,10 +95,13 @@ def check_dataset(
         raise UsageError(f"{root} is not a folder", hint="name the folder that holds the dataset")
     from cxrprep.labels.extract import read_labels
     from cxrprep.labels.label_counts import count_labels
+    from cxrprep.verification.finding import Level
+    from cxrprep.verification.published_facts import check_facts
 
     labels = read_labels(spec, root, on_event=on_event)
     counted = count_labels(spec.name, labels, root)
     here = {key: identity.image for key in _keys(root) if (identity := layout.parse(key)) is not None}
+    facts = [one for _, findings in check_facts(spec, labels.release, root, labels.table) for one in findings]
     listed = set(labels.table.column("image_id").drop_null().to_pylist())
     columns = [name for name in labels.table.column_names if name.startswith("label_") and name != "label_source"]
     return _result(
@@ -109,8 +116,28 @@ def check_dataset(
             sources=tuple((source.label_source, source.rows) for source in counted.sources),
             observations=tuple(c for c in columns if labels.table.column(c).null_count < labels.table.num_rows),
             contract=tuple(_clauses(spec, root, labels, here)) if contract else (),
+            contradicted=tuple(one.detail for one in facts if one.level == Level.ERROR),
         )
     )
+
+
+def _refuse_names(spec: DatasetSpec, file: Path) -> None:
+    """Raise ``ConfigError`` for a name of another dataset, or a fact whose measure is none."""
+    from cxrprep.verification.measures import MEASURES
+
+    if file.suffix.lower() != ".toml":
+        return
+    toml = TomlText(read_utf8(file.expanduser()), str(file))
+    theirs = {word: name for word, name in built_in_names().items() if name != spec.name}
+    for key, words in (("name", (spec.name,)), ("aliases", spec.aliases)):
+        for word in words:
+            if word.lower() in theirs:
+                toml.mistake(key, f"{word!r} is {theirs[word.lower()]}, which cxrprep knows", "give it another name")
+    for number, fact in enumerate(spec.fact, 1):
+        if (word := fact.measure.partition("@")[0].partition(".")[0]) not in MEASURES:
+            meant = did_you_mean(word, MEASURES)
+            toml.mistake(f"fact.{number}.measure", f"[[fact]] {fact.id}: there is no measure {word!r}", meant.strip())
+    toml.raise_mistakes()
 
 
 def _keys(root: Path) -> Iterator[str]:
@@ -189,5 +216,7 @@ def _result(found: DatasetCheck) -> Result[DatasetCheck]:
     if found.contract:
         rows.append(("contract", f"{len(kept)} of {len(found.contract)} hold"))
         rows += [("", f"does not hold: {one.what}: {one.detail}") for one in found.contract if not one.holds]
-    code = ExitCode.DONE if len(kept) == len(found.contract) else ExitCode.INTEGRITY
+    rows += [("does not hold", fact) for fact in found.contradicted]
+    holds = len(kept) == len(found.contract) and not found.contradicted
+    code = ExitCode.DONE if holds else ExitCode.INTEGRITY
     return Result("datasets", found, exit_code=code, rows=tuple(rows))

@@ -45,6 +45,7 @@ __all__ = [
     "PublishedFile",
     "Quirk",
     "Table",
+    "built_in_names",
     "catalog",
     "declaration_of",
     "find_dataset",
@@ -188,6 +189,12 @@ def declaration_of(name: str) -> Declaration:
 def is_built_in(name: str) -> bool:
     """Whether a dataset's file is one of this package, and not one that somebody wrote or found."""
     return name not in _named and _file_name(name) in _built_in()
+
+
+def built_in_names() -> dict[str, str]:
+    """The names and aliases of the datasets of this package, with the name of each."""
+    specs = map(_spec_in, _built_in().values())
+    return {word: spec.name for spec in specs for word in (spec.name, *spec.aliases)}
 
 
 def _file_name(name: str) -> str:

@@ -236,8 +236,6 @@ class BoxRule:
     corners: tuple[str, ...] = ()
     corner_size: tuple[str, ...] = ()
     centre_size: tuple[str, ...] = ()
-    space: Any = "original"
-    shape: str = "rectangle"
     where: dict[str, Any] = field(default_factory=dict)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.datasets.declaration import ENCODINGS, FORMAT, FORMS, SHAPES, Declaration, tables_of
 from cxrprep.datasets.facts import build
 from cxrprep.datasets.patterns import compiled
-from cxrprep.errors import ConfigError
+from cxrprep.errors import ConfigError, did_you_mean
 from cxrprep.model import Split, View
 from cxrprep.vocabulary import OBSERVATIONS, VOCABULARIES
 
@@ -35,7 +35,7 @@ _OF_BLOCKS: Final = ("image", "study", "names", "name", "reader", "score", "labe
 _NO_VALUE: Final = {"patient": ("unknown",), "study": ("image",)}
 # What a shape or an encoding takes the labels or regions from.
 _NEEDED: Final = {
-    "list": ("names",), "rows": ("name",), "class": ("name",),
+    "list": ("names",), "rows": ("name",), "class": ("name",), "columns": ("values",),
     "rle": ("runs",), "coco-rle": ("runs", "size"), "polygons": ("points",),
 }  # fmt: skip
 
@@ -49,7 +49,7 @@ def parse_declaration(file: TomlText) -> Declaration:
     file.raise_mistakes()
     for name in _in_circles(found.vocabulary.under):
         file.mistake(f"vocabulary.under.{name}", f"[vocabulary.under] {name!r} is under itself", "name a wider finding")
-    for check in (_of_names, _of_paths, _of_tables, _of_words, _of_labels, _of_marks, _of_values):
+    for check in (_of_names, _of_paths, _of_tables, _of_words, _of_labels, _of_marks, _of_values, _of_facts):
         for name, problem in check(found):
             file.mistake(name, problem, _SEE)
     file.raise_mistakes()
@@ -79,7 +79,13 @@ def _blocks(found: Declaration) -> Iterator[tuple[str, str, Any]]:
 
 def _one_of(name: str, place: str, word: Any, known: Collection[str]) -> Iterator[Problem]:
     if word not in known:
-        yield name, f"{place} {word!r} is not one of {', '.join(known)}"
+        meant = did_you_mean(str(word), known).strip()
+        yield name, f"{place} {word!r} is not one of {', '.join(known)}" + (f" ({meant})" if meant else "")
+
+
+def _twice(name: str, place: str, words: Collection[str]) -> Iterator[Problem]:
+    for word in sorted({word for word in words if [*words].count(word) > 1}):
+        yield name, f"{place}: {word!r} stands there twice"
 
 
 # ---- names, paths, tables ----
@@ -96,6 +102,9 @@ def _of_names(found: Declaration) -> Iterator[Problem]:
         yield "vocabulary.open", "[vocabulary] open: findings of its own need a namespace"
     if found.default_release not in found.releases:
         yield "default_release", f"default_release {found.default_release!r} is not one of releases"
+    for suffix in found.images.suffixes or ("",):
+        if not re.fullmatch(r"\.[\w.]+", suffix):
+            yield "images.suffixes", f"[images] suffixes: {suffix!r} is none; they are such as .png"
     if found.labels and found.default_label_source and not found.has_source(found.default_label_source):
         sources = ", ".join(rule.source for rule in found.labels)
         said = f"default_label_source {found.default_label_source!r} is none of the [[labels]]: {sources}"
@@ -119,6 +128,8 @@ def _of_paths(found: Declaration) -> Iterator[Problem]:
     except ValueError as error:
         yield "paths.place", f"[paths] place is not a template: {error}"
         return
+    if re.match(r"[/\\]|[A-Za-z]:", found.paths.place) or ".." in re.split(r"[/\\]", found.paths.place):
+        yield "paths.place", f"[paths] place {found.paths.place!r} leads out of the folder"
     known = [name for name in ("id", "patient", "study") if name in groups]
     for field in fields:
         yield from _one_of("paths.place", "[paths] place: the group", field, known)
@@ -131,6 +142,18 @@ def _of_tables(found: Declaration) -> Iterator[Problem]:
         yield from _one_of(f"table.{number}.form", f"{place}: form", table.form, FORMS)
         if table.name in names[: number - 1]:
             yield f"table.{number}.name", f"two [[table]] have the name {table.name!r}"
+        if not table.patterns:
+            yield f"table.{number}.patterns", f"{place}: patterns has no name of a file"
+        if table.release:
+            yield from _one_of(f"table.{number}.release", f"{place}: release", table.release, found.releases)
+        for key in ("columns", "header"):
+            yield from _twice(f"table.{number}.{key}", f"{place}: {key}", [w for w in getattr(table, key) if w])
+        renamed = [table.rename.get(name, name) for name in {*table.columns, *table.header, *table.rename}]
+        yield from _twice(f"table.{number}.rename", f"{place}: rename", renamed)
+        for column, rule in table.cells.items():
+            for key in ("match", "trim"):
+                if (pattern := getattr(rule, key)) and (said := _no_pattern(pattern)):
+                    yield f"table.{number}.cells.{column}", f"{place}: cells.{column}: {key}: {said}"
         for pattern in table.patterns:
             if re.match(r"[/\\]|[A-Za-z]:", pattern) or ".." in re.split(r"[/\\]", pattern):
                 yield f"table.{number}.patterns", f"{place}: the pattern {pattern!r} leads out of the folder"
@@ -155,16 +178,35 @@ def _of_words(found: Declaration) -> Iterator[Problem]:
             if said and said not in known:
                 what = f"[views] {word!r}: {key} {said!r} is not one of {', '.join(known)}, or empty"
                 yield f"views.{word}", what
+        if rule.view in list(map(str, View)) and rule.projection not in ("", str(View(rule.view).projection)):
+            due = View(rule.view).projection
+            yield f"views.{word}", f"[views] {word!r}: {rule.view} is {due}, and not {rule.projection}"
     words = found.vocabulary
     if words.use:
         yield from _one_of("vocabulary.use", "[vocabulary] use:", words.use, VOCABULARIES)
         if words.use not in VOCABULARIES:
             return
+    for name in words.own:
+        place = f"vocabulary.own.{name}"
+        if name in words.same:
+            yield place, f"[vocabulary.own] {name!r} is in [vocabulary.same] too"
+        if same := [other for other in words.own if other < name and words.column(other) == words.column(name)]:
+            yield place, f"[vocabulary.own] {name!r} and {same[0]!r} would be one column, {words.column(name)}"
+    if words.no_finding and words.no_finding not in words.names:
+        yield from _misspelt("vocabulary.no_finding", "[vocabulary] no_finding", words.no_finding, found)
     for name, meant in words.same.items():
+        if isinstance(meant, dict) and (strange := [key for key in meant if key not in ("is", "loss")]):
+            yield f"vocabulary.same.{name}", f"[vocabulary.same] {name!r}: {strange[0]!r} is none of is, loss"
         if isinstance(meant, dict) and "is" not in meant:
             yield f"vocabulary.same.{name}", f"[vocabulary.same] {name!r}: it does not say what it is"
         elif (shared := words.shared(name)) is not None and shared[0] not in OBSERVATIONS:
             yield f"vocabulary.same.{name}", f"[vocabulary.same] {name!r}: {shared[0]!r} is not a shared observation"
+
+
+def _misspelt(name: str, place: str, word: str, found: Declaration) -> Iterator[Problem]:
+    """A finding that nothing declares: of an open vocabulary only one that is spelled nearly as another."""
+    if not found.vocabulary.knows(word) and (near := did_you_mean(word, found.vocabulary.names).strip()):
+        yield name, f"{place}: {word!r} is declared nowhere in [vocabulary] ({near})"
 
 
 # ---- labels, boxes, masks, reports ----
@@ -174,7 +216,19 @@ def _of_labels(found: Declaration) -> Iterator[Problem]:
     for number, rule in enumerate(found.labels, 1):
         name, place = f"labels.{number}", f"[[labels]] {rule.source}"
         yield from _one_of(f"{name}.shape", f"{place}: shape", rule.shape, SHAPES)
-        yield from _lacking(name, place, rule, f"shape = {rule.shape!r}", _NEEDED.get(rule.shape, ()))
+        needed = _NEEDED.get(rule.shape, ())
+        yield from _lacking(name, place, rule, f"shape = {rule.shape!r}", needed)
+        read = (*needed, "columns") if rule.shape == "columns" else needed
+        for key in ("names", "name", "columns", "values"):
+            if getattr(rule, key) and rule.shape in SHAPES and key not in read:
+                yield f"{name}.{key}", f"{place}: shape = {rule.shape!r} does not read {key}"
+        if not rule.source:
+            yield f"{name}.source", "[[labels]] source has no name"
+        before = [other for other in found.labels[: number - 1] if other.source == rule.source]
+        if any({*tables_of(other.table)} & {*tables_of(rule.table)} for other in before if _is_named(other, rule)):
+            yield f"{name}.source", f"{place}: an earlier [[labels]] of this source reads the same table"
+        for finding in rule.columns.values() if isinstance(rule.columns, dict) else ():
+            yield from _misspelt(f"{name}.columns", f"{place}: columns", finding, found)
         if rule.known:
             yield from _one_of(f"{name}.known", f"{place}: known", rule.known, VOCABULARIES)
         if rule.absent not in (0, None):
@@ -212,6 +266,11 @@ def _of_marks(found: Declaration) -> Iterator[Problem]:
             yield f"reports.{number}", "[[reports]] needs text or sections"
 
 
+def _is_named(*rules: Any) -> bool:
+    """Whether all these blocks name their tables as they must."""
+    return all(isinstance(rule.table, (str, list, tuple)) and all(map(_is_text, rule.table)) for rule in rules)
+
+
 def _lacking(name: str, place: str, rule: Any, why: str, needed: Collection[str]) -> Iterator[Problem]:
     for key in needed:
         if not getattr(rule, key):
@@ -232,6 +291,19 @@ def _of_values(found: Declaration) -> Iterator[Problem]:
             yield from _of_value(f"{name}.sections.{key}", f"{place} sections.{key}", value)
 
 
+def _of_facts(found: Declaration) -> Iterator[Problem]:
+    """Numbers that cannot be, and facts of releases that are none."""
+    for key, count in found.counts.items():
+        yield from _one_of(f"counts.{key}", "[counts]", key, ("images", "patients", "studies", "reports", "bytes"))
+        if count <= 0:
+            yield f"counts.{key}", f"[counts] {key} is a number above 0, not {count}"
+    for number, fact in enumerate(found.fact, 1):
+        if fact.release:
+            yield from _one_of(f"fact.{number}.release", f"[[fact]] {fact.id}: release", fact.release, found.releases)
+        if isinstance(fact.value, str):
+            yield f"fact.{number}.value", f"[[fact]] {fact.id}: value is a number or numbers, and not {fact.value!r}"
+
+
 def _of_value(name: str, place: str, value: Any) -> Iterator[Problem]:
     """What is wrong with a value: a column's name, or a table of one source of cells, and rules."""
     if isinstance(value, str) and value:
@@ -250,8 +322,18 @@ def _of_value(name: str, place: str, value: Any) -> Iterator[Problem]:
     for key, test, what in _EXPECTED:
         if key in value and not test(value[key]):
             yield name, f"{place}: {key} is {what}, not {value[key]!r}"
+    if all(_is_number(value.get(key)) for key in ("min", "max")) and value["min"] > value["max"]:
+        yield name, f"{place}: min {value['min']} is above max {value['max']}"
     if isinstance(value.get("match"), str):
         yield from _of_match(name, place, value["match"])
+
+
+def _no_pattern(pattern: str) -> str:
+    try:
+        compiled(pattern)
+    except ConfigError as error:
+        return error.message
+    return ""
 
 
 def _of_match(name: str, place: str, pattern: str) -> Iterator[Problem]:

@@ -98,6 +98,10 @@ def _sides(rule: BoxRule, frame: pd.DataFrame, table: TableRead) -> dict[str, pd
         sides["w"], sides["h"] = sides["w"] - sides["x"], sides["h"] - sides["y"]
     elif rule.centre_size:
         sides["x"], sides["y"] = sides["x"] - sides["w"] / 2, sides["y"] - sides["h"] / 2
+    for side, column in (("w", names[2]), ("h", names[3])):
+        if (backwards := sides[side] < 0).any():
+            what = "[[boxes]] this box ends before it begins: corners are x1, y1, x2, y2, and sizes above 0"
+            raise table.error(backwards.idxmax(), column, what)
     return sides
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.datasets.declaration import MANY_FILES
-from cxrprep.errors import ConfigError, TableError
+from cxrprep.errors import ConfigError, TableError, did_you_mean
 from cxrprep.labels.columns import is_grouped
 from cxrprep.labels.csv_table import line_of_name
 from cxrprep.labels.csv_text import line_of, read_content
@@ -271,7 +271,8 @@ def column_of(frame: pd.DataFrame, name: str, place: str, where: TableRead, *, w
         shown = ", ".join(map(str, frame.columns[:8]))
         raise TableError(
             f"{where.path}: column {name!r} is missing, which {place} names; it has {shown}",
-            hint="is this the right table? Correct the dataset's file if its columns are called otherwise",
+            hint=did_you_mean(name, map(str, frame.columns))
+            + "is this the right table? Correct the dataset's file if its columns are called otherwise",
         )
     return frame[name] if whole else by_word(frame[name], lambda words: words)
 

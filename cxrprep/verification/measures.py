@@ -107,7 +107,7 @@ def measure(name: str, subject: Subject) -> Counted | None:
     """
     name, _, split = name.partition("@")
     name, _, argument = name.partition(".")
-    known = _MEASURES[name]
+    known = MEASURES[name]
     if split:
         subject = subject.of(take_rows(subject.rows, subject.codes("split").rows_of([split])))
     return known(subject, argument)
@@ -306,7 +306,7 @@ def _lines(subject: Subject, name: str) -> Counted | None:
     return count + (last != b"\n")
 
 
-_MEASURES: Final[Mapping[str, Callable[[Subject, str], Counted | None]]] = {
+MEASURES: Final[Mapping[str, Callable[[Subject, str], Counted | None]]] = {
     "rows": _rows,
     "images": _of_ids("image_id"),
     "patients": _of_ids("patient_id"),

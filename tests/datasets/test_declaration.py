@@ -16,7 +16,7 @@ import pytest
 
 from cxrprep.api.dataset_check import check_dataset
 from cxrprep.datasets.catalog import find_dataset, parse_spec
-from cxrprep.errors import ConfigError, TableError
+from cxrprep.errors import ConfigError, ExitCode, TableError
 from cxrprep.labels.extract import extract_labels, read_labels
 from cxrprep.manifest.load import load
 
@@ -215,6 +215,50 @@ MISTAKES = {
         r"also.x 'most' is not one",
     ),
     "no namespace": (('namespace = "ward7"', ""), r"findings of its own need a namespace"),
+    "no release of a table": (
+        ('name = "test"', 'name = "test"\nrelease = "2031"'),
+        r"release '2031' is not one of 2026",
+    ),
+    "no pattern of a file": (('patterns = ["test.txt"]', "patterns = []"), r"patterns has no name of a file"),
+    "a pattern of cells": (
+        ("[image]", "[table.cells]\nname = { match = '(a' }\n[image]"),
+        r"cells.name: match: .*not a regular expression",
+    ),
+    "a column twice": (('name = "test"', 'name = "test"\ncolumns = ["a", "a"]'), r"columns: 'a' stands there twice"),
+    "a column renamed to another": (
+        ('name = "test"', 'name = "test"\nrename = { a = "b", c = "b" }'),
+        r"rename: 'b' stands there twice",
+    ),
+    "a place above": (('"images/{id}.png"', '"../{id}.png"'), r"place '../\{id\}.png' leads out of the folder"),
+    "a suffix": (("[image]", '[images]\nsuffixes = ["png"]\nformats = ["PNG"]\n[image]'), r"suffixes: 'png' is none"),
+    "a count": (("[image]", "[counts]\nimages = -8\n[image]"), r"images is a number above 0, not -8"),
+    "another count": (("[image]", "[counts]\nimage = 8\n[image]"), r"'image' is not one of .*did you mean images"),
+    "bounds": (('sex = "sex"', 'age = { column = "a", min = 9, max = 0 }'), r"min 9 is above max 0"),
+    "a frontal lateral": (('projection = "frontal"', 'projection = "lateral"'), r"PA is frontal, and not lateral"),
+    "no finding": (
+        ("open = true", 'open = true\nno_finding = "efusion"'),
+        r"'efusion' is declared nowhere .*mean effusion",
+    ),
+    "a key of a shared name": (("loss =", "los ="), r"'los' is none of is, loss"),
+    "one name twice": (
+        ("[[labels]]", '[vocabulary.own]\n"effusion" = "x"\n[[labels]]'),
+        r"is in \[vocabulary.same\] too",
+    ),
+    "two names of a column": (
+        ("[[labels]]", '[vocabulary.own]\n"Big heart" = "x"\n"big-heart" = "x"\n[[labels]]'),
+        r"would be one column, label_ward7__big_heart",
+    ),
+    "a key of another shape": (("absent = 0", 'name = "x"'), r"shape = 'list' does not read name"),
+    "labels without values": (('shape = "list"', 'shape = "columns"'), r"shape = 'columns' needs values"),
+    "no source": (('\nsource = "readers"', '\nsource = ""'), r"source has no name"),
+    "a space of boxes": (
+        ("[image]", _BOX + 'space = "percent"\n[image]'),
+        r"unknown key 'boxes.space'",
+    ),
+    "a fact of words": (
+        ("[image]", '[[fact]]\nid = "f"\nmeasure = "images"\nvalue = "8"\nsource = "s"\n[image]'),
+        r"value is a number or numbers, and not '8'",
+    ),
     "a label source": (("default_label_source = ", 'default_label_source = "x" # '), r"'x' is none of the \[\[labels"),
 }
 
@@ -225,6 +269,35 @@ def test_mistakes_in_the_file_are_named(mistake):
     with pytest.raises(ConfigError, match=message) as refused:
         parse_spec(declaration().replace(old, new), "ward.toml")
     assert re.search(r"line \d+", str(refused.value))
+
+
+FACT = '\n[[fact]]\nid = "W-1"\nmeasure = "images"\nvalue = 12\nsource = "counted"\n'
+
+
+def test_facts_of_the_file_are_compared_with_the_folder(file, tmp_path):
+    root = ward(tmp_path / "data")
+    file.write_text(declaration() + FACT)
+    assert check_dataset(file, root).exit_code == ExitCode.DONE
+    file.write_text(declaration() + FACT.replace("12", "13"))
+    checked = check_dataset(file, root)
+    assert checked.exit_code == ExitCode.INTEGRITY
+    assert "W-1" in str(checked)
+    for old, new, message in (
+        ('measure = "images"', 'measure = "imags"', r"line \d+: .*no measure 'imags'"),
+        ('name = "ward-7"', 'name = "nih"', "'nih' is nih-chestxray14, which cxrprep knows"),
+    ):
+        file.write_text((declaration() + FACT).replace(old, new))
+        with pytest.raises(ConfigError, match=message):
+            check_dataset(file)
+
+
+def test_a_box_that_ends_before_it_begins_is_named_by_its_line(file, tmp_path):
+    root = ward(tmp_path / "data")
+    box = '[[table]]\nname = "b"\npatterns = ["b.csv"]\n[[boxes]]\ntable = "b"\nimage = "i"\nlabel = "l"\n'
+    file.write_text(f'{declaration()}{box}corners = ["x", "y", "X", "Y"]\n'.replace("table.x", ""))
+    (root / "b.csv").write_text("i,l,x,y,X,Y\nw0_0,effusion,1,1,5,5\nw0_1,effusion,5,1,1,5\n")
+    with pytest.raises(TableError, match=r"b.csv, line 3, column 'X': .*ends before it begins"):
+        read(file, root)
 
 
 def test_a_word_that_is_no_split_is_refused_where_it_stands(file, tmp_path):
