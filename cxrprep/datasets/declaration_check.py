@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import string
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,7 @@ _CELLS: Final = ("column", "columns", "text", "first_of")
 _RULES: Final = ("with", "split", "use", "lower", "match", "replace", "map", "else", "min", "max")
 _TRANSFORMS: Final = re.compile(r"number|all|python-list|json-list|dicom-age(?::[0-9.]+)?|date:.+")
 _ELSE: Final = ("error", "null", "keep")
+_NEARLY: Final = 0.9  # one letter of ten; Lung Opacity and Lung cavity are two words
 _AGREED: Final = ("any", "majority", "all")
 # The keys of a block that are values, and words that stand for none.
 _OF_IMAGES: Final = (
@@ -205,8 +207,9 @@ def _of_words(found: Declaration) -> Iterator[Problem]:
 
 def _misspelt(name: str, place: str, word: str, found: Declaration) -> Iterator[Problem]:
     """A finding that nothing declares: of an open vocabulary only one that is spelled nearly as another."""
-    if not found.vocabulary.knows(word) and (near := did_you_mean(word, found.vocabulary.names).strip()):
-        yield name, f"{place}: {word!r} is declared nowhere in [vocabulary] ({near})"
+    near = difflib.get_close_matches(word, found.vocabulary.names, 1, _NEARLY)
+    if near and not found.vocabulary.knows(word):
+        yield name, f"{place}: {word!r} is declared nowhere in [vocabulary] (did you mean {near[0]}?)"
 
 
 # ---- labels, boxes, masks, reports ----

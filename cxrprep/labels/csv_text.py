@@ -24,6 +24,8 @@ AGAIN: Final = "fetch the table again, or correct that line by hand"
 _DELIMITERS: Final = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 # What Excel writes and reads; saved again by another program it has quotation marks, or blanks.
 _NAMED_DELIMITER: Final = re.compile(rb'"?sep\s*=\s*([,;\t|])"?[,;\t|]*\r?\n', re.IGNORECASE)
+# What other programs' files begin with.
+_OTHERS: Final = {b"PAR1": "a Parquet file", b"\xd0\xcf\x11\xe0": "a workbook of Excel", b"ARROW1": "an Arrow file"}
 _BLANK_LINES: Final = re.compile(rb"(?:[ ]*\r?\n)+")
 _BLANK_END: Final = re.compile(rb"(?:\r?\n[ ]*)+\Z")
 
@@ -70,15 +72,18 @@ def _uncompressed(path: Path, packed: bytes, notes: list[str]) -> bytes:
         if named != ".gz":
             notes.append("compressed by gzip, whatever its name says")
         try:
-            return _unpacked(packed)
+            packed = _unpacked(packed)
         except (EOFError, zlib_ng.error) as error:  # type: ignore[misc]  # its stub calls the class an instance
             raise TableError(
                 f"{path} cannot be unpacked: {error}", hint="the file is cut short: fetch it again"
             ) from error
+    elif named == ".gz" and packed and not packed.startswith(b"PK\x03\x04"):
+        notes.append("not compressed, although its name ends in .gz")
     if packed.startswith(b"PK\x03\x04"):
         return _only_member(path, packed)
-    if named == ".gz" and packed:
-        notes.append("not compressed, although its name ends in .gz")
+    for begin, what in _OTHERS.items():
+        if packed.startswith(begin):
+            raise TableError(f"{path} is {what}, whatever its name says", hint="save it as CSV, then run again")
     return packed
 
 

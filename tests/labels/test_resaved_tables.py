@@ -13,6 +13,8 @@ import re
 import zipfile
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cxrprep.datasets.catalog import catalog, declaration_of
@@ -72,6 +74,7 @@ FORMS: dict[str, tuple[Edit, str]] = {
     ),
     "backslashes": (cell_by_cell(lambda cell: cell.replace("/", "\\") if _PATH.search(cell) else cell), ""),
     "a folder before paths": (cell_by_cell(lambda cell: f"/mnt/x/{cell}" if _PATH.search(cell) else cell), ""),
+    "validation": (cell_by_cell(lambda cell: {"validate": "Validation", "test": "TEST"}.get(cell, cell)), ""),
     "valid": (cell_by_cell(lambda cell: {"validate": "valid"}.get(cell, cell).replace("/valid/", "/val/")), ""),
     "a column more": (column_more, ""),
     "an index": (index(""), ""),
@@ -230,12 +233,20 @@ def workbook() -> bytes:
     return out.getvalue()
 
 
+def parquet(data: bytes) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.table({"table": [data]}), out)
+    return out.getvalue()
+
+
 DAMAGED = {
     "empty": lambda data: b"",
     "header alone": lambda data: data.partition(b"\n")[0] + b"\n",
     "a web page": lambda data: b"<!DOCTYPE html><html><body>sign in</body></html>",
     "half of UTF-16": lambda data: data.decode().encode("utf-16")[:-1],
     "a workbook": lambda data: workbook(),
+    "a workbook, compressed": lambda data: gzip.compress(workbook(), mtime=0),
+    "Parquet": parquet,
     "no UTF-8": lambda data: data.replace(b"\n", b"\xe9\n", 2),
     "another table": lambda data: b"a,b\n1,2\n",
     "noise": lambda data: bytes(range(256)) * 4,
@@ -257,6 +268,8 @@ def test_what_is_no_table_is_refused_with_its_name_and_a_hint(copy, damage):
         assert caught.value.exit_code in (ExitCode.INTEGRITY, ExitCode.USAGE)
         assert path.name in str(caught.value)
         assert caught.value.hint
+        said = {"a workbook": "workbook of Excel", "Parquet": "a Parquet file"}.get(damage.partition(",")[0], "")
+        assert said in str(caught.value)
 
 
 def test_one_table_alone_is_read_or_refused_by_name(copy, tmp_path):
