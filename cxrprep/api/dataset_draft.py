@@ -13,6 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.dataset_check import check_dataset
+from cxrprep.api.draft_croissant import Described, described_by_publisher
 from cxrprep.api.draft_folder import MARKS, PICTURES, FolderFiles, FolderTable, joined, plain_name, read_folder
 from cxrprep.datasets.declaration import slug
 from cxrprep.errors import UsageError
@@ -105,9 +106,10 @@ def draft_dataset(
         raise UsageError(f"a column cannot say {unknown[0]!r}", hint=f"roles: image, {', '.join(ROLES)}")
     found = read_folder(root, dict(columns or {}), on_event)
     name = slug(file.stem).replace("_", "-") or "own"
-    title = title or (ask("Title of the dataset", name) if ask else name)
+    said = described_by_publisher(root, on_event)
+    title = title or (ask("Title of the dataset", said.title or name) if ask else said.title or name)
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = _Writer(found, name, title, dict(columns or {}), ask).text()
+    text = _Writer(found, name, title, dict(columns or {}), ask, said).text()
     replace_file(file, lambda place: place.write_text(text, encoding="utf-8"))
     on_event(Note("datasets", f"written: {file}, a draft: correct what is wrong in it", "info"))
     return check_dataset(file, root, on_event=on_event)
@@ -125,6 +127,7 @@ class _Writer:
     title: str
     given: Mapping[str, str]
     ask: Ask | None
+    said: Described
     blocks: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     views: list[str] = field(default_factory=list)
@@ -174,13 +177,18 @@ class _Writer:
             "format = 1",
             f"name = {_toml(self.name)}",
             f"title = {_toml(self.title)}",
-            f"summary = {_toml(f'{len(self.found.images):,} images.')}",
+            f"summary = {_toml(self.said.summary or f'{len(self.found.images):,} images.')}",
             'releases = ["1"]',
             'default_release = "1"',
             *([f"default_label_source = {_toml(self.sources[0])}"] if self.sources else []),
-            'homepage = ""                           # where it comes from',
-            'citation = ""',
+            f"homepage = {_toml(self.said.homepage):<28} # where it comes from",
+            f"citation = {_toml(self.said.citation)}",
             "",
+            *(["[licence]", f"name = {_toml(self.said.licence)}", ""] if self.said.licence else []),
+            *(
+                "\n".join(["[[file]]", *(f"{key} = {_toml(value)}" for key, value in one.items()), ""])
+                for one in self.said.files
+            ),
         ]
 
     def _paths(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -38,6 +39,33 @@ def test_a_table_and_a_list(tmp_path):
     assert (first["projection"], first["sex"], first["split"]) == ("lateral", "F", "test")
     assert (first["label_drafted__effusion"], first["label_drafted__scoliosis"]) == (1, 0)
     assert 'title = "Ward 7"' in (tmp_path / "drafted.toml").read_text()
+
+
+def test_a_croissant_file_gives_title_licence_citation_and_sums(tmp_path):
+    root = ward(tmp_path / "ward")
+    table = (root / "findings.csv").read_bytes()
+    told = {
+        "@type": "sc:Dataset", "sc:name": "Ward Seven", "description": "Twelve radiographs\nof a ward.",
+        "license": ["https://creativecommons.org/licenses/by/4.0/"], "citeAs": 'Doe: "The ward", 2026',
+        "url": "https://example.org/ward",
+        "distribution": [
+            {"@type": "cr:FileObject", "@id": "findings.csv", "contentUrl": "https://example.org/f/findings.csv",
+             "contentSize": f"{len(table)} B", "sha256": hashlib.sha256(table).hexdigest()},
+            {"@id": "gone.csv", "contentUrl": "gone.csv", "sha256": "0" * 64},
+            {"@id": "test.txt", "contentUrl": "test.txt", "sha256": "soon"},
+        ],
+    }  # fmt: skip
+    (root / "croissant.json").write_text(json.dumps(told))
+    assert len(drafted(tmp_path, root)) == 12
+    spec = find_dataset(str(tmp_path / "drafted.toml"))
+    assert (spec.title, spec.summary) == ("Ward Seven", "Twelve radiographs of a ward.")
+    assert (spec.homepage, spec.citation) == (told["url"], told["citeAs"])
+    assert spec.licence.name == told["license"][0]
+    digest = f"sha256:{hashlib.sha256(table).hexdigest()}"
+    assert [(file.path, file.size, file.digest) for file in spec.file] == [("findings.csv", len(table), digest)]
+    (root / "croissant.json").write_text("{")
+    draft_dataset(tmp_path / "drafted.toml", root, force=True)
+    assert find_dataset(str(tmp_path / "drafted.toml")).title == "drafted"
 
 
 def folder(root: Path, names: list[str]) -> Path:
