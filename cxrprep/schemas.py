@@ -419,6 +419,9 @@ def is_own_observation(column: str) -> bool:
 TABLES: Final = {"images": DERIVED, "labels": LABELS, "studies": STUDIES}
 """The tables of a folder by name: every column that they may have, but for a release's own."""
 
+ALWAYS: Final = {"images": IMAGES.names, "labels": LABELS.names, "studies": STUDIES.names}
+"""The columns that they have always."""
+
 
 def studies_schema(*, report_text: bool = False, own: Iterable[pa.Field] = ()) -> pa.Schema:
     """The schema of ``studies.parquet``; with ``report_text`` a column of that name ends the table.

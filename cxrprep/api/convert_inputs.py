@@ -247,7 +247,8 @@ def inputs_of_manifest(
         NothingSelectedError: Nothing is left.
     """
     from cxrprep.images.conversion import ConvertItem
-    from cxrprep.manifest.source_images import count_images, images_by_split, source_images
+    from cxrprep.manifest.source_images import images_by_split, source_images
+    from cxrprep.storage.parquet import count_rows
     from cxrprep.storage.unfetched import unfetched
 
     wants = _chooser(folder, selection, on_event)
@@ -285,7 +286,7 @@ def inputs_of_manifest(
     if kept is not None:
         total = len(kept)
     elif selection.is_everything and shard is None and usable is None:
-        total = count_images(base)
+        total = count_rows(base)
     else:
         total = sum(1 for _ in chosen())
     return Inputs(

@@ -1,21 +1,27 @@
-"""The mirror that a name means, and the folder of a verb."""
+"""The mirror that a name means, the folder of a verb, and the command that makes what cxrprep made again."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrprep.collection.dataset_folder import DatasetFolder, checked_release, folder_words, open_folder
+from cxrprep.collection.lineage import FolderKind, Lineage
 from cxrprep.collection.recognition import release_here, sample_names
 from cxrprep.errors import UsageError, did_you_mean
+from cxrprep.record import Record
 from cxrprep.sources import check_scheme
 from cxrprep.sources.urls import behind
 
 if TYPE_CHECKING:
     from cxrprep.datasets.catalog import DatasetSpec, Mirror
 
-__all__ = ["DatasetFolder", "MirrorChoice", "find_mirror", "folder_words", "open_folder"]
+__all__ = [
+    "DatasetFolder", "MirrorChoice", "exported_again", "find_mirror", "folder_words", "made_again", "open_folder",
+    "original_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +78,43 @@ def find_mirror(spec: DatasetSpec, source: str | None, release: str | None = Non
         f"{name!r} is neither a mirror of {spec.name} nor a folder",
         hint=f"{did_you_mean(name, mirrors)}mirrors: {', '.join(mirrors)}; or give an address or an existing folder",
     )
+
+
+def original_of(folder: DatasetFolder) -> Record | None:
+    """The record of the folder that converted images were made from, where they still lie below it."""
+    if folder.kind is not FolderKind.CONVERTED or folder.root.absolute().parent.name != "derived":
+        return None
+    record = Record.open(folder.root.absolute().parent.parent)
+    return record if record.exists else None
+
+
+def made_again(folder: DatasetFolder) -> str:
+    """The command that makes what cxrprep made again, in place."""
+    lineage = folder.lineage
+    if lineage is None:
+        return shlex.join(["cxrprep", "manifest", *folder_words(folder.root, folder.home)])
+    if lineage.kind is FolderKind.EXPORTED:
+        return exported_again(folder.root, lineage)
+    words = ["cxrprep", "convert"]
+    original = original_of(folder)
+    if original is not None and _is_dropped(original, folder):
+        # Only another download has what it was made of.
+        place = str(folder.root.absolute().parent.parent)
+        return shlex.join(["cxrprep", "download", folder.spec.name, place, "--then", lineage.recipe, "--discard-raw"])
+    if original is not None:
+        words += [str(folder.root.absolute().parent.parent), "--recipe", lineage.recipe]
+    else:
+        words += ["ORIGINAL", "--recipe", lineage.recipe, "--out", str(folder.root)]
+    return shlex.join([*words, *(["--to", folder.form] if folder.in_shards else [])])
+
+
+def _is_dropped(original: Record, folder: DatasetFolder) -> bool:
+    """Whether originals were converted as they came, and dropped."""
+    shows = folder.spec.layout(folder.release).shows_image
+    return any(state != "here" and shows(path) for path, state in original.rows(["path", "state"]))
+
+
+def exported_again(root: Path, export: Lineage) -> str:
+    """The command that makes an export again, in place."""
+    form, _, file = export.form.partition(":")
+    return shlex.join(["cxrprep", "export", "ORIGINAL", "--format", form, "--out", str(root / file if file else root)])

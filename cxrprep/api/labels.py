@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.buckets import takes_buckets
-from cxrprep.api.folder import DatasetFolder, open_folder
+from cxrprep.api.folder import DatasetFolder, made_again, open_folder
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
@@ -191,7 +191,7 @@ def build_manifest(
         FolderKind.RELEASE,
         FolderKind.OWN,
         FolderKind.CONVERTED,
-        instead="it is made again from the manifest of the folder that was exported: cxrprep export ORIGINAL",
+        instead=f"it is made again from the manifest of the folder that was exported: {made_again(folder)}",
     )
     choices = Choices().with_given(label_source, policy, rule)
     if folder.kind is FolderKind.CONVERTED:

@@ -412,9 +412,9 @@ def _when(path: Path) -> str:
 
 
 def _rows(path: Path) -> int:
-    from cxrprep.manifest.label_statistics import row_count
+    from cxrprep.storage.parquet import count_rows
 
-    return row_count(path) if path.is_file() else 0
+    return count_rows(path) if path.is_file() else 0
 
 
 def _following(

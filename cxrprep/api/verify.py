@@ -8,17 +8,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
-from cxrprep.api.folder import DatasetFolder, find_mirror, folder_words, open_folder
+from cxrprep.api.folder import DatasetFolder, exported_again, find_mirror, made_again, open_folder, original_of
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.api.status import again_command
 from cxrprep.collection.file_table import files_of, files_of_images, image_rows, shards_of_images, with_others
-from cxrprep.collection.lineage import FolderKind, Lineage, export_journal, read_export, stated_tables
+from cxrprep.collection.lineage import FolderKind, export_journal, read_export, stated_tables
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import ignore
 from cxrprep.model import FolderRef, ImageCheck
-from cxrprep.record import Record
 from cxrprep.record.requested import asked
 from cxrprep.storage.working_copy_paths import EXPORT_LIST, address_of
 from cxrprep.verification.made_folder import MadeFolder, verify_made
@@ -106,7 +105,7 @@ def verify(
             option = "--repair" if repair else "--complete"
             raise UsageError(
                 f"{option} is for a release as it was published, and not for {folder.described()}",
-                hint=f"leave it out; what is wrong is made again: {_made_again(folder)}",
+                hint=f"leave it out; what is wrong is made again: {made_again(folder)}",
             )
         report = verify_made(
             _made(folder),
@@ -185,13 +184,13 @@ def _engine() -> Engine:
 
 def _made(folder: DatasetFolder) -> MadeFolder:
     """A folder that cxrprep made, as its own tables describe it."""
-    original = _original(folder)
+    original = original_of(folder)
     try:
         images = image_rows(folder.image_tables) if folder.image_tables else None
         files = folder.files()
     except TableError as error:
         # Without it nothing says which files there should be.
-        raise TableError(error.message, hint=f"make it again: {_made_again(folder)}") from error
+        raise TableError(error.message, hint=f"make it again: {made_again(folder)}") from error
     if folder.kind is FolderKind.OWN:
         images = _listed(folder) if images is None else images
         files = files_of_images(images)
@@ -212,8 +211,8 @@ def _made(folder: DatasetFolder) -> MadeFolder:
         originals=None if original is None else original.table().select(["path", "digest"]),
         tables=folder.lineage.tables if folder.lineage is not None else stated_tables(folder.read_from),
         own=frozenset({*_exports_own(folder.root), "README.md", "croissant.json"} - set(files["path"].to_pylist())),
-        again=_made_again(folder),
-        commands={shard.name: _exported_again(folder.root, one) for one in exports for shard in one.shards},
+        again=made_again(folder),
+        commands={shard.name: exported_again(folder.root, one) for one in exports for shard in one.shards},
         are_originals=folder.kind is FolderKind.OWN,
         left_out_as=_left_out_as(folder),
         keeps_findings=folder.kind is not FolderKind.EXPORTED or folder.home != folder.root,
@@ -239,46 +238,6 @@ def _left_out_as(folder: DatasetFolder) -> Callable[[str], str | None] | None:
     from cxrprep.images.own_images import left_out_as
 
     return partial(left_out_as, folder.root) if folder.kind is FolderKind.OWN else None
-
-
-def _original(folder: DatasetFolder) -> Record | None:
-    """The record of the folder that converted images were made from, where they still lie below it."""
-    if folder.kind is not FolderKind.CONVERTED or folder.root.absolute().parent.name != "derived":
-        return None
-    record = Record.open(folder.root.absolute().parent.parent)
-    return record if record.exists else None
-
-
-def _made_again(folder: DatasetFolder) -> str:
-    """The command that makes what cxrprep made again, in place."""
-    lineage = folder.lineage
-    if lineage is None:
-        return shlex.join(["cxrprep", "manifest", *folder_words(folder.root, folder.home)])
-    if lineage.kind is FolderKind.EXPORTED:
-        return _exported_again(folder.root, lineage)
-    words = ["cxrprep", "convert"]
-    original = _original(folder)
-    if original is not None and _is_dropped(original, folder):
-        # Only another download has what it was made of.
-        place = str(folder.root.absolute().parent.parent)
-        return shlex.join(["cxrprep", "download", folder.spec.name, place, "--then", lineage.recipe, "--discard-raw"])
-    if original is not None:
-        words += [str(folder.root.absolute().parent.parent), "--recipe", lineage.recipe]
-    else:
-        words += ["ORIGINAL", "--recipe", lineage.recipe, "--out", str(folder.root)]
-    return shlex.join([*words, *(["--to", folder.form] if folder.in_shards else [])])
-
-
-def _is_dropped(original: Record, folder: DatasetFolder) -> bool:
-    """Whether originals were converted as they came, and dropped."""
-    shows = folder.spec.layout(folder.release).shows_image
-    return any(state != "here" and shows(path) for path, state in original.rows(["path", "state"]))
-
-
-def _exported_again(root: Path, export: Lineage) -> str:
-    """The command that makes an export again, in place."""
-    form, _, file = export.form.partition(":")
-    return shlex.join(["cxrprep", "export", "ORIGINAL", "--format", form, "--out", str(root / file if file else root)])
 
 
 def _with_commands(findings: Iterable[Finding], folder: DatasetFolder) -> tuple[Finding, ...]:

@@ -175,12 +175,10 @@ def _source(text: str) -> str | None:
 
 
 def download_arguments(invocation: Invocation) -> dict[str, Any]:
-    """For ``plan``, ``download`` and ``read_plan``. Raises ``UsageError`` without a dataset."""
+    """For ``plan``, ``download`` and ``read_plan``."""
     from cxrprep.selection.options import selection_of
 
     job = invocation.job
-    if not job.dataset:
-        raise UsageError("which dataset?", hint="cxrprep datasets lists them; for example: cxrprep download chexpert")
     return {
         "dataset": job.dataset,
         "root": folder_of(invocation),

@@ -115,7 +115,7 @@ def _decoded(data: bytes, name: str) -> str:
     if kind:
         raise UsageError(
             f"{name} is {kind}, not a report",
-            hint="name a text file with one report; for many reports: cxrprep extract-labels --reports FILE",
+            hint="name a text file with one report; for many reports: cxrprep extract-labels ROOT --reports FILE",
         )
     return text
 

@@ -25,7 +25,7 @@ from cxrprep.humanize import format_bytes, short_repr
 from cxrprep.labels.agreement import SourceAgreement, source_agreements
 from cxrprep.manifest import label_statistics
 from cxrprep.storage.atomic import refuse_over_others, replace_file
-from cxrprep.storage.parquet import read_combined, read_schema
+from cxrprep.storage.parquet import check_columns, read_combined, read_schema
 from cxrprep.storage.value_codes import numbers, take_rows, value_codes
 from cxrprep.system import plain_memory
 from cxrprep.vocabulary import OWN_MARK
@@ -318,7 +318,9 @@ def _of_label_table(
     path = manifests / "labels.parquet"
     if not path.is_file():
         return [], ()
-    columns = fact_columns(spec, release, read_schema(path).names)
+    schema = read_schema(path)
+    check_columns(schema, path)
+    columns = fact_columns(spec, release, schema.names)
     # measured: 1.9 -> 1.2 s for 377,110 images on two processors, with 350 -> 480 MB at the peak.
     with ThreadPoolExecutor(1, "labels") as pool:
         others = pool.submit(read_combined, path, [name for name in columns if name not in IDS])

@@ -309,6 +309,9 @@ def check_labels(dataset: str, labels: Labels, path: Path, *, allow_loss: bool =
     before = None if allow_loss else stored_table(path)
     if before is None or footer_of(path).get("dataset") != dataset:
         return
+    if not {"label_source", "boxes"} <= set(before.column_names):
+        # Another program wrote it: nobody can tell what it knows of whom.
+        return
     now = _known_of_sources(labels.table)
     # Rows that nobody had labelled may be labelled now: then they are of some source.
     now[None] = dict(sum((Counter(known) for known in now.values()), Counter()))

@@ -194,11 +194,8 @@ def release_labels(path: Path, *, cells: bool = True) -> tuple[pa.Table, str, li
     """
     footer = read_footer(path)
     added = {use.get("label_source") for use in footer.get("tables", []) if use.get("role") in ADDED_ROLES}
-    try:
-        names = [name for name in read_schema(path).names if cells or not name.startswith(RAW_PREFIX)]
-        table = read_combined(path, names)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
+    names = [name for name in read_schema(path).names if cells or not name.startswith(RAW_PREFIX)]
+    table = read_combined(path, list(dict.fromkeys((*LABELS.names, *names))))
     source = table.column("label_source").cast(pa.string())
     if added:
         table = table.filter(pc.invert(pc.is_in(source, value_set=pa.array(sorted(added), pa.string()))))

@@ -400,10 +400,7 @@ def _read_labels(path: Path, on_event: Sink) -> tuple[pa.Table | None, dict[str,
         on_event(Note(STAGE, "no labels yet; cxrprep extract-labels reads the tables", "info", str(path)))
         return None, {}
     made_from = read_footer(path)
-    try:
-        table = read_combined(path, read_columns(read_schema(path)))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise TableError(f"{path} cannot be read: {error}", hint="run cxrprep extract-labels again") from error
+    table = read_combined(path, read_columns(read_schema(path)))
     check_labels(table, path)
     return table, made_from
 

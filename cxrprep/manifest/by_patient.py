@@ -30,7 +30,15 @@ from cxrprep.manifest.image_sizes import add_sizes
 from cxrprep.manifest.label_join import default_sources, stated_sources
 from cxrprep.manifest.stated_digest import digest_of_parts
 from cxrprep.manifest.studies import studies_of
-from cxrprep.storage.parquet import SET_DIGEST, WordOrder, check_kinds, read_footer, read_schema, readable, write_parts
+from cxrprep.storage.parquet import (
+    SET_DIGEST,
+    WordOrder,
+    check_columns,
+    read_footer,
+    read_schema,
+    readable,
+    write_parts,
+)
 from cxrprep.storage.sorted_tables import SortedCursor, SortedTable, StoredParts
 from cxrprep.system import plain_memory
 
@@ -63,7 +71,7 @@ class PatientTable:
         self.path = path
         self.schema = self._file.schema_arrow
         self._columns = list(columns or self.schema.names)
-        check_kinds(pa.schema([self.schema.field(name) for name in self._columns]), path)
+        check_columns(self.schema, path, self._columns)
         self._ends = [self._patients(number) for number in range(self._file.num_row_groups)]
 
     @classmethod

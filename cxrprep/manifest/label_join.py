@@ -99,10 +99,7 @@ def check_sources(folder: Path, text: str) -> None:
     """Raise ``UsageError`` that lists the sources when ``labels.parquet`` of a folder has none that ``text`` names."""
     path = folder / LABELS_NAME
     if path.is_file():
-        try:
-            labels = read_rows(path, columns=["label_source"])
-        except (OSError, pa.ArrowInvalid) as error:
-            raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
+        labels = read_rows(path, columns=["label_source"])
         _check(labels, stated_sources(text), path)
 
 
@@ -128,11 +125,8 @@ def relabel(images: pa.Table, folders: tuple[Path, ...], sources: tuple[str, ...
     path = next((folder / LABELS_NAME for folder in folders if (folder / LABELS_NAME).is_file()), None)
     if path is None:
         raise TableError(f"{folders[0]} has no {LABELS_NAME}", hint="run: cxrprep extract-labels ROOT")
-    try:
-        own = [field.name for field in own_observations(read_schema(path))]
-        labels = read_rows(path, columns=["image_id", "study_id", *ORIGIN, *LABEL_COLUMNS, *own]).combine_chunks()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
+    own = [field.name for field in own_observations(read_schema(path))]
+    labels = read_rows(path, columns=["image_id", "study_id", *ORIGIN, *LABEL_COLUMNS, *own]).combine_chunks()
     return relabel_from(images, labels, sources, path)
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cxrprep.collection.dataset_folder import require_image_table
-from cxrprep.errors import TableError, UnreadableTableError
 from cxrprep.model import ScoreSummary
 from cxrprep.schemas import own_observations
-from cxrprep.storage.parquet import read_combined, read_rows, read_schema, read_single_rows
-from cxrprep.storage.small_files import regular
+from cxrprep.storage.parquet import check_columns, read_combined, read_footer, read_rows, read_schema, read_single_rows
 from cxrprep.storage.value_codes import numbers, stated, value_codes
 from cxrprep.storage.value_codes import value_counts as count_values
 from cxrprep.vocabulary import OBSERVATIONS, published_name
@@ -140,18 +136,11 @@ def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     Raises ``UsageError`` when there is no manifest, ``TableError`` when it is damaged.
     """
     require_image_table(path.parent.parent, path)
-    try:
-        schema = read_schema(path)
-        missing = [name for name in (*NAMES, *COLUMNS) if name not in schema.names]
-        if missing:
-            raise TableError(f"{path} lacks the columns {', '.join(missing)}", hint="run: cxrprep manifest ROOT")
-        findings = _findings(schema)
-        wanted = [n for n in schema.names if n in (*COLUMNS, *QUALITY) or n in findings]
-        table = read_combined(path, wanted, coded=("patient_id", "study_id"))
-        footer = json.loads((schema.metadata or {}).get(b"cxrprep", b"{}"))
-    except (OSError, UnreadableTableError, ValueError) as error:
-        raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep manifest ROOT") from error
-    return table, footer
+    schema, footer = read_schema(path), read_footer(path)
+    check_columns(schema, path)
+    findings = _findings(schema)
+    wanted = [n for n in schema.names if n in (*COLUMNS, *QUALITY) or n in findings]
+    return read_combined(path, wanted, coded=("patient_id", "study_id")), footer
 
 
 def names_of(path: Path, rows: Sequence[int]) -> list[dict[str, Any]]:
@@ -178,14 +167,6 @@ def count_rows(path: Path, column: str, value: str) -> int:
         return int(count_values(read_rows(path, columns=[column]).column(column)).get(value, 0))
     except (OSError, KeyError, pa.ArrowInvalid):
         return 0
-
-
-def row_count(path: Path) -> int:
-    """Rows of a Parquet file, from its footer. Raises ``TableError`` for a damaged one."""
-    try:
-        return int(pq.read_metadata(regular(path)).num_rows)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise TableError(f"{path} cannot be read: {error}", hint="run the command that makes it again") from error
 
 
 def distinct(table: pa.Table, name: str) -> int:

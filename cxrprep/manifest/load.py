@@ -28,7 +28,16 @@ from cxrprep.manifest.region_masks import masks_beside, region_lists, regions_on
 from cxrprep.manifest.report_texts import PREFIX, find_pairs, sections_of, with_texts
 from cxrprep.model import Split
 from cxrprep.selection.table_filters import asked_columns, drawn_ids, undrawn_rows, wanted_rows
-from cxrprep.storage.parquet import read_footer, read_groups, read_rows, read_rows_where, read_schema
+from cxrprep.storage.parquet import (
+    CONVERT_AGAIN,
+    check_columns,
+    footer_of,
+    read_footer,
+    read_groups,
+    read_rows,
+    read_rows_where,
+    read_schema,
+)
 from cxrprep.storage.paths import local_path
 from cxrprep.storage.unfetched import unfetched
 from cxrprep.vocabulary import published_name
@@ -317,25 +326,22 @@ def load(
     applied = made_from.get("policy")
     again = label_source is not None or (applied is not None and policy != KEEP)
     wanted = None if selection is None or selection.is_everything else selection
-    try:
-        if wanted is not None and not again and split is None:
-            about, table = _selected(path, made_from, wanted)
-        else:
-            table = read_rows(path)
-            if again:
-                sources = stated_sources(label_source or str(made_from.get("label_source", "")))
-                table = _stated_again(table, path, root, sources, applied=applied is not None)
-                made_from = {**made_from, "label_source": ",".join(sources)}
-                made_from.pop("policy", None)
-            about = _Whole()
-            about.add(table, made_from)
-            if split is not None:
-                table = split.apply(table, on_event)
-                made_from = {**made_from, "split": split.describe()}
-            if wanted is not None:
-                table = table.filter(wanted_rows(table, wanted))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise TableError(f"{path} cannot be read: {error}", hint="make it again: cxrprep manifest ROOT") from error
+    if wanted is not None and not again and split is None:
+        about, table = _selected(path, made_from, wanted)
+    else:
+        table = read_rows(path)
+        if again:
+            sources = stated_sources(label_source or str(made_from.get("label_source", "")))
+            table = _stated_again(table, path, root, sources, applied=applied is not None)
+            made_from = {**made_from, "label_source": ",".join(sources)}
+            made_from.pop("policy", None)
+        about = _Whole()
+        about.add(table, made_from)
+        if split is not None:
+            table = split.apply(table, on_event)
+            made_from = {**made_from, "split": split.describe()}
+        if wanted is not None:
+            table = table.filter(wanted_rows(table, wanted))
     policy = dataclasses.replace(policy, knows=tuple(about.knows.items()))
     known = ordered(about.known)
     categories = box_categories(str(made_from.get("dataset", "")), sorted(about.boxes))
@@ -387,6 +393,7 @@ def _selected(path: Path, made_from: dict[str, Any], selection: Selection) -> tu
         UsageError: A view, split or observation that does not exist.
     """
     schema, about = read_schema(path), _Whole()
+    check_columns(schema, path)
     stated = [name for name in schema.names if name.startswith("label_") or name in ("dataset", "split", "boxes")]
     for group in read_groups(path, stated):
         about.add(group, made_from)
@@ -422,7 +429,7 @@ def _stated_again(table: pa.Table, path: Path, root: Path, sources: tuple[str, .
             raise
         raise UsageError(
             f"the labels in {path} were changed by a policy already, and what they were is not here",
-            hint="build it again without one (cxrprep manifest ROOT), then load it with a policy",
+            hint=CONVERT_AGAIN if footer_of(path).get("recipe") else "read them again: cxrprep extract-labels ROOT",
         ) from error
 
 

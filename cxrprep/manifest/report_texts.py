@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 PREFIX: Final = "text_"
 """Before the name of a section, as a column of the data set."""
 
+_MAKE_ONE: Final = "make one: cxrprep pairs ROOT --reports PATH"
+
 
 def sections_of(text: str | Iterable[str]) -> tuple[str, ...]:
     """The sections that ``findings,impression`` or a list names, in the order of ``SECTIONS``.
@@ -48,7 +50,7 @@ def find_pairs(root: Path, folders: Iterable[Path]) -> Path:
             return folder / PAIRS_NAME
     raise UsageError(
         f"{root} has no table of pairs, which holds the sections of its reports",
-        hint=f"make it: cxrprep pairs {shlex.quote(str(root))}; or name it: --pairs FILE",
+        hint=f"make it: cxrprep pairs {shlex.quote(str(root))} --reports PATH; or name it: --pairs FILE",
     )
 
 
@@ -71,9 +73,9 @@ def with_texts(images: pa.Table, path: Path, sections: Sequence[str], *, paired:
     try:
         pairs = read_rows(path, columns=["dataset", "study_id", *sections])
     except pa.ArrowInvalid as error:
-        raise UsageError(f"{path} is not a table of pairs", hint="make one: cxrprep pairs ROOT") from error
+        raise UsageError(f"{path} is not a table of pairs", hint=_MAKE_ONE) from error
     except OSError as error:
-        raise TableError(f"{path} cannot be read: {error.strerror or error}", hint="cxrprep pairs ROOT") from error
+        raise TableError(f"{path} cannot be read: {error.strerror or error}", hint=_MAKE_ONE) from error
     rows = pc.index_in(_key(images), value_set=_key(pairs))
     known: pa.Array = pa.array([False]).take(pa.array([0] * images.num_rows, pa.int8()))
     for name in sections:

@@ -107,7 +107,8 @@ class Proof:
             return cls(data["head"], *names, path)
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
-                "this is not a proof of a training set", hint="make one: cxrprep prove DIGEST ROOT --image ID"
+                "this is not a proof of a training set",
+                hint="make one: cxrprep prove DIGEST ROOT --image ID --out FILE",
             ) from error
 
     def holds(self, digest: str) -> bool:

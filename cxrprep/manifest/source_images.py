@@ -10,12 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cxrprep.errors import TableError
 from cxrprep.labels.source_vocabulary import known_observations
 from cxrprep.model import Box, Digest, ImageId, View
 from cxrprep.selection.table_filters import matching
-from cxrprep.storage.parquet import read_footer, read_rows
-from cxrprep.storage.small_files import regular
+from cxrprep.storage.parquet import check_columns, read_footer, read_rows, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,13 +45,11 @@ class SourceImage:
 
 def source_images(images: Path) -> Iterator[SourceImage]:
     """The rows of ``images.parquet``, in its order. Raises ``TableError`` when it cannot be read."""
-    try:
-        file = pq.ParquetFile(regular(images), page_checksum_verification=True)
+    with readable(images), pq.ParquetFile(images, page_checksum_verification=True) as file:
+        check_columns(file.schema_arrow, images, _COLUMNS)
         for batch in file.iter_batches(batch_size=8192, columns=_COLUMNS):
             for row in batch.to_pylist():
                 yield _source(row)
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise _unreadable(images, error) from error
 
 
 def images_by_split(images: Path) -> Iterator[SourceImage]:
@@ -63,13 +59,10 @@ def images_by_split(images: Path) -> Iterator[SourceImage]:
     label sources know, whether any image has them or not.
     Raises ``TableError`` when it cannot be read.
     """
-    try:
-        table = read_rows(images)
-        known = known_observations(table, read_footer(images))
-        kept = [*_ABOUT, *(f"label_{stem}" for stem in known)]
-        table = table.select(list(dict.fromkeys([*_COLUMNS, *kept]))).combine_chunks()
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise _unreadable(images, error) from error
+    table = read_rows(images)
+    known = known_observations(table, read_footer(images))
+    kept = [*_ABOUT, *(f"label_{stem}" for stem in known)]
+    table = table.select(list(dict.fromkeys([*_COLUMNS, *kept]))).combine_chunks()
     place = pa.array(range(table.num_rows), pa.int64())
     order = pc.sort_indices(
         pa.table({"split": table.column("split").cast(pa.string()), "place": place}),
@@ -85,24 +78,9 @@ def ids_of(images: Path, selection: Selection, dataset: str) -> frozenset[str]:
 
     Raises ``TableError`` when the table cannot be read or does not say it, ``UsageError`` for words that name nothing.
     """
-    try:
-        table = read_rows(images)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _unreadable(images, error) from error
+    table = read_rows(images)
     found = table.filter(pc.fill_null(matching(table, selection, dataset=dataset), fill_value=False))
     return frozenset(found.column("image_id").to_pylist())
-
-
-def _unreadable(images: Path, error: Exception) -> TableError:
-    return TableError(f"{images} cannot be read: {error}", hint="run: cxrprep manifest ROOT")
-
-
-def count_images(images: Path) -> int:
-    """The number of rows of ``images.parquet``. Raises ``TableError`` when it cannot be read."""
-    try:
-        return int(pq.ParquetFile(regular(images)).metadata.num_rows)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _unreadable(images, error) from error
 
 
 def _source(row: dict[str, Any]) -> SourceImage:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from cxrprep._version import __version__
 from cxrprep.errors import TableError, UnreadableTableError
-from cxrprep.schemas import RAW_PREFIX, TABLES, is_own_observation
+from cxrprep.schemas import ALWAYS, RAW_PREFIX, TABLES, is_own_observation
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.small_files import parse_json, regular
 from cxrprep.storage.table_checksums import replace_listed
@@ -28,6 +28,8 @@ SCHEMA_VERSION: Final = 1
 
 
 FOOTER_KEY: Final = b"cxrprep"
+_LACKS: Final = "there is no column"
+_VERIFY_NAMES_IT: Final = "make it again; cxrprep verify names the command"
 CONVERT_AGAIN: Final = "convert again into this folder what it was made from"
 """The hint where converted images lack their table: no other verb makes it."""
 SET_DIGEST: Final = "set_digest"
@@ -179,14 +181,9 @@ def read_rows(path: Path, columns: Sequence[str] | None = None, *, use_threads: 
     """
     # Not pq.read_table: it loads pyarrow.dataset and with it pandas, and takes a folder named split=test for a column.
     with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        wanted = file.schema_arrow if columns is None else [f for f in file.schema_arrow if f.name in set(columns)]
-        check_kinds(pa.schema(wanted), path)
+        check_columns(file.schema_arrow, path, columns)
         if columns is None:
             return file.read(use_threads=use_threads)
-        there = set(file.schema_arrow.names)
-        for name in columns:
-            if name not in there:
-                raise pa.ArrowInvalid(f"No match for FieldRef.Name({name}) in {', '.join(file.schema_arrow.names)}")
         return file.read(list(columns), use_threads=use_threads).select(list(columns))
 
 
@@ -209,7 +206,7 @@ def read_combined(path: Path, columns: Sequence[str], *, coded: Collection[str] 
         UnreadableTableError: It is no Parquet file, or a page is not what was written.
     """
     with readable(path), pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=list(coded)) as file:
-        check_kinds(pa.schema([field for field in file.schema_arrow if field.name in columns]), path)
+        check_columns(file.schema_arrow, path, columns)
         found = {name: flat(file.read([name], use_threads=False).column(0)) for name in columns}
         fields = [file.schema_arrow.field(name).with_type(found[name].type) for name in columns]
         return pa.table(found, schema=pa.schema(fields))
@@ -222,7 +219,7 @@ def read_groups(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
     """
     with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         schema = pa.schema([field for field in file.schema_arrow if field.name in set(columns)])
-        check_kinds(schema, path)
+        check_columns(file.schema_arrow, path, schema.names)
         for group in range(file.num_row_groups):
             yield file.read_row_group(group, schema.names, use_threads=False)
         if not file.num_row_groups:
@@ -248,9 +245,9 @@ def read_rows_where(
         UnreadableTableError: It is no Parquet file, or a page is not what was written.
     """
     with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        check_columns(file.schema_arrow, path, columns)
         names = file.schema_arrow.names if columns is None else list(columns)
         schema = pa.schema([file.schema_arrow.field(name) for name in names], file.schema_arrow.metadata)
-        check_kinds(schema, path)
         found = [schema.empty_table()]
         for group in range(file.num_row_groups):
             mask = wanted(file.read_row_group(group, list(asked), use_threads=False))
@@ -289,22 +286,27 @@ def count_rows(path: Path) -> int:
         return int(pq.read_metadata(path).num_rows)
 
 
-def check_kinds(schema: pa.Schema, path: Path) -> None:
-    """Raise ``UnreadableTableError`` where another program wrote a column of one of our tables with other values.
+def check_columns(schema: pa.Schema, path: Path, columns: Collection[str] | None = None) -> None:
+    """Raise ``UnreadableTableError`` where another program wrote one of our tables: without a column, or other values.
 
-    What means the same may be spelled otherwise: text by dictionary or not, numbers with other widths.
+    What means the same may be spelled otherwise: text by dictionary or not, numbers with other widths. ``columns`` are
+    those that are wanted; all by default. One that no such table has is ``pa.ArrowInvalid``: another table was meant.
     """
-    due = TABLES.get(path.stem)
+    due, always = TABLES.get(path.stem), ALWAYS.get(path.stem, [])
+    wrong = [f"{_LACKS} {name}" for name in (always if columns is None else columns) if name not in schema.names]
+    if other := [name for name in columns or () if name not in (*schema.names, *always)]:
+        raise pa.ArrowInvalid(f"{_LACKS} {other[0]}")
     if due is None:
         return
-    for field in schema:
+    for field in schema if columns is None else [field for field in schema if field.name in columns]:
         place = due.get_field_index(field.name)
         wanted = due.field(place).type if place >= 0 else pa.int8() if is_own_observation(field.name) else field.type
         if _kind(field.type) not in (_kind(wanted), "nothing"):
-            raise UnreadableTableError(
-                f"{path}: the column {field.name} holds {_kind(field.type)}, and not {_kind(wanted)}",
-                hint="another program wrote it; make it again; cxrprep verify names the command",
-            )
+            wrong.append(f"the column {field.name} holds {_kind(field.type)}, and not {_kind(wanted)}")
+    if wrong:
+        raise UnreadableTableError(
+            f"{path} cannot be read: {wrong[0]}", hint=f"another program wrote it; {_VERIFY_NAMES_IT}"
+        )
 
 
 def _kind(kind: pa.DataType) -> str:
@@ -333,11 +335,10 @@ def readable(path: Path) -> Iterator[None]:
     except (OSError, pa.ArrowException) as error:
         # A table without a column that was asked for is another table, and not a damaged one.
         of_system = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
-        if of_system or "No match for FieldRef" in str(error):
+        if of_system or isinstance(error, UnreadableTableError) or str(error).startswith(_LACKS):
             raise
-        hint = "make it again; cxrprep verify names the command"
         raise UnreadableTableError(
-            f"{path} cannot be read: {str(error).strip().partition(_LINE_END)[0]}", hint=hint
+            f"{path} cannot be read: {str(error).strip().partition(_LINE_END)[0]}", hint=_VERIFY_NAMES_IT
         ) from error
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.errors import TableError, UsageError
+from cxrprep.errors import UsageError
 from cxrprep.events import Advanced, Note
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.joins import positions
@@ -120,10 +120,7 @@ def _source_rows(dataset: Dataset, options: ExportOptions, on_event: Sink) -> pa
             )
         )
         return _rows_of_manifest(dataset.stated)
-    try:
-        table = read_rows(path).combine_chunks()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise TableError(f"{path} cannot be read: {error}", hint="run: cxrprep extract-labels ROOT") from error
+    table = read_rows(path).combine_chunks()
     keys = _key(table, table.column("image_id"))
     images = dataset.stated
     place = positions(_key(images, images.column("image_id")), keys)
