@@ -284,7 +284,7 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
             yield StageStatus(name, "not done", "")
         elif path.stat().st_mtime < changed and name != "extract-labels":
             yield StageStatus(name, "older than the files", f"{what} of {_when(path)}")
-        elif name == "verify" and (failed := _errors(path)):
+        elif name == "verify" and (failed := _faults(path)):
             yield StageStatus(name, "failed", f"{what} of {_when(path)}", failed)
         else:
             yield StageStatus(name, "done", f"{what} of {_when(path)}")
@@ -318,7 +318,7 @@ def _stages_of_made(folder: DatasetFolder) -> Iterator[StageStatus]:
     newest = max((table.stat().st_mtime for table in images), default=0.0)
     if not path.is_file():
         yield StageStatus("verify", "not done", "")
-    elif failed := _errors(path):
+    elif failed := _faults(path):
         yield StageStatus("verify", "failed", f"last findings of {_when(path)}", failed)
     else:
         word = "older than the files" if path.stat().st_mtime < newest else "done"
@@ -392,11 +392,11 @@ def _has_images(folder: DatasetFolder) -> bool:
     )
 
 
-def _errors(path: Path) -> int:
-    """How many findings of the last verify are errors."""
-    from cxrprep.manifest.label_statistics import count_rows
+def _faults(path: Path) -> int:
+    """How many findings made the last verify fail."""
+    from cxrprep.verification.findings_table import count_faults
 
-    return count_rows(path, "level", "error")
+    return count_faults(path)
 
 
 def _changed(folder: DatasetFolder) -> float:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from cxrprep.collection.dataset_folder import require_image_table
 from cxrprep.model import ScoreSummary
 from cxrprep.schemas import own_observations
-from cxrprep.storage.parquet import check_columns, read_combined, read_footer, read_rows, read_schema, read_single_rows
+from cxrprep.storage.parquet import check_columns, read_combined, read_footer, read_schema, read_single_rows
 from cxrprep.storage.value_codes import numbers, stated, value_codes
 from cxrprep.storage.value_codes import value_counts as count_values
 from cxrprep.vocabulary import OBSERVATIONS, published_name
@@ -159,14 +159,6 @@ def worst(table: pa.Table, count: int) -> dict[str, list[tuple[int, float]]]:
             ranked = np.argsort(values[known] if name in _BAD_WHEN_LOW else -values[known], kind="stable")[:count]
             found[name] = [(row, float(values[row])) for row in known[ranked].tolist()]
     return found
-
-
-def count_rows(path: Path, column: str, value: str) -> int:
-    """How many rows of a Parquet file have ``value`` in ``column``; 0 for a file that cannot be read."""
-    try:
-        return int(count_values(read_rows(path, columns=[column]).column(column)).get(value, 0))
-    except (OSError, KeyError, pa.ArrowInvalid):
-        return 0
 
 
 def distinct(table: pa.Table, name: str) -> int:

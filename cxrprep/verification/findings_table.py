@@ -18,7 +18,7 @@ from cxrprep._version import __version__
 from cxrprep.errors import storage_error
 from cxrprep.schemas import VERIFY
 from cxrprep.storage.atomic import replace_file, sweep, temporary_for
-from cxrprep.storage.parquet import FOOTER_KEY, SCHEMA_VERSION
+from cxrprep.storage.parquet import FOOTER_KEY, SCHEMA_VERSION, footer_of
 from cxrprep.storage.small_files import regular
 from cxrprep.verification.finding import REPAIRABLE, WRONG_IMAGES, WRONG_TABLES, Kind, Level
 
@@ -43,10 +43,12 @@ class Collector:
 
     ``lesser`` has the kinds that were found as warnings or notes.
 
-    ``path`` is put in place by ``finish``; leaving the context without that drops what was written.
+    ``path`` is put in place by ``finish``; leaving the context without that drops what was written. ``demanded`` are
+    kinds whose warnings and notes count as faults.
     """
 
     path: Path
+    demanded: frozenset[Kind] = frozenset()
     counts: Counter[Kind] = field(default_factory=Counter)
     levels: Counter[Level] = field(default_factory=Counter)
     lesser: set[Kind] = field(default_factory=set)
@@ -60,6 +62,7 @@ class Collector:
         """Open the temporary file."""
         self._part = temporary_for(self.path)
         footer = {"schema": "verify", "schema_version": SCHEMA_VERSION, "tool": f"cxrprep {__version__}"}
+        footer |= {"demanded": " ".join(sorted(self.demanded))} if self.demanded else {}
         schema = VERIFY.with_metadata({FOOTER_KEY: json.dumps(footer, sort_keys=True).encode()})
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,6 +151,19 @@ class Collector:
 def wrong_files(manifests: Path) -> frozenset[str]:
     """The files in which the last check found a fault, by the tables of findings in ``manifests``."""
     return _paths_of(manifests, REPAIRABLE | WRONG_IMAGES)
+
+
+def count_faults(path: Path) -> int:
+    """How many findings of a table of them made the check fail; 0 for a table that cannot be read."""
+    with contextlib.suppress(OSError, pa.ArrowException):
+        table = pq.read_table(regular(path), columns=["finding", "level"])
+        demanded = pa.array(str(footer_of(path).get("demanded") or "").split(), pa.string())
+        lesser = pc.is_in(table["level"], value_set=pa.array([str(Level.WARNING), str(Level.NOTE)]))
+        counts = pc.or_(
+            pc.equal(table["level"], str(Level.ERROR)), pc.and_(lesser, pc.is_in(table["finding"], value_set=demanded))
+        )
+        return int(pc.sum(counts).as_py() or 0)
+    return 0
 
 
 def are_tables_wrong(manifests: Path) -> bool:

@@ -139,7 +139,7 @@ def verify_made(
     if options.shard is not None:
         name = f"verify.{options.shard.index}-of-{options.shard.count}.parquet"
         not_checked.append(f"files of other shards: this is shard {options.shard}")
-    with _home(folder) as home, Collector(home / "manifests" / name) as out:
+    with _home(folder) as home, Collector(home / "manifests" / name, options.demanded) as out:
         left_out: Counter[str] = Counter()
         check, wrong = _bytes(folder, home, options, out, left_out, on_event=on_event)
         if check.counts.believed:

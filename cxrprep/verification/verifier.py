@@ -74,6 +74,11 @@ class VerifyOptions:
     shard: Shard | None = None
     jobs: int | None = None
 
+    @property
+    def demanded(self) -> frozenset[Kind]:
+        """The kinds of warnings and notes that count as faults."""
+        return frozenset(Kind) - self.accept if self.strict else frozenset()
+
 
 def verify(
     root: Path,
@@ -166,7 +171,7 @@ class _Run:
                 "what was selected and never fetched: the list of it is missing, and the next download makes it again"
             )
         demanded = selected if isinstance(selected, SortedTable) else _rows_of(pa.array(selected or (), pa.string()))
-        with Collector(self.record.home / "manifests" / name) as out:
+        with Collector(self.record.home / "manifests" / name, options.demanded) as out:
             disk = self._bytes(out, demanded, refetch)
             labels = self._labels(out)
             here = sum(table.num_rows - table["image"].null_count for table in disk.tables())

@@ -139,6 +139,18 @@ def test_watching_ends_with_the_run_that_it_saw(tmp_path: Path, capsys: pytest.C
     assert codes == [3]
 
 
+def test_a_strict_check_that_failed_is_not_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = str(write_mirror("nih-chestxray14", tmp_path / "lab"))
+    states = []
+    for options in ([], ["--strict"], ["--strict", "--accept", "unproven"]):
+        code = run(["verify", root, *options])
+        capsys.readouterr()
+        run(["status", root, "--json"])
+        stages = json.loads(capsys.readouterr().out)["stages"]
+        states.append((code, next(stage["state"] for stage in stages if stage["name"] == "verify")))
+    assert states == [(0, "done"), (4, "failed"), (0, "done")]
+
+
 def test_a_person_leaves_watching_without_a_word(tmp_path: Path) -> None:
     mirror, here = write_mirror("nih-chestxray14", tmp_path / "mirror"), tmp_path / "here"
     assert run(["download", "nih-chestxray14", str(here), "--source", str(mirror), "--quiet"]) == 0

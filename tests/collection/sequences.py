@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow.parquet as pq
 
+import cxrprep as package
+from cxrprep.errors import CxrprepError
 from tests.collection.hints import commands_in, to_follow, why_not
-from tests.commands import cxrprep
+from tests.commands import Done, cxrprep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +35,8 @@ _OWN_VERB: Final = {"pairs": "pairs", "near_duplicates": "duplicates", "mentions
 # What a command may change when it says so.
 ASKED: Final = {
     "--label-source": "label", "--uncertain": "label", "--blank": "label", "--derive": "label",
-    "--split-by": "split", "--reports": "label", "--import": "label",
+    "--split-by": "split", "--split-within": "split", "--folds": "split", "--reports": "label", "--import": "label",
+    "--strict-source": "label",
 }  # fmt: skip
 RECIPES: Final = ("square-224", "shortest-512")
 EXPORTS: Final = ("csv", "coco", "webdataset", "hf", "original")
@@ -88,7 +91,8 @@ class World:
             (), (), ("--uncertain", "ones"), ("--blank", "zeros"), ("--derive",), ("--label-source", "nobody"),
             ("--split-by", "patient", "--fractions", "0.5,0.3,0.2"), ("--split-by", "patient", "--stratify", "Edema"),
             ("--split-by", "patient", "--folds", "3"), ("--label-source", "theirs"), ("--label-source", "cxrprep"),
-            ("--uncertain", "ignore", "--blank", "zeros", "--derive"),
+            ("--uncertain", "ignore", "--blank", "zeros", "--derive"), ("--folds", "2"),
+            ("--split-within", "train_val", "--fractions", "0.7,0.3"), ("--split-within", "train", "--folds", "2"),
         ])  # fmt: skip
 
     def _text(self) -> tuple[str, ...]:
@@ -116,14 +120,25 @@ class World:
             ],
             [
                 ("extract-labels", labelled, *self._choices(), *state),
-                ("extract-labels", labelled, "--report-text"),
+                ("extract-labels", labelled, *pick([("--report-text",), ("--strict-source",), ("--demographics",)])),
+                ("extract-labels", labelled, "--dataset", pick([self.dataset, "own", "chexpert"])),
                 ("extract-labels", labelled, "--tables", str(pick(self.originals))),
                 (
                     "extract-labels",
                     labelled,
                     "--reports",
                     str(home / f"reports{number}.csv"),
-                    *pick([(), ("--evidence",)]),
+                    *pick(
+                        [
+                            (),
+                            ("--evidence",),
+                            ("--vocabulary", str(home / "words.toml")),
+                            ("--sections", "impression"),
+                            ("--policy", "strict"),
+                            ("--compat", "chexpert-labeler"),
+                            ("--report-text",),
+                        ]
+                    ),
                 ),
                 ("extract-labels", labelled, "--import", f"theirs={home / f'theirs{number}.csv'}"),
                 ("extract-labels", labelled, "--import", f"others={home / f'theirs{number}.csv'}", *state),
@@ -147,7 +162,8 @@ class World:
                 (*download, "--then", "square-224", "--discard-raw"),
                 ("download", self.dataset, folder, "--source", mirror, "--then", pick(RECIPES), "--discard-raw"),
                 ("download", self.dataset, folder, "--source", folder, "--state", str(home / "adopted")),
-                (*download, "--link", "hardlink"),
+                (*download, "--link", pick(["hardlink", "symlink"])),
+                (*download, "--keep-archives"),
                 (*download, "--save-plan", plan),
                 ("download", self.dataset, fetched, "--from-plan", plan),
                 (*download, "--dry-run"),
@@ -161,7 +177,10 @@ class World:
                 (*convert, "--shard", pick(["1/2", "2/2"])),
                 (*convert, "--shard", pick(["1/2", "2/2"]), "--to", "webdataset", "--per-shard", "2"),
                 (*convert, "--max-bytes", "3000"),
-                (*convert, "--frame", "1"),
+                (*convert, *pick([("--frame", "1"), ("--scores",), ("--fix", "inverted,rotated")])),
+                (*convert, "--dataset", pick([self.dataset, "own"])),
+                (*convert, "--to", "parquet", "--shard", pick(["1/2", "2/2"])),
+                ("run", str(home / f"{pick(['raw', 'fetched'])}.toml"), *pick([(), (), ("--dry-run",)])),
                 (*convert, "--preview", "2"),
                 ("convert", folder, "--check-phi"),
             ],
@@ -175,6 +194,9 @@ class World:
             [
                 ("verify", folder, *pick([("--images",), ("--quick",), ("--duplicates",), ("--shard", "1/2")]), *state),
                 ("verify", folder, *state),
+                ("verify", folder, *pick([("--strict",), ("--complete",), ("--sample", "2"), ("--accept", "extra")])),
+                ("prove", "0" * 64, folder, *state),
+                ("load", folder),
                 ("verify", folder, "--repair", "--source", mirror),
                 ("report", folder, *state),
                 ("report", folder, "--beside", other),
@@ -296,9 +318,10 @@ def check(world: World, before: Known, words: tuple[str, ...]) -> None:
             made = path.rpartition("/")[0].startswith(tuple(str(world.home / n) for n in ("out", "moved"))) or (
                 "/derived/" in path
             )
-            assert repaired or (made and words[0] in ("convert", "download")), (world.told, "other bytes", path)
+            assert repaired or (made and words[0] in ("convert", "download", "run")), (world.told, "other bytes", path)
     for path, digest in before.exported.items():
-        assert words[0] in ("export", "convert") or now.exported.get(path) == digest, (world.told, "an export", path)
+        ours = words[0] in ("export", "convert", "run")
+        assert ours or now.exported.get(path) == digest, (world.told, "an export", path)
     for folder, rows in before.records.items():
         lost = set(rows) - set(now.records.get(folder, {}))
         assert not lost, (world.told, "the record lost", folder, lost)
@@ -382,6 +405,15 @@ def verify_is_remembered(world: World, words: tuple[str, ...]) -> None:
     assert "done" not in held, (world.told, "status says of verify", held)
 
 
+def loaded(folder: str) -> Done:
+    """What ``load`` of Python comes to, as a command would."""
+    try:
+        package.load(folder).to_pandas()
+    except CxrprepError as error:
+        return Done(error.exit_code, "", str(error))
+    return Done(0, "", "")
+
+
 def play(world: World, steps: int) -> None:
     """A sequence of ``steps``; raises ``AssertionError`` that tells the commands."""
     following: list[list[str]] = []
@@ -393,7 +425,7 @@ def play(world: World, steps: int) -> None:
         follow = bool(following) and world.rng.random() < 0.6
         words = tuple(world.rng.choice(following)) if follow else world.command()
         before = known(world)
-        done = cxrprep(*words, "-q")
+        done = loaded(words[1]) if words[0] == "load" else cxrprep(*words, "-q")
         world.told.append(f"{' '.join(words)} -> {done.returncode}{' (as a hint said)' if follow else ''}")
         assert done.returncode != 1, (world.told, done.stderr)
         following = hints_are_commands(world, done.stderr) if done.returncode else []

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tests.collection.sequences import play
-from tests.collection.worlds import NAMES, release, world
+from tests.collection.worlds import DECLARED, NAMES, release, world
 from tests.commands import in_this_process
 
 
@@ -21,16 +21,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--first", type=int, default=0, help="the number of the first; to play one again")
+    parser.add_argument("--declared", action="store_true", help="releases that are declared by one file each, too")
     given = parser.parse_args()
     failed = 0
     # In memory where there is such a place: thousands of small files are made and removed.
     tempfile.tempdir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="sequences-") as folder, in_this_process():
         os.environ |= {f"XDG_{name}_HOME": f"{folder}/home" for name in ("STATE", "CACHE", "CONFIG", "DATA")}
-        releases = {name: release(name, Path(folder, name)) for name in NAMES}
+        names = (*NAMES, *DECLARED) if given.declared else NAMES
+        releases = {name: release(name, Path(folder, name)) for name in names}
         for number in range(given.first, given.first + given.sequences):
             rng = random.Random(f"{given.seed}:{number}")
-            name = rng.choice(NAMES)
+            name = rng.choice(names)
             with tempfile.TemporaryDirectory(prefix="sequence-") as home:
                 try:
                     play(world(releases[name], Path(home), name, rng), given.steps)
