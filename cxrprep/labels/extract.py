@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from cxrprep.collection.image_table import Loss, StoredTable, refuse_loss, stored_table
 from cxrprep.datasets.catalog import declaration_of
+from cxrprep.digests import file_digest
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.labels.columns import count_true
@@ -27,6 +28,7 @@ from cxrprep.labels.label_sources import ADDED_ROLES, release_labels, with_added
 from cxrprep.labels.locate_tables import STAGE, find_tables
 from cxrprep.schemas import LABELS, own_observations
 from cxrprep.storage.parquet import footer_of, write_table
+from cxrprep.storage.table_checksums import listed_checksums
 from cxrprep.system import plain_memory
 from cxrprep.vocabulary import OBSERVATIONS
 
@@ -144,6 +146,10 @@ def _read_again(known: Path, inputs: str, on_event: Sink) -> Labels | None:
     """
     footer = footer_of(known)
     if not inputs or footer.get("inputs") != inputs:
+        return None
+    stated = listed_checksums(known.parent).get(known.name)
+    if stated and file_digest(known, "sha256").partition(":")[2] not in stated:
+        # Somebody changed it since.
         return None
     if footer.get("masks") and footer_of(known.with_name(MASKS_NAME)).get("inputs") != inputs:
         return None
