@@ -83,7 +83,12 @@ class LockLost(Exception):  # noqa: N818  # whoever holds a lock begins again, o
 
 def _claim(path: Path, body: str) -> None:
     """Make the lock file ``path`` with ``body`` in it, in one step. Raises ``FileExistsError``, ``OSError``."""
-    part = path.with_name(f".{path.name}.{_writer()}.tmp")
+    before, after = f".{path.name}.", ".tmp"
+    for other in path.parent.glob(f"{before}*{after}"):
+        # A run was killed between this file and the lock that it was to become.
+        if writer_is_gone(other.name.removeprefix(before).removesuffix(after)):
+            other.unlink(missing_ok=True)
+    part = path.with_name(f"{before}{_writer()}{after}")
     try:
         with part.open("x", encoding="utf-8") as file:
             file.write(body)

@@ -83,6 +83,22 @@ def test_an_empty_lock_of_an_earlier_version_holds_nobody_up_for_long(tmp_path: 
         assert time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize("kind", ["saving", "whole"])
+def test_what_a_killed_run_left_of_a_lock_that_it_did_not_take_goes(tmp_path: Path, kind: str) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    folder = tmp_path if kind == "saving" else tmp_path / "leases"
+    folder.mkdir(exist_ok=True)
+    parts = locks._writer().split("-")
+    of_dead, of_living = (
+        folder / f".{kind}.{'-'.join([*parts[:2], str(process), parts[3]])}.tmp" for process in (ended.pid, os.getpid())
+    )
+    for path in (of_dead, of_living):
+        path.touch()
+    with SaveLock(tmp_path) if kind == "saving" else FolderLock(tmp_path, RunId.new()):
+        assert (of_dead.exists(), of_living.exists()) == (False, True)
+
+
 def test_whoever_lost_the_place_in_line_hears_it_and_leaves_the_others_lock(tmp_path: Path) -> None:
     with SaveLock(tmp_path) as mine:
         mine.check()
