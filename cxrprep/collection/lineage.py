@@ -265,7 +265,7 @@ def _export(form: str, names: Any, about: dict[str, Any]) -> Lineage:
     files = _object(about.get("files"))
     known = {name: value for name, value in files.items() if isinstance(value, list) and len(value) == 2}
     known = {name: value for name, value in known.items() if _is_size(value[0]) and _is_digest(value[1])}
-    listed = names if isinstance(names, list) else []
+    listed = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
     return Lineage(
         kind=FolderKind.EXPORTED,
         form=form,
@@ -274,7 +274,7 @@ def _export(form: str, names: Any, about: dict[str, Any]) -> Lineage:
         recipe=str(_object(about.get("parent")).get("recipe") or ""),
         parent=_object(about.get("parent")),
         shards=tuple(
-            ShardFile(str(name), *((int(known[name][0]), str(known[name][1])) if name in known else (-1, "")))
+            ShardFile(name, *((int(known[name][0]), str(known[name][1])) if name in known else (-1, "")))
             for name in listed
         ),
     )

@@ -37,6 +37,12 @@ def test_a_digest_that_is_none_is_not_known(tmp_path: Path, digest: str) -> None
     assert [(shard.size, shard.digest) for export in read_export(tmp_path) for shard in export.shards] == [(-1, "")]
 
 
+@pytest.mark.parametrize("name", ["[[]]", "{}", "null", "3"])
+def test_a_name_that_is_none_is_not_listed(tmp_path: Path, name: str) -> None:
+    (tmp_path / ".cxrprep-export.json").write_text(f'{{"csv": ["a.csv", {name}], "about": {{}}}}')
+    assert [shard.name for export in read_export(tmp_path) for shard in export.shards] == ["a.csv"]
+
+
 @pytest.mark.parametrize("tables", ["x", [3], [{}], [{"name": 3, "digest": "x"}], {"a": 1}])
 def test_source_tables_in_no_form_of_ours_name_the_table(tmp_path: Path, tables: object) -> None:
     path = tmp_path / "images.parquet"
