@@ -13,12 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cxrprep.labels.nlp.sections import is_cut_by_hand, is_mimic_report, mimic_sections, plain_sections
 from cxrprep.schemas import CATEGORY, describe
-from cxrprep.storage.parquet import SET_DIGEST, read_footer, read_schema
-from cxrprep.storage.small_files import regular
+from cxrprep.storage.parquet import SET_DIGEST, check_columns, read_footer, read_groups, read_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -216,20 +214,22 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _studies(path: Path) -> dict[str, list[dict[str, Any]]]:
-    names = [name for name in _MANIFEST if name in read_schema(path).names]
+    schema = read_schema(path)
+    check_columns(schema, path)
+    names = [name for name in _MANIFEST if name in schema.names]
     found: dict[str, list[dict[str, Any]]] = {}
-    for batch in pq.ParquetFile(regular(path), page_checksum_verification=True).iter_batches(columns=names):
+    for group in read_groups(path, names):
         # Column by column, categories as text: 2.7 s CPU for 377,110 images, and 5.9 row by row.
-        columns = [_plain(column).to_pylist() for column in batch.columns]
+        columns = [_plain(column).to_pylist() for column in group.columns]
         for values in zip(*columns, strict=True):
-            row = dict(zip(batch.schema.names, values, strict=True))
+            row = dict(zip(group.column_names, values, strict=True))
             found.setdefault(row["study_id"], []).append(row)
     for rows in found.values():
         rows.sort(key=lambda row: (_RANK.get(row["view"], _PROJECTIONS.get(row["projection"], 4)), row["image_id"]))
     return found
 
 
-def _plain(column: pa.Array) -> pa.Array:
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 

@@ -37,6 +37,20 @@ def test_a_digest_that_is_none_is_not_known(tmp_path: Path, digest: str) -> None
     assert [(shard.size, shard.digest) for export in read_export(tmp_path) for shard in export.shards] == [(-1, "")]
 
 
+@pytest.mark.parametrize(
+    "words", ["pairs ROOT --reports R", "export ROOT --format csv", "report ROOT", "digest ROOT", "duplicates ROOT"]
+)
+def test_a_manifest_without_a_column_is_refused_by_name(everything: Path, tmp_path: Path, words: str) -> None:
+    """Another program wrote it: each verb that reads it met that on its own, with exit code 1."""
+    root = shutil.copytree(everything / "root", tmp_path / "root")
+    (tmp_path / "r.csv").write_text("study_id,report\n1,IMPRESSION: Edema.\n")
+    path = root / "manifests/images.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["study_id"]), path)
+    put = {"ROOT": root, "R": tmp_path / "r.csv"}
+    done = cxrprep(*(put.get(word, word) for word in words.split()))
+    assert (done.returncode, "images.parquet cannot be read: there is no column study_id" in done.stderr) == (4, True)
+
+
 @pytest.mark.parametrize("name", ["[[]]", "{}", "null", "3"])
 def test_a_name_that_is_none_is_not_listed(tmp_path: Path, name: str) -> None:
     (tmp_path / ".cxrprep-export.json").write_text(f'{{"csv": ["a.csv", {name}], "about": {{}}}}')
