@@ -196,6 +196,11 @@ def release_labels(path: Path, *, cells: bool = True) -> tuple[pa.Table, str, li
     added = {use.get("label_source") for use in footer.get("tables", []) if use.get("role") in ADDED_ROLES}
     names = [name for name in read_schema(path).names if cells or not name.startswith(RAW_PREFIX)]
     table = read_combined(path, list(dict.fromkeys((*LABELS.names, *names))))
+    # Another program may have written a column without a value as one without a type.
+    untyped = [f.name in LABELS.names and pa.types.is_null(f.type) for f in table.schema]
+    table = table.cast(
+        pa.schema([LABELS.field(f.name) if no else f for f, no in zip(table.schema, untyped, strict=True)])
+    )
     source = table.column("label_source").cast(pa.string())
     if added:
         table = table.filter(pc.invert(pc.is_in(source, value_set=pa.array(sorted(added), pa.string()))))

@@ -51,6 +51,17 @@ def test_a_manifest_without_a_column_is_refused_by_name(everything: Path, tmp_pa
     assert (done.returncode, "images.parquet cannot be read: there is no column study_id" in done.stderr) == (4, True)
 
 
+def test_a_column_without_a_type_is_one_without_a_value(everything: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(everything / "root", tmp_path / "root")
+    (tmp_path / "r.csv").write_text("study_id,report\n00000001_000,IMPRESSION: Edema.\n")
+    path = root / "manifests/labels.parquet"
+    table = pq.read_table(path)
+    place = table.column_names.index("report_path")
+    pq.write_table(table.set_column(place, "report_path", pa.nulls(len(table))), path)
+    ok("extract-labels", root, "--reports", tmp_path / "r.csv")
+    assert "cxrprep" in pq.read_table(path)["label_source"].to_pylist()
+
+
 @pytest.mark.parametrize("name", ["[[]]", "{}", "null", "3"])
 def test_a_name_that_is_none_is_not_listed(tmp_path: Path, name: str) -> None:
     (tmp_path / ".cxrprep-export.json").write_text(f'{{"csv": ["a.csv", {name}], "about": {{}}}}')
