@@ -297,7 +297,8 @@ def _sha(path: Path) -> str:
 def _key(name: str, row: dict[str, Any]) -> tuple[Any, ...]:
     if name in _KEYS:
         return tuple(row.get(part) for part in _KEYS[name])
-    return (row.get("path") or row.get("image_id"), row.get("study_id"))
+    # A path may name no study, and the image's own name stand for it until the release's tables are read.
+    return (row["path"],) if row.get("path") else (row.get("image_id"), row.get("study_id"))
 
 
 def check(world: World, before: Known, words: tuple[str, ...]) -> None:
