@@ -7,6 +7,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from cxrprep.collection import FolderKind
+from cxrprep.collection.recognition import OWN_FOLDERS
 from cxrprep.errors import UsageError
 from cxrprep.humanize import format_count
 from cxrprep.record import CACHE_NAME
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cxrprep.api.convert_inputs import Inputs
+    from cxrprep.collection.dataset_folder import DatasetFolder
     from cxrprep.images.recipe import Recipe
     from cxrprep.storage.filesystem import ImageStore
 
@@ -55,10 +58,15 @@ def target_of(inputs: Inputs, recipe: Recipe, out: Path | str | None, form: str 
         originals, place = (_same_scheme(one) for one in (address_of(inputs.address) or inputs.address, str(out)))
         if place in (originals, f"{originals}/images") or originals.startswith(f"{place}/"):
             raise UsageError(f"{out} holds the originals", hint="name another place with --out")
+        if place.startswith(f"{originals}/"):
+            _never_among_originals(inputs.folder, place.removeprefix(f"{originals}/"), out)
         return str(out)
     target = Path(out)
     if not is_url(inputs.address):
         _never_over_sources(Path(inputs.address), target)
+        root, inside = Path(inputs.address).resolve(), target.resolve()
+        if inside.is_relative_to(root):
+            _never_among_originals(inputs.folder, inside.relative_to(root).as_posix(), out)
     return target
 
 
@@ -66,6 +74,21 @@ def _same_scheme(address: str) -> str:
     """An address in one spelling: a store answers to several schemes."""
     scheme, colon, rest = address.rstrip("/").partition("://")
     return {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}.get(scheme, scheme) + colon + rest
+
+
+def _never_among_originals(folder: DatasetFolder | None, inside: str, out: Path | str) -> None:
+    """Raise ``UsageError`` for a place within a release but its own folders: its listing would take what is there.
+
+    Args:
+        folder: That of the originals.
+        inside: The place, counted from there.
+        out: As it was named.
+    """
+    if folder is not None and folder.kind is FolderKind.RELEASE and inside.partition("/")[0] not in OWN_FOLDERS:
+        raise UsageError(
+            f"{out} lies among the originals, whose manifest would take what is there for theirs",
+            hint=f"name a folder outside of {folder.root}, or below {folder.root / 'derived'}, with --out",
+        )
 
 
 def _never_over_sources(originals: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrprep.api.folder import DatasetFolder, MirrorChoice, find_mirror
-from cxrprep.collection.dataset_folder import check_converted, check_stated
+from cxrprep.collection.dataset_folder import check_converted, check_stated, stated_dataset
 from cxrprep.collection.lineage import read_export, read_lineage
 from cxrprep.collection.recognition import sample_names
 from cxrprep.datasets.catalog import find_dataset
@@ -151,7 +151,10 @@ def opened(
 def _never_into_outputs(root: Path, record: Record) -> None:
     """Refuse a folder that a conversion or an export made: its manifest would be taken for that of originals."""
     if root.is_dir() and not record.header.dataset:
-        lineage = read_lineage(record.home / "manifests") or next(iter(read_export(root)), None)
+        lineage = read_lineage(record.home / "manifests")
+        if lineage is None and not stated_dataset(record.home):
+            # Originals stay originals, whatever somebody exported beside them.
+            lineage = next(iter(read_export(root)), None)
         if lineage is not None:
             raise UsageError(
                 f"{root} holds {lineage.kind} images, not originals", hint="name another folder for the download"

@@ -139,6 +139,8 @@ def _following_source(invocation: Invocation, name: str) -> tuple[str, ...]:
 
 
 # They say how reports are read and labelled; without reports they would change nothing, and say nothing of it.
+# They say how the release's tables are read.
+_FOR_TABLES = ("labels.report_text", "labels.demographics", "labels.mimic_iv", "labels.strict_source")
 _FOR_REPORTS = (
     "labels.evidence",
     "labels.policy",
@@ -161,6 +163,13 @@ def _refuse_idle(invocation: Invocation, *, compare: bool, also: bool) -> None:
         raise UsageError("--also goes with --compare", hint="--compare A B --also C")
     if "labels.key" in flags and not compare and "labels.imports" not in flags:
         raise UsageError("--key goes with --compare or --import", hint="leave it out, or add one of them")
+    beside = "--compare" if compare else "--import" if "labels.imports" in flags else ""
+    for key in _FOR_TABLES if beside else ():
+        if key in flags:
+            raise UsageError(
+                f"{flags[key][1]} goes with the label tables, which {beside} does not read",
+                hint=f"leave it out, or run it without {beside}",
+            )
     if not invocation.job.labels.reports:
         for key in _FOR_REPORTS:
             if key in flags:

@@ -142,6 +142,8 @@ def open_folder(where: FolderRef | Path, *, unknown_is_own: bool = False, files:
     """
     asked = FolderRef.of(where)
     root, dataset, release = asked.path, asked.dataset, asked.release
+    if asked.tables is not None and not asked.tables.is_dir():
+        raise UsageError(f"{asked.tables} is not a folder", hint="name the folder of the tables with --tables")
     refuse_address(str(asked.root), "ROOT")
     if asked.state is not None:
         refuse_address(str(asked.state), "--state")
@@ -163,7 +165,7 @@ def open_folder(where: FolderRef | Path, *, unknown_is_own: bool = False, files:
         return _converted(root, record, lineage, named)
     exports = read_export(root)
     # Originals stay originals, whatever somebody exported beside them.
-    if exports and not _stated_dataset(home) and not (home != root and _stated_dataset(root)):
+    if exports and not stated_dataset(home) and not (home != root and stated_dataset(root)):
         return _exported(root, record, exports)
     names = sample_names(root)
     check_converted(root, home, names, as_own=dataset == OWN_NAME)
@@ -267,7 +269,7 @@ def check_dataset(root: Path, dataset: str | None, recorded: str) -> None:
 def check_stated(root: Path, home: Path, spec: DatasetSpec) -> None:
     """Raise ``UsageError`` where a folder is of another dataset than ``spec``: by its tables, else by its files."""
     for place in dict.fromkeys((home, root)):
-        if (stated := _stated_dataset(place)) not in ("", spec.name):
+        if (stated := stated_dataset(place)) not in ("", spec.name):
             what = "images of your own" if stated == OWN_NAME else stated
             raise UsageError(f"{root} holds {what}, as its manifest says, not {spec.name}", hint="name another folder")
         if stated:
@@ -290,7 +292,7 @@ def _raw_spec(
     root: Path, home: Path, names: frozenset[str], named: DatasetSpec | None, *, own: bool, unknown: bool
 ) -> DatasetSpec:
     """The dataset of raw images without a record."""
-    stated = _stated_dataset(home) or (_stated_dataset(root) if home != root else "")
+    stated = stated_dataset(home) or (stated_dataset(root) if home != root else "")
     if stated == OWN_NAME and named is None:
         return OWN_FOLDER
     if stated:
@@ -329,7 +331,7 @@ def _is_dicom(path: Path) -> bool:
         return False
 
 
-def _stated_dataset(home: Path) -> str:
+def stated_dataset(home: Path) -> str:
     """The dataset that the tables of a folder were made of; ``""`` where there are none."""
     for name in ("labels.parquet", "images.parquet"):
         path = home / "manifests" / name

@@ -112,6 +112,30 @@ def test_what_an_export_is_not_for_says_so(nih: Path, tmp_path: Path, verb: str,
     assert "cxrprep manifest" not in done.stderr
 
 
+@pytest.mark.parametrize("inside", ["0small", "images/0small", "derived/../small"])
+def test_images_are_converted_into_no_folder_among_the_originals(nih: Path, tmp_path: Path, inside: str) -> None:
+    """The manifest took them for the originals, with exit code 0: their names come first."""
+    root = tmp_path / "nih"
+    shutil.copytree(nih, root)
+    with pytest.raises(UsageError, match="among the originals"):
+        convert(root, recipe="square-224", out=root / inside)
+    assert {path.name for path in root.iterdir()} == {path.name for path in nih.iterdir()}
+    convert(root, recipe="square-224", out=root / "derived/mine")
+    convert(root / "derived/mine", recipe="square-224", out=root / "derived/mine/small")
+
+
+def test_a_download_goes_on_where_somebody_exported_beside_the_originals(nih: Path, tmp_path: Path) -> None:
+    from tests.commands import cxrprep, ok
+
+    root = tmp_path / "nih"
+    shutil.copytree(nih, root)
+    ok("export", root, "--format", "csv", "--out", root)
+    ok("download", "nih-chestxray14", root, "--source", nih)
+    for verb in ("verify ROOT", "convert ROOT --recipe square-224", "extract-labels ROOT"):
+        done = cxrprep(*(root if word == "ROOT" else word for word in verb.split()), "--tables", tmp_path / "gone")
+        assert (done.returncode, "is not a folder" in done.stderr) == (2, True), done
+
+
 def test_a_state_folder_keeps_what_a_read_only_root_does_not(nih: Path, tmp_path: Path) -> None:
     folder = open_folder(FolderRef(nih, state=tmp_path / "state"))
     assert (folder.home, folder.read_from) == (tmp_path / "state", nih / "manifests")

@@ -309,13 +309,11 @@ def test_the_order_in_which_images_are_done_is_in_no_byte_of_the_manifest(tmp_pa
     (root / "cut.dcm").write_bytes(hospital.dicom(hospital.body(1))[:900])
     (root / "cut2.png").write_bytes(hospital.png(hospital.small(1))[:90])
 
-    class Backwards:
-        name, jobs, workers = "inline", 1, 1
-
+    class Backwards(Engine):
         def run(self, function, items, *, batch, seconds, on_event):
             for item in reversed(list(items)):
                 yield from function([item])
 
     convert(root, tmp_path / "a")
-    convert(root, tmp_path / "b", engine=Backwards())
+    convert(root, tmp_path / "b", engine=Backwards("inline"))
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
