@@ -237,6 +237,9 @@ class ConversionRun:
                     out.write_with(f"{below}/{path.name}", functools.partial(shutil.copyfile, path))
                 if value.failures is None:
                     out.remove(f"{below}/failures.parquet")
+        from cxrprep.images.local_files import is_url
+
+        place = f"{value.out.rstrip('/')}/" if is_url(value.out) else ""
         rows = [
             ("recipe", f"{value.recipe} ({value.fingerprint})"),
             ("images", value.images),
@@ -248,10 +251,10 @@ class ConversionRun:
             *((format_count(count, "image"), note) for note, count in value.notes),
             *((("", f"which: {_examples(value)}"),) if value.noted else ()),
             *((f"{count:,} left out", f"no image: {kind}") for kind, count in value.left_out),
-            *((("all failures", str(value.failures)),) if value.failures else ()),
+            *((("all failures", f"{place}{value.failures}"),) if value.failures else ()),
             *((("digest", value.digest),) if value.digest else ()),
             *((("scores", value.scores.words()),) if value.scores else ()),
-            ("written", str(value.manifest)),
+            ("written", f"{place}{value.manifest}"),
         ]
         code = ExitCode.PARTIAL if value.failed else ExitCode.DONE
         return Result("convert", value, code, rows=tuple(rows))

@@ -146,8 +146,10 @@ class Invocation:
         return self._buckets.local(address, writes=writes, kind=kind, streams=streams, part=part)
 
     def shown(self, text: str) -> str:
-        """``text`` with addresses of buckets where it names their working copies."""
-        return text if self._buckets is None else str(self._buckets.shown(text))
+        """``text`` with addresses of buckets where it names their working copies, or a path object took a slash."""
+        from cxrprep.storage.paths import whole_addresses
+
+        return whole_addresses(text if self._buckets is None else str(self._buckets.shown(text)))
 
     def put_back(self) -> None:
         """Put into buckets what the command changed."""

@@ -72,7 +72,8 @@ def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int
         else:
             result = perform(invocation, sink)
             headline = _headline(invocation, result.value)
-            out = shlex.quote(result.value.out)
+            # Of a bucket the value has the paths of its working copy.
+            out = shlex.quote(str((result.data or {}).get("out", result.value.out)))
             # Of a part alone verify would say that the others are missing.
             status = f"cxrprep status {out if invocation.job.convert.out else where}"
             following = f"cxrprep verify {out}" if invocation.shard is None else status

@@ -91,6 +91,14 @@ def is_served(text: str) -> bool:
     return bool(colon) and rest.startswith("/") and scheme in SCHEMES
 
 
+_SHORTENED: Final = re.compile(rf"\b({'|'.join(SCHEMES)}):/(?=[^/\s])")
+
+
+def whole_addresses(text: str) -> str:
+    """``text``, with both slashes in the addresses of stores: a path object takes one away."""
+    return _SHORTENED.sub(r"\1://", text)
+
+
 def refuse_unserved(text: str, what: str) -> None:
     """Raise ``UsageError`` for an address that no store understands: ``what`` names the option."""
     _refuse_slip(text, what)

@@ -42,6 +42,7 @@ from cxrprep.storage.object_store import ObjectStore
 from cxrprep.storage.working_copy import WorkingCopy
 from tests.api.convert import hospital
 from tests.api.convert.commands import run
+from tests.commands import in_this_process, ok
 from tests.executors.cluster import cluster
 from tests.generators.small import chexpert, declared, mimic_cxr, mimic_cxr_jpg, nih_chestxray14
 from tests.parts import need
@@ -662,3 +663,11 @@ def test_the_command_names_addresses_and_not_working_copies(bucket: str, tmp_pat
     assert code == 0, said
     assert value["out"] == f"{bucket}/one.csv"
     assert objects(bucket)["one.csv"]
+    # convert serves addresses by itself: it said s3:/bucket, and the path of the table alone.
+    for out, where in ((("--out", f"{bucket}/out"), f"{bucket}/out"), ((), f"{bucket}/nih/derived/square-224")):
+        with in_this_process():
+            said = ok("convert", f"{bucket}/nih", "--recipe", "square-224", *out)
+        assert f"{where}/manifests/images.parquet" in said
+        assert f"cxrprep verify {where}" in said
+        assert f"Converted {bucket}/nih\n" in said
+        assert "/cache/" not in said
