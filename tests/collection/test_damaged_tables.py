@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def chexpert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = made("chexpert", tmp_path_factory.mktemp("chexpert"))
-    ok("convert", root, "--recipe", "square-224", "--out", root / "out")
-    return root / "out"
+    ok("convert", root, "--recipe", "square-224", "--out", root / "derived/out")
+    return root / "derived/out"
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
