@@ -167,5 +167,5 @@ def test_a_scheme_whose_package_is_missing_names_the_extra() -> None:
 
 
 def test_an_address_of_no_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="not an address that fsspec knows"):
+    with pytest.raises(UsageError, match="an address that no store understands"):
         cxrprep.convert("quatsch://bucket/raw", recipe="square-224", out=tmp_path / "out", engine=INLINE)
