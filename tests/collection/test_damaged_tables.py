@@ -86,8 +86,8 @@ DESCRIPTIONS = [
 @pytest.fixture(scope="module")
 def converted(chexpert: Path) -> dict[str, Path]:
     """Converted images of the release in the folder above, by their form."""
-    out = chexpert.parent.parent / "shards"
-    ok("convert", chexpert.parent, "--recipe", "square-224", "--out", out, "--to", "webdataset")
+    out = chexpert.parents[1].parent / "shards"
+    ok("convert", chexpert.parents[1], "--recipe", "square-224", "--out", out, "--to", "webdataset")
     return {"files": chexpert, "webdataset": out}
 
 
@@ -104,7 +104,7 @@ def converted(chexpert: Path) -> dict[str, Path]:
     ids=["images", "studies too", "labels of shards too", "descriptions too", "all but images", "all but shards"],
 )
 def test_converted_images_without_their_table_are_not_taken_for_originals(converted, tmp_path, form, gone, verbs):
-    root, out = converted["files"].parent, tmp_path / "out"
+    root, out = converted["files"].parents[1], tmp_path / "out"
     shutil.copytree(converted[form], out)
     for name in gone:
         shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink()
@@ -139,7 +139,7 @@ def test_images_of_another_folder_are_not_replaced_where_their_table_is_gone(che
     out, other = tmp_path / "out", tmp_path / "other"
     shutil.copytree(chexpert, out)
     shutil.rmtree(out / "manifests")
-    shutil.copytree(chexpert.parent, other, ignore=shutil.ignore_patterns("out", ".cxrprep"))
+    shutil.copytree(chexpert.parents[1], other, ignore=shutil.ignore_patterns("derived", ".cxrprep"))
     for path in other.rglob("*.jpg"):
         path.write_bytes(path.read_bytes() + b"\0")
     done = cxrprep("convert", other, "--recipe", "square-224", "--out", out)
