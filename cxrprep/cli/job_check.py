@@ -55,7 +55,8 @@ def check_job(file: Path) -> dict[str, Any]:
                 f"{settings.origins[name]}: {message}; `cxrprep run` needs it"
                 for name, message, _ in _missing_problems(settings)
             ]
-        _raise_all(text, name_problems(settings, whole=file.name not in NO_JOBS))
+        problems = name_problems(settings, whole=file.name not in NO_JOBS)
+        _raise_all(text, [*problems, *_address_problems(settings)])
     except MistakesError as error:
         mistakes = [{"line": m.line, "message": m.message, "hint": m.hint.strip()} for m in error.mistakes]
         return {**found, "error": error.message, "hint": error.hint, "mistakes": mistakes}
@@ -125,6 +126,19 @@ def _path_problems(settings: Settings) -> Iterator[Problem]:
     yield from _missing_problems(settings)
 
 
+def _address_problems(settings: Settings) -> Iterator[Problem]:
+    """Addresses that no store understands, where a folder or file has to stand."""
+    from cxrprep.config.settings import path_values
+    from cxrprep.storage.paths import is_served, refuse_address
+
+    for name, value in path_values(settings):
+        if name != "download.source" and not is_served(value):
+            try:
+                refuse_address(value, name)
+            except UsageError as error:
+                yield name, error.message, error.hint
+
+
 def _variable_problems(settings: Settings) -> Iterator[Problem]:
     """Paths with a variable that is not set: a folder with a dollar in its name is nobody's wish."""
     from cxrprep.config.settings import path_values, variable_problems
@@ -155,6 +169,9 @@ def check_names(settings: Settings, file: Path) -> None:
     if mistakes:
         raise MistakesError(str(file), mistakes)
     for name, value in path_values(settings):
+        if name == "download.source" and ":/" in value:
+            # A mirror may be any address; whoever opens it knows which.
+            continue
         try:
             if is_served(value):
                 with_variables(value)

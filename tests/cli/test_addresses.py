@@ -120,17 +120,32 @@ def test_every_path_of_every_verb(
     assert not list(tmp_path.iterdir()), "something was made"
 
 
-@pytest.mark.parametrize("name", ["root", "state", "tables", "labels.reports", "report.out", "output.log_file"])
+@pytest.mark.parametrize("name", sorted(name for name, key in KEYS.items() if key.form == "path"))
 def test_in_a_job_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     section, _, key = name.rpartition(".")
     root = "" if name == "root" else f'root = "{tmp_path}/root"\n'
-    line = f'{key} = "{NOWHERE}"\n'
+    value = f'["{NOWHERE}", "{NOWHERE}"]' if KEYS[name].kind.startswith("tuple") else f'"{NOWHERE}"'
+    line = f"{key} = {value}\n"
     job = tmp_path / "job.toml"
     text = f'dataset = "nih-chestxray14"\n{root}steps = ["extract-labels", "report"]\n'
     job.write_text(text + (f"[{section}]\n{line}" if section else line))
-    assert cxrprep("run", job).returncode == 2
+    for verb in (("config", "check"), ("run",)):
+        done = cxrprep(*verb, job)
+        assert (done.returncode, "an address" in " ".join(done.stderr.split())) == (2, True), done
     assert not [path for path in tmp_path.rglob("*") if ":" in path.name]
+
+
+@pytest.mark.parametrize(("source", "code"), [("http://127.0.0.1:1/x/", 6), ("file://ROOT", 0), (NOWHERE, 2)])
+def test_the_mirror_of_a_job_may_be_any_address(tmp_path: Path, source: str, code: int) -> None:
+    """It was refused as a path of this machine, but for buckets."""
+    nih_chestxray14.write(tmp_path / "mirror")
+    job = tmp_path / "job.toml"
+    source = source.replace("ROOT", str(tmp_path / "mirror"))
+    text = f'dataset = "nih-chestxray14"\nroot = "{tmp_path}/root"\nsteps = ["download"]\n[download]\n'
+    job.write_text(f'{text}source = "{source}"\n')
+    done = cxrprep("run", job, cwd=tmp_path)
+    assert done.returncode == code, done
 
 
 # What a function of Python needs beside a path, and the options without a parameter of their own that take one.
