@@ -122,6 +122,20 @@ def ends_of(root: Path, name: str, size: int) -> bytes | None:
     return b"".join(there.store.head(entry.name, size, start=start) or b"" for start in starts)
 
 
+def bring(root: Path, name: str, place: Path) -> bool:
+    """Fetch a file that lies in its bucket alone to ``place``; ``False`` for one that does not. Raises as ``fetch``."""
+    from cxrprep.storage.object_store import ObjectGoneError
+
+    there = unfetched(root)
+    entry = None if there is None else there.find(name)
+    if there is None or entry is None:
+        return False
+    with contextlib.suppress(ObjectGoneError):
+        there.store.fetch(entry, place)
+        return True
+    return False
+
+
 def names_and_sizes(root: Path) -> Iterator[tuple[str, int]]:
     """Path and size in bytes of each file of ``root`` that lies in its bucket alone; none for a folder elsewhere."""
     there = unfetched(root)

@@ -43,11 +43,13 @@ if TYPE_CHECKING:
 
 # What is of this machine alone: locks, logs, partial files, and caches that are keyed by inodes and times.
 _HERE_ONLY: Final = re.compile(
-    r"(^|/)\.cxrprep/(?!(asked|archives)/)|\.part(\.json|\.meta)?$|\.tmp$|(^|/)\.parts-[^/]*/"
+    r"(^|/)\.cxrprep/(?!(asked|archives|replaced)/)|\.part(\.json|\.meta)?$|\.tmp$|(^|/)\.parts-[^/]*/"
 )
 # Seconds between two looks for what a download has finished.
 PUT_SECONDS = 10.0
 _IMAGES: Final = (".png", ".jpg", ".jpeg", ".dcm", ".tif", ".tiff")
+# Files of others that a download replaced.
+_KEPT: Final = ".cxrprep/replaced/"
 # What other verbs put beside a release.
 _OURS: Final = frozenset({"derived", "export"})
 _LAST: Final = {"cxrprep.lock": 3, "cxrprep.files.parquet": 2}
@@ -330,13 +332,14 @@ class WorkingCopy:
         """
         if self._lock is None:
             return
-        images = (n for n in self._names() if _stage(n) == 0 and n.split("/")[0] not in _OURS)
+        images = (n for n in self._names() if _stage(n) <= 0 and n.split("/")[0] not in _OURS)
         fresh = [n for n in images if n not in self._held or (replaced and self._is_changed(n))]
         self._lock.check()
         try:
-            with ThreadPoolExecutor(REQUESTS) as pool:
-                for name, held in pool.map(self._put, fresh):
-                    self._held[name] = held
+            for _, some in _in_order(fresh):
+                with ThreadPoolExecutor(REQUESTS) as pool:
+                    for name, held in pool.map(self._put, some):
+                        self._held[name] = held
         finally:
             self._write_state()
 
@@ -398,7 +401,9 @@ def place_of(root: Path, stated: str, *, folder: bool) -> Path:
 
 
 def _stage(name: str) -> int:
-    """When a file is put: images and tables of the release, then manifests, then the record."""
+    """When a file is put: others' that were replaced, images and tables of the release, manifests, and the record."""
+    if name.startswith(_KEPT):
+        return -1
     return _LAST.get(name, 1 if "manifests/" in name or name.startswith(".cxrprep/") else 0)
 
 

@@ -77,10 +77,10 @@ class FolderState:
         return self._size_there(path)
 
     def _size_there(self, path: str) -> int | None:
-        """Bytes of a file that lies in the folder's bucket alone: a recorded one; what is not has to be read."""
+        """Bytes of a file that lies in the folder's bucket alone."""
         if self._there is None:
             self._there = dict(names_and_sizes(self._record.root))
-        return self._there.get(path) if self._there and self._record.get(path) is not None else None
+        return self._there.get(path)
 
     def partial(self, path: str) -> int | None:
         """Bytes of a partial file that may be continued."""

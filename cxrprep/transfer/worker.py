@@ -16,6 +16,7 @@ from cxrprep.selection.filters import SelectionFilter
 from cxrprep.sources.base import SMALL_FILE
 from cxrprep.storage.atomic import settle
 from cxrprep.storage.paths import leads_out
+from cxrprep.storage.unfetched import bring
 from cxrprep.transfer.file_fetch import OWN_ALGORITHM, Fetched
 from cxrprep.transfer.links import OnThisMachine, take_over
 from cxrprep.transfer.replaced import spare, warn_replaced
@@ -178,8 +179,10 @@ class Worker:
 
     def _brought(self, item: Item, buffer: memoryview) -> Fetched:
         """Fetch or link the file, and record it; one that cxrprep did not put there stays under another name."""
-        spared = spare(self._record, self._partial_folder, item.dest)
         recorded = self._record.get(item.dest)
+        if item.action is not Action.FETCH and not (recorded is not None and recorded.fetched):
+            self._bring(item)
+        spared = spare(self._record, self._partial_folder, item.dest)
         again = (
             recorded is not None
             and item.dest in self._wrong
@@ -259,11 +262,26 @@ class Worker:
 
     def _adopted(self, item: Item, buffer: memoryview) -> bool:
         """Read and record a file that lies in place without a record; whether it is what is published."""
-        got = self._read(item, self._record.root / item.dest, buffer)
+        path = self._record.root / item.dest
+        # Beside its place: what comes into that, and goes, would be put into the bucket and removed there.
+        away = None if path.exists() else self._partial_folder.beside(item.dest)
+        try:
+            is_away = away is not None and bring(self._record.root, item.dest, away)
+            got = self._read(item, away if away is not None and is_away else path, buffer)
+        finally:
+            if away is not None:
+                away.unlink(missing_ok=True)
         if got is None:
             return False
         self._record.add(self._entry(item, got, fetched=False))
         return True
+
+    def _bring(self, item: Item) -> None:
+        """Bring a file that lies in the folder's bucket alone, to be kept under another name."""
+        path, place = self._record.root / item.dest, self._partial_folder.beside(item.dest)
+        if not path.exists() and bring(self._record.root, item.dest, place):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            place.replace(path)
 
     def _read(self, item: Item, path: Path, buffer: memoryview) -> Fetched | None:
         """The file at ``path`` as if it had been fetched.

@@ -446,6 +446,39 @@ def test_what_others_put_into_a_bucket_is_known_for_what_it_is(bucket: str, tmp_
     assert objects(f"{bucket}/lab") == before
 
 
+def test_a_download_replaces_nothing_that_others_put_into_a_bucket(
+    bucket: str, at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took what no record names for absent: a lab's own file of a release's name was gone, with exit code 0."""
+    source = tmp_path / "nih"
+    nih_chestxray14.write(source)
+    put(f"{bucket}/lab", source)
+    before = objects(f"{bucket}/lab")
+    names = sorted(name for name in before if name.endswith(".png"))
+    longer, same = b"a scan of our own", bytes(len(before[names[1]]))
+    store = ObjectStore(f"{bucket}/lab")
+    store.write(names[0], longer)
+    store.write(names[1], same)
+    planned = {item.dest: item for item in cxrprep.plan("nih-chestxray14", f"{bucket}/lab", source=str(source)).value}
+    assert {str(planned[name].action) for name in names[1:]} == {"keep"}
+    monkeypatch.setattr(working_copy, "PUT_SECONDS", 0.001)
+    done = emptied(at_home, lambda: cxrprep.download("nih-chestxray14", f"{bucket}/lab", source=str(source)))
+    assert int(done.exit_code) == 0
+    after = objects(f"{bucket}/lab")
+    kept = {
+        name.split("/replaced/")[1].rpartition("/")[0]: data for name, data in after.items() if "/replaced/" in name
+    }
+    assert kept == {names[0]: longer, names[1]: same}
+    assert {name: after[name] for name in before} == before
+    # What was there is not sent back, and what came otherwise is not dropped later.
+    record = cxrprep.status(f"{bucket}/lab").value
+    assert record.stages[0].state == "done"
+    cxrprep.download("nih-chestxray14", f"{bucket}/lab", source=str(source), then="square-224", discard_raw=True)
+    assert {name: data for name, data in objects(f"{bucket}/lab").items() if name in names[2:]} == {
+        name: before[name] for name in names[2:]
+    }
+
+
 def test_verify_believes_the_checksum_that_a_store_states_and_reads_the_rest_there(
     bucket: str, amazon: s3.S3, at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
