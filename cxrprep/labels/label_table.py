@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.csv_text import read_content, records_of
-from cxrprep.storage.parquet import read_rows
+from cxrprep.storage.parquet import read_rows, read_schema
 from cxrprep.storage.small_files import read_file
 from cxrprep.vocabulary import CHEXPERT, NIH, column_of
 
@@ -331,7 +331,8 @@ def _parquet(path: Path) -> tuple[list[str], _Rows]:
     import pyarrow as pa
 
     try:
-        table = read_rows(path)
+        # Anyone's table will do, whatever its name is: it need not have the columns of ours.
+        table = read_rows(path, columns=read_schema(path).names)
         # Text that is no UTF-8 shows only now.
         columns = [column.to_pylist() for column in table.columns]
     except (pa.ArrowException, OSError, ValueError) as error:

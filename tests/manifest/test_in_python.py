@@ -125,13 +125,14 @@ recipe = "square-224"
 
 
 def test_a_job_that_stops_says_what_was_not_reached(tmp_path):
-    job = tmp_path / "job.toml"
+    job, empty = tmp_path / "job.toml", tmp_path / "empty"
+    empty.mkdir()
     job.write_text(
         f"""steps = ["download", "extract-labels"]
 dataset = "nih-chestxray14"
 root = "{tmp_path / "nih"}"
 [download]
-source = "{tmp_path / "nowhere"}"
+source = "{empty}"
 """
     )
     made = cxrprep.run(job)
