@@ -45,7 +45,6 @@ __all__ = [
     "PublishedFile",
     "Quirk",
     "Table",
-    "built_in_names",
     "catalog",
     "declaration_of",
     "find_dataset",
@@ -191,7 +190,7 @@ def is_built_in(name: str) -> bool:
     return name not in _named and _file_name(name) in _built_in()
 
 
-def built_in_names() -> dict[str, str]:
+def _built_in_names() -> dict[str, str]:
     """The names and aliases of the datasets of this package, with the name of each."""
     specs = map(_spec_in, _built_in().values())
     return {word: spec.name for spec in specs for word in (spec.name, *spec.aliases)}
@@ -232,13 +231,22 @@ def find_dataset(name: str) -> DatasetSpec:
     if name.strip().lower().endswith(".toml") and "\0" not in name:
         path = Path(name.strip()).expanduser()
         spec = _spec_in(path)
-        built_in = _built_in().get(_file_name(spec.name))
-        if built_in is not None and not built_in.samefile(path):
-            # What the built-in one is asked later in this process would be answered by this file.
-            raise ConfigError(f"{path}: the dataset {spec.name} is one that cxrprep knows", hint="give it another name")
+        _refuse_known_names(spec, path)
         _named[spec.name] = path
         return spec
     return known_dataset(name)
+
+
+def _refuse_known_names(spec: DatasetSpec, path: Path) -> None:
+    """Raise ``ConfigError`` for a file that would answer, later in this process, what a built-in dataset is asked."""
+    if path.resolve().parent == Path(__file__).resolve().parent:
+        return
+    toml, theirs = TomlText(_read(path), str(path)), _built_in_names()
+    for key, words in (("name", (spec.name,)), ("aliases", spec.aliases)):
+        for word in words:
+            if (other := theirs.get(word.lower())) is not None:
+                toml.mistake(key, f"{word!r} names {other}, which cxrprep knows", "give it another name")
+    toml.raise_mistakes()
 
 
 def known_dataset(name: str) -> DatasetSpec:
@@ -256,7 +264,7 @@ def known_dataset(name: str) -> DatasetSpec:
     known: dict[str, DatasetSpec] = {}
     for spec in catalog().values():
         for spelling in (spec.name, *spec.aliases):
-            known[spelling.lower()] = spec
+            known.setdefault(spelling.lower(), spec)
     if wanted in known:
         return known[wanted]
     suggestion = did_you_mean(wanted, known, lambda spelling: known[spelling].name)

@@ -284,11 +284,13 @@ def test_facts_of_the_file_are_compared_with_the_folder(file, tmp_path):
     assert "W-1" in str(checked)
     for old, new, message in (
         ('measure = "images"', 'measure = "imags"', r"line \d+: .*no measure 'imags'"),
-        ('name = "ward-7"', 'name = "nih"', "'nih' is nih-chestxray14, which cxrprep knows"),
+        ('name = "ward-7"', 'name = "nih"', "'nih' names nih-chestxray14, which cxrprep knows"),
     ):
         file.write_text((declaration() + FACT).replace(old, new))
         with pytest.raises(ConfigError, match=message):
             check_dataset(file)
+    # Whoever asks for that dataset later gets it, and not the file that was refused.
+    assert find_dataset("nih").name == "nih-chestxray14"
 
 
 def test_a_box_that_ends_before_it_begins_is_named_by_its_line(file, tmp_path):
@@ -311,7 +313,7 @@ def test_a_file_that_says_no_format_or_is_called_as_a_built_in_dataset_is_refuse
     with pytest.raises(ConfigError, match="does not say format = 1"):
         check_dataset(file)
     file.write_text(declaration().replace('name = "ward-7"', 'name = "chexpert"'))
-    with pytest.raises(ConfigError, match="chexpert is one that cxrprep knows"):
+    with pytest.raises(ConfigError, match="'chexpert' names chexpert, which cxrprep knows"):
         check_dataset(file)
 
 
