@@ -138,9 +138,9 @@ def _following_source(invocation: Invocation, name: str) -> tuple[str, ...]:
     return (f"cxrprep manifest {invocation.where} --label-source {name}",)
 
 
-# They say how reports are read and labelled; without reports they would change nothing, and say nothing of it.
 # They say how the release's tables are read.
 _FOR_TABLES = ("labels.report_text", "labels.demographics", "labels.mimic_iv", "labels.strict_source")
+# They say how reports are read and labelled; without reports they would change nothing, and say nothing of it.
 _FOR_REPORTS = (
     "labels.evidence",
     "labels.policy",
