@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cxrprep.api.result import Result
 from cxrprep.collection.recognition import OWN_FOLDERS, recognise, sample_names
 from cxrprep.config.toml import TomlText
-from cxrprep.datasets.catalog import declaration_of, find_dataset
+from cxrprep.datasets.catalog import built_in_names, declaration_of, find_dataset
 from cxrprep.errors import ExitCode, UsageError, did_you_mean
 from cxrprep.events import ignore
 from cxrprep.humanize import short_repr
@@ -84,7 +84,7 @@ def check_dataset(
     for place, what in ((file, "FILE"), (root, "ROOT")):
         refuse_address(str(place or ""), what)
     spec = find_dataset(str(file))
-    _check_measures(spec, file)
+    _check_words(spec, file)
     layout = spec.layout()
     found = DatasetCheck(spec.name, file, len(spec.table))
     if root is None:
@@ -121,13 +121,17 @@ def check_dataset(
     )
 
 
-def _check_measures(spec: DatasetSpec, file: Path) -> None:
-    """Raise ``ConfigError`` for a fact whose measure is none."""
+def _check_words(spec: DatasetSpec, file: Path) -> None:
+    """Raise ``ConfigError`` for an alias of another dataset, or a fact whose measure is none."""
     from cxrprep.verification.measures import MEASURES
 
     if file.suffix.lower() != ".toml":
         return
     toml = TomlText(read_utf8(file.expanduser()), str(file))
+    theirs = built_in_names()
+    for word in spec.aliases:
+        if (other := theirs.get(word.lower(), spec.name)) != spec.name:
+            toml.mistake("aliases", f"{word!r} names {other}, which cxrprep knows", "give it another name")
     for number, fact in enumerate(spec.fact, 1):
         if (word := fact.measure.partition("@")[0].partition(".")[0]) not in MEASURES:
             meant = did_you_mean(word, MEASURES)

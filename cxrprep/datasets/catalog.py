@@ -45,6 +45,7 @@ __all__ = [
     "PublishedFile",
     "Quirk",
     "Table",
+    "built_in_names",
     "catalog",
     "declaration_of",
     "find_dataset",
@@ -190,7 +191,7 @@ def is_built_in(name: str) -> bool:
     return name not in _named and _file_name(name) in _built_in()
 
 
-def _built_in_names() -> dict[str, str]:
+def built_in_names() -> dict[str, str]:
     """The names and aliases of the datasets of this package, with the name of each."""
     specs = map(_spec_in, _built_in().values())
     return {word: spec.name for spec in specs for word in (spec.name, *spec.aliases)}
@@ -231,22 +232,19 @@ def find_dataset(name: str) -> DatasetSpec:
     if name.strip().lower().endswith(".toml") and "\0" not in name:
         path = Path(name.strip()).expanduser()
         spec = _spec_in(path)
-        _refuse_known_names(spec, path)
+        _refuse_known_name(spec, path)
         _named[spec.name] = path
         return spec
     return known_dataset(name)
 
 
-def _refuse_known_names(spec: DatasetSpec, path: Path) -> None:
+def _refuse_known_name(spec: DatasetSpec, path: Path) -> None:
     """Raise ``ConfigError`` for a file that would answer, later in this process, what a built-in dataset is asked."""
-    if path.resolve().parent == Path(__file__).resolve().parent:
-        return
-    toml, theirs = TomlText(_read(path), str(path)), _built_in_names()
-    for key, words in (("name", (spec.name,)), ("aliases", spec.aliases)):
-        for word in words:
-            if (other := theirs.get(word.lower())) is not None:
-                toml.mistake(key, f"{word!r} names {other}, which cxrprep knows", "give it another name")
-    toml.raise_mistakes()
+    other = built_in_names().get(spec.name.lower())
+    if other is not None and path.resolve().parent != Path(__file__).resolve().parent:
+        toml = TomlText(_read(path), str(path))
+        toml.mistake("name", f"{spec.name!r} names {other}, which cxrprep knows", "give it another name")
+        toml.raise_mistakes()
 
 
 def known_dataset(name: str) -> DatasetSpec:
