@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -183,17 +184,16 @@ def _spare_what_was_here(job: DownloadContext) -> None:
         )
     if record.exists:
         return
-    for folder, _, names in (*os.walk(root), ("", [], [name for name, _ in names_and_sizes(root)])):
-        for name in names:
-            path = Path(folder, name).relative_to(root).as_posix() if folder else name
-            if job.folder.layout.parse(path) is not None:
-                if (job.folder.home / LOCK_NAME).exists():
-                    # Another shard of a job array began meanwhile: it says so before it fetches.
-                    return
-                raise UsageError(
-                    f"{root} holds images that cxrprep did not fetch, such as {path}: --discard-raw would delete them",
-                    hint=f"leave it out, or name another folder and --source {root}",
-                )
+    here = (Path(folder, name).relative_to(root).as_posix() for folder, _, names in os.walk(root) for name in names)
+    for path in itertools.chain(here, (name for name, _ in names_and_sizes(root))):
+        if job.folder.layout.parse(path) is not None:
+            if (job.folder.home / LOCK_NAME).exists():
+                # Another shard of a job array began meanwhile: it says so before it fetches.
+                return
+            raise UsageError(
+                f"{root} holds images that cxrprep did not fetch, such as {path}: --discard-raw would delete them",
+                hint=f"leave it out, or name another folder and --source {root}",
+            )
 
 
 def in_place(job: DownloadContext) -> bool:

@@ -99,39 +99,41 @@ def stored_bytes(path: Path, limits: SizeLimit) -> bytes | None:
 
     Raises ``ImageError`` for one past ``limits`` or gone, and the store's errors.
     """
-    there = unfetched(path.parent)
-    entry = None if there is None else there.find(path.name)
-    return None if there is None or entry is None else there.store.read_listed(entry, limits)
+    found = _found(path.parent, path.name)
+    return None if found is None else found[0].read_listed(found[1], limits)
+
+
+def _found(root: Path, name: str) -> tuple[ObjectStore, StoredFile] | None:
+    """A file of ``root`` that lies in its bucket alone, and the store; ``None`` for one that does not."""
+    there = unfetched(root)
+    entry = None if there is None else there.find(name)
+    return None if there is None or entry is None else (there.store, entry)
 
 
 def lies_there(root: Path, name: str) -> bool:
     """Whether ``root`` has the file, here or in its bucket alone."""
-    if (root / name).exists():
-        return True
-    there = unfetched(root)
-    return there is not None and there.find(name) is not None
+    return (root / name).exists() or _found(root, name) is not None
 
 
 def ends_of(root: Path, name: str, size: int) -> bytes | None:
     """The first and the last ``size`` bytes of a file that lies in its bucket alone; ``None`` for one that does not."""
-    there = unfetched(root)
-    entry = None if there is None else there.find(name)
-    if there is None or entry is None:
+    found = _found(root, name)
+    if found is None:
         return None
+    store, entry = found
     starts = [0] if entry.size <= size else [0, max(size, entry.size - size)]
-    return b"".join(there.store.head(entry.name, size, start=start) or b"" for start in starts)
+    return b"".join(store.head(entry.name, size, start=start) or b"" for start in starts)
 
 
 def bring(root: Path, name: str, place: Path) -> bool:
     """Fetch a file that lies in its bucket alone to ``place``; ``False`` for one that does not. Raises as ``fetch``."""
     from cxrprep.storage.object_store import ObjectGoneError
 
-    there = unfetched(root)
-    entry = None if there is None else there.find(name)
-    if there is None or entry is None:
+    found = _found(root, name)
+    if found is None:
         return False
     with contextlib.suppress(ObjectGoneError):
-        there.store.fetch(entry, place)
+        found[0].fetch(found[1], place)
         return True
     return False
 
