@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Final
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measuring import Row, arguments, finish
-from cxrprep.datasets.nih_chestxray14 import NihLayout
+from cxrprep.datasets.catalog import find_dataset
 from cxrprep.events import Event, ItemFinished, Retrying, StageStarted
 from cxrprep.model import RemoteFile
 from cxrprep.planning import Action, Item, Plan
@@ -189,7 +189,12 @@ def transfer(url: str, folder: Path, connections: int | None, seconds: float) ->
             closing(source),
             Record.open(folder) as record,
             Transfer(
-                record, NihLayout(), "v2020", options=options, on_event=on_event, on_complete=lambda *_: True
+                record,
+                find_dataset("nih-chestxray14").layout(),
+                "v2020",
+                options=options,
+                on_event=on_event,
+                on_complete=lambda *_: True,
             ) as work,
         ):
             work.run(plan, source)

@@ -90,10 +90,16 @@ class DeclaredTable:
 
 @dataclass(frozen=True, slots=True)
 class PathRule:
-    """``image`` is a regular expression with the groups id, patient and study; ``place`` a template of them."""
+    """``image`` is a regular expression with the groups id, patient, study, suffix; ``place`` a template of them.
+
+    ``files`` are the other files of a mirror, as globs: such a file goes there, whatever folder it lies in and in
+    whatever capitals. ``sure`` are globs of names that no other collection has: one such file tells the folder.
+    """
 
     image: str
     place: str = ""
+    files: tuple[str, ...] = ()
+    sure: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

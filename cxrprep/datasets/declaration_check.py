@@ -130,11 +130,21 @@ def _of_paths(found: Declaration) -> Iterator[Problem]:
     except ValueError as error:
         yield "paths.place", f"[paths] place is not a template: {error}"
         return
-    if re.match(r"[/\\]|[A-Za-z]:", found.paths.place) or ".." in re.split(r"[/\\]", found.paths.place):
+    if _leads_out(found.paths.place):
         yield "paths.place", f"[paths] place {found.paths.place!r} leads out of the folder"
-    known = [name for name in ("id", "patient", "study") if name in groups]
+    known = [name for name in ("id", "patient", "study", "suffix") if name in groups]
     for field in fields:
         yield from _one_of("paths.place", "[paths] place: the group", field, known)
+    for form in found.paths.files:
+        if _leads_out(form):
+            yield "paths.files", f"[paths] files: {form!r} leads out of the folder"
+    for form in found.paths.sure:
+        if not form.strip("*?"):
+            yield "paths.sure", f"[paths] sure: {form!r} is the name of any file"
+
+
+def _leads_out(path: str) -> bool:
+    return bool(re.match(r"[/\\]|[A-Za-z]:", path)) or ".." in re.split(r"[/\\]", path)
 
 
 def _of_tables(found: Declaration) -> Iterator[Problem]:
@@ -157,7 +167,7 @@ def _of_tables(found: Declaration) -> Iterator[Problem]:
                 if (pattern := getattr(rule, key)) and (said := _no_pattern(pattern)):
                     yield f"table.{number}.cells.{column}", f"{place}: cells.{column}: {key}: {said}"
         for pattern in table.patterns:
-            if re.match(r"[/\\]|[A-Za-z]:", pattern) or ".." in re.split(r"[/\\]", pattern):
+            if _leads_out(pattern):
                 yield f"table.{number}.patterns", f"{place}: the pattern {pattern!r} leads out of the folder"
     for name, place, rule in _blocks(found):
         named = rule.table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cxrprep.datasets.declaration import MANY_FILES
@@ -12,19 +13,24 @@ from cxrprep.model import ImageId
 
 if TYPE_CHECKING:
     import re
+    from collections.abc import Callable
 
-    from cxrprep.datasets.declaration import Declaration
+    from cxrprep.datasets.declaration import Declaration, PathRule
 
 
 @dataclass(frozen=True, slots=True)
 class DeclaredLayout:
     """The mapping between keys, ids and release paths, as ``[paths]`` states it."""
 
-    pattern: re.Pattern[str]
-    template: str
+    find: Callable[[str], re.Match[str] | None]
+    rule: PathRule
+    suffix: str
+    """That of an image of which no path says it."""
     tables: tuple[str, ...]
     sets: tuple[str, ...] = ()
     """Patterns of tables that are many files: they are told from others by their folder."""
+    archives: frozenset[str] = frozenset()
+    """Names of archives of images."""
 
     def parse(self, key: str) -> ImageId | None:
         """The ids in an image's path; a patient that the path does not name is the image itself."""
@@ -37,9 +43,7 @@ class DeclaredLayout:
 
     def _found(self, key: str) -> re.Match[str] | None:
         # RE2 wants UTF-8, and a name on a disk may be none.
-        return self.pattern.search(
-            key if key.isascii() else key.encode(errors="surrogateescape").decode(errors="replace")
-        )
+        return self.find(key if key.isascii() else key.encode(errors="surrogateescape").decode(errors="replace"))
 
     def shows_image(self, key: str) -> bool:
         """Whether the key is an image's."""
@@ -48,18 +52,22 @@ class DeclaredLayout:
     def key(self, image: ImageId, *, release: str) -> str:
         """The release path by the template; without one, the image's id."""
         del release
-        values = {"id": image.image, "patient": image.patient, "study": image.study}
-        return self.template.format_map(values) if self.template else image.image
+        values = {"id": image.image, "patient": image.patient, "study": image.study, "suffix": self.suffix}
+        return self.rule.place.format_map(values) if self.rule.place else image.image
 
     def place(self, key: str, *, release: str) -> str | None:
-        """An image's path by the template, or from where the pattern begins; a declared table's as it is."""
+        """An image's path by the template, or from where the pattern begins; any other file's as the rule says."""
         del release
         found = self._found(key)
         if found is not None:
-            if self.template:
-                return self.template.format_map({name: text or "" for name, text in found.groupdict().items()})
+            if self.rule.place:
+                return self.rule.place.format_map({name: text or "" for name, text in found.groupdict().items()})
             begins = found.start()
             return key[begins:].lstrip("/") if begins == 0 or key[begins] == "/" else key
+        for form in self.rule.files:
+            end = "/".join(key.split("/")[-1 - form.count("/") :])
+            if fnmatchcase(end.lower(), form.lower()):
+                return form if end.lower() == form.lower() else end
         return key if self._is_table(key) else None
 
     def _is_table(self, key: str) -> bool:
@@ -70,13 +78,17 @@ class DeclaredLayout:
         return one or any(fnmatchcase(name, form) for pattern in self.sets for form in (pattern, f"*/{pattern}"))
 
     def recognise(self, names: frozenset[str]) -> float:
-        """Sure by tables of its own and images beside them; less sure by images alone."""
-        images = [name for name in names if self.shows_image(name)]
+        """Sure by names that only it has, nearly so by tables and images beside them; less sure by images alone."""
+        bare = {name: name.rsplit("/", 1)[-1] for name in names}
+        if any(fnmatchcase(name.lower(), form.lower()) for form in self.rule.sure for name in bare.values()):
+            return 1.0
+        images = [name for name in names if self.shows_image(name) or bare[name] in self.archives]
         if not images:
             return 0.0
         tables = [name for name in names.difference(images) if self._is_table(name)]
         known = (len(images) + len(tables)) / len(names)
-        return min(0.95, 0.6 * known + (0.35 if tables or self.sets else 0.0))
+        alone = 0.8 * len(images) / len(names)
+        return max(alone, min(0.95, 0.6 * known + (0.35 if tables or self.sets else 0.0)))
 
 
 def layout_of(declaration: Declaration) -> DeclaredLayout:
@@ -91,8 +103,11 @@ def layout_of(declaration: Declaration) -> DeclaredLayout:
         for spelled in (pattern.lower(), pattern.lower().rsplit("/", 1)[-1].removesuffix(".gz"))
     )
     sets = tuple(p.lower() for table in declaration.table if table.form in MANY_FILES for p in table.patterns)
-    pattern = compiled(declaration.paths.image, built_in=is_built_in(declaration.name))
-    return DeclaredLayout(pattern, declaration.paths.place, patterns, sets)
+    # A plan asks for a key's place, and then for its ids.
+    find = lru_cache(maxsize=1)(compiled(declaration.paths.image, built_in=is_built_in(declaration.name)).search)
+    archives = frozenset(file.path for file in declaration.file if file.kind == "archive")
+    suffix = declaration.images.suffixes[0].removeprefix(".")
+    return DeclaredLayout(find, declaration.paths, suffix, patterns, sets, archives)
 
 
 def layout(name: str, release: str) -> DeclaredLayout:

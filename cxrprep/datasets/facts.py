@@ -225,8 +225,8 @@ class DatasetSpec:
         return next((m for m in self.mirror if m.name == name), None)
 
     def layout(self, release: str | None = None) -> Layout:
-        """The paths of this dataset, as its module knows them."""
-        module = importlib.import_module(f"cxrprep.datasets.{self.module}")
+        """The paths of this dataset, as its file or its module knows them."""
+        module = importlib.import_module(f"cxrprep.datasets.{'declared' if self.declared else self.module}")
         layout: Layout = module.layout(self.name, release or self.default_release)
         return layout
 

@@ -230,6 +230,8 @@ MISTAKES = {
         r"rename: 'b' stands there twice",
     ),
     "a place above": (('"images/{id}.png"', '"../{id}.png"'), r"place '../\{id\}.png' leads out of the folder"),
+    "a file above": (("place =", 'files = ["../x.csv"]\nplace ='), r"files: '../x.csv' leads out of the folder"),
+    "a name of any file": (("place =", 'sure = ["*"]\nplace ='), r"sure: '\*' is the name of any file"),
     "a suffix": (("[image]", '[images]\nsuffixes = ["png"]\nformats = ["PNG"]\n[image]'), r"suffixes: 'png' is none"),
     "a count": (("[image]", "[counts]\nimages = -8\n[image]"), r"images is a number above 0, not -8"),
     "another count": (("[image]", "[counts]\nimage = 8\n[image]"), r"'image' is not one of .*did you mean images"),
@@ -428,3 +430,19 @@ def test_two_files_of_one_name_are_named_both(file):
     assert done.returncode == 2
     assert "again.toml" in done.stderr
     assert "ward-7.toml" in done.stderr
+
+
+def test_other_files_have_a_place_and_names_that_no_other_collection_has_tell_the_folder(file, tmp_path):
+    path = file.with_name("paths.toml")
+    text = file.read_text(encoding="utf-8").replace("\\.png$'\nplace", "\\.(?P<suffix>png|dcm)$'\nplace")
+    more = 'files = ["pictures_*.tar.gz", "README.md", "second/*.csv"]\nsure = ["ward7_*.xml"]'
+    text = text.replace('place = "images/{id}.png"', 'place = "images/{id}.{suffix}"\n' + more)
+    path.write_text(text, encoding="utf-8")
+    layout = find_dataset(str(path)).layout()
+    places = {
+        key: layout.place(f"mirror/{key}", release="2026")
+        for key in ("images/w3_0.dcm", "PICTURES_7.tar.gz", "readme.md", "second/labels.csv", "third/labels.csv")
+    }
+    assert list(places.values()) == ["images/w3_0.dcm", "PICTURES_7.tar.gz", "README.md", "second/labels.csv", None]
+    assert layout.recognise(frozenset({"sub/WARD7_2.xml", "a.txt", "b.txt"})) == 1
+    assert layout.recognise(frozenset({"ward8_2.xml", "a.txt", "b.txt"})) == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrprep.datasets.nih_chestxray14 import NihLayout
+from cxrprep.datasets.catalog import find_dataset
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.planning import make_plan
 from cxrprep.record import Record
@@ -71,15 +71,16 @@ def test_several_ranges_make_one_file(
             url, SourceOptions(**{"credentials": credentials(environment, tmp_path), "timeout": 5, **options})
         )
         assert source.politeness.ranges > 1
+        layout = find_dataset("nih-chestxray14").layout()
         monkeypatch.setattr(range_fetch, "_SMALLEST", 1 << 20)
         chosen = TransferOptions(retry_policy=QUICK, split_from=1_000_000, connections=4, keep_archives=True)
         with (
             contextlib.closing(source),
             Record.open(tmp_path / "root") as record,
-            Transfer(record, NihLayout(), "v2020", options=chosen) as transfer,
+            Transfer(record, layout, "v2020", options=chosen) as transfer,
         ):
             plan = make_plan(
-                source.list(), NihLayout(), dataset="nih-chestxray14", release="v2020", mirror=source.address,
+                source.list(), layout, dataset="nih-chestxray14", release="v2020", mirror=source.address,
                 local_state=transfer.local_state(), unpack=lambda path: path.endswith(".zip"),
             )  # fmt: skip
             result = transfer.run(plan, source)

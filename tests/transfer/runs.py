@@ -9,7 +9,7 @@ import random
 import tarfile
 from typing import TYPE_CHECKING, Any
 
-from cxrprep.datasets.nih_chestxray14 import NihLayout
+from cxrprep.datasets.catalog import find_dataset
 from cxrprep.planning import make_plan
 from cxrprep.record import Record
 from cxrprep.sources import open_source
@@ -69,7 +69,7 @@ def plan_for(root: Path, url: str, transfer: Transfer, **options: Any) -> Plan:
     try:
         return make_plan(
             source.list(),
-            NihLayout(),
+            find_dataset("nih-chestxray14").layout(),
             dataset="nih-chestxray14",
             release="v2020",
             mirror=source.address,
@@ -92,7 +92,7 @@ def download(
         Record.open(root, state) as record,
         Transfer(
             record,
-            NihLayout(),
+            find_dataset("nih-chestxray14").layout(),
             "v2020",
             options=options or TransferOptions(retry_policy=QUICK),
             on_event=on_event or (lambda event: None),
@@ -101,7 +101,7 @@ def download(
     ):
         plan = make_plan(
             source.list(),
-            NihLayout(),
+            find_dataset("nih-chestxray14").layout(),
             dataset="nih-chestxray14",
             release="v2020",
             mirror=source.address,
