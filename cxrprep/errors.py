@@ -161,6 +161,14 @@ class AccessError(CxrprepError):
     exit_code = ExitCode.ACCESS
 
 
+class LoginError(AccessError):
+    """Raise when a service does not know who asks (401): no login was found. Do not raise for a missing right (403)."""
+
+
+class LoginRejectedError(LoginError):
+    """Raise when a service rejects the login or token that it was sent (401). Do not raise when none was sent."""
+
+
 class ProxyOrCertificateError(AccessError):
     """Raise when what lies before a service refuses: its certificate is not trusted, a proxy wants a login.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.credentials.lookup import token_variable
-from cxrprep.errors import AccessError
+from cxrprep.errors import LoginError, LoginRejectedError
 from cxrprep.sources.endpoints import is_here
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class HostToken:
             return None
         return self._credentials.host(host)
 
-    def refusal(self, answer: HttpResponse, key: str) -> AccessError | None:
+    def refusal(self, answer: HttpResponse, key: str) -> LoginError | None:
         """The error for an answer that is about the token; ``None`` for all others."""
         if answer.status != 401:
             return None
@@ -50,7 +50,7 @@ class HostToken:
             # A redirect led there, and took no token along.
             if "bearer" not in answer.headers.get("www-authenticate", "").lower():
                 return None
-            return AccessError(
+            return LoginError(
                 f"{key}: {answer.url}, to which {host} redirects, wants a token (401)",
                 hint=f"if {answer.host} has the files, name its address in the command, and set "
                 f"{token_variable(answer.host)} to its token",
@@ -58,16 +58,16 @@ class HostToken:
         if self._found is None:
             if "bearer" not in answer.headers.get("www-authenticate", "").lower():
                 return None
-            return AccessError(
+            return LoginError(
                 f"{key}: {answer.url} wants a token (401)",
                 hint=f"set {token_variable(host)} to it, or to the name of a file that holds it",
             )
         if not self._may_go:
-            return AccessError(
+            return LoginError(
                 f"{key}: {answer.url} wants a login (401), and no token goes there in the open ({self._found.origin})",
                 hint="write the address with https://",
             )
-        return AccessError(
+        return LoginRejectedError(
             f"{key}: {host} rejects the token found in {self._found.origin} (401)",
             hint="it may have ended: get a new one, and put it there",
         )

@@ -14,6 +14,8 @@ from cxrprep import checksum_files
 from cxrprep.errors import (
     AccessError,
     CxrprepError,
+    LoginError,
+    LoginRejectedError,
     NotInSourceError,
     ProxyOrCertificateError,
     SourceNotFoundError,
@@ -24,7 +26,7 @@ from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
 from cxrprep.sources.host_token import HostToken
 from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.http_requests import HttpRequests
-from cxrprep.sources.index_pages import read_page
+from cxrprep.sources.index_pages import as_shown, read_page
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.s3_objects import described, error_code, is_listing, read_listing, read_pages
@@ -131,7 +133,7 @@ class HttpSource:
             address = self._url(urllib.parse.unquote(self._single)) if self._single else self._base
             self._client.head(address, private=self._token.headers())
         except AccessError as error:
-            missing = "401" in error.message and "rejects" not in error.message
+            missing = isinstance(error, LoginError) and not isinstance(error, LoginRejectedError)
             return access_refused(error, AccessState.MISSING if missing else AccessState.REJECTED)
         except NotInSourceError:
             return Access(AccessState.UNKNOWN, advice=f"{self.address} does not exist; check the address")
@@ -229,8 +231,15 @@ class HttpSource:
             self.holes += [error] if shown else []
             return
         reader = _Reader(name, stream, lambda at: self._list_at(name, at))
-        with checksum_files.as_text(io.BufferedReader(reader, 1 << 20)) as text:
-            yield from checksum_files.parse(text)
+        with checksum_files.as_text(io.BufferedReader(reader, 1 << 20), "surrogateescape") as text:
+            for file in checksum_files.parse(text):
+                if file.key.isascii():
+                    yield file
+                    continue
+                key, spelled = as_shown(file.key)
+                if spelled:
+                    self._spelled[key] = spelled
+                yield dataclasses.replace(file, key=key)
 
     def _list_at(self, name: str, offset: int) -> ByteStream:
         return self._client.open(self._url(name), key=name, offset=offset, private=self._token.headers())
@@ -262,12 +271,10 @@ class HttpSource:
         top = self._refused = None
         try:
             top = self._page("")
-        except ProxyOrCertificateError:
+        except (LoginError, ProxyOrCertificateError):
+            # Who is not known there is not known for the next file either; asked on and on, some sites shut him out.
             raise
         except AccessError as error:
-            # Who is not known there is not known for the next file either; asked on and on, some sites shut him out.
-            if "(401)" in error.message:
-                raise
             self._refused = error
         except SourceUnreachableError as error:
             if not error.lasting:

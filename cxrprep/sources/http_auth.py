@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import AccessError
+from cxrprep.errors import AccessError, LoginError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _SCHEME: Final = re.compile(r"(?:^|,)\s*([A-Za-z][\w-]*)(?=\s*(?:,|$)|\s+[^=\s,]+\s*=|\s+[\w+/~.-]+=*\s*(?:,|$))")
 # What stands there may read like another scheme.
 _QUOTED: Final = re.compile(r'"(?:\\.|[^"\\])*"')
+# Without one there is nothing to answer (RFC 7616, 3.3).
+_NONCE: Final = re.compile(r"\bnonce\s*=", re.IGNORECASE)
 _MAGIC: Final = re.compile(r"^#.*HTTP Cookie File", re.MULTILINE)
 # A session that ends this soon after its login was none.
 _SESSION_SECONDS: Final = 60.0
@@ -83,12 +85,19 @@ def wants_digest(response: HttpResponse, key: str) -> bool:
     Raises ``AccessError`` when it asks for neither: then nothing is sent.
     """
     header = response.headers.get("www-authenticate", "")
-    schemes = [found[1].lower() for found in _SCHEME.finditer(_QUOTED.sub("x", header))]
-    if "digest" in schemes:
+    bare = _QUOTED.sub("x", header)
+    found = list(_SCHEME.finditer(bare))
+    schemes = [scheme[1].lower() for scheme in found]
+    ends = [scheme.start() for scheme in found[1:]] + [len(bare)]
+    if any(
+        scheme == "digest" and _NONCE.search(bare, begin.end(), end)
+        for scheme, begin, end in zip(schemes, found, ends, strict=True)
+    ):
         return True
     if header and "basic" not in schemes:
         named = schemes[0].capitalize() if schemes else "another scheme"
-        raise AccessError(
+        named += " without a nonce" if named == "Digest" else ""
+        raise LoginError(
             f"{key}: {response.url} wants a login by {named} (401), which a user name and a password do not serve",
             hint="the login found for this host was not sent; "
             + (

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cxrprep._version import __version__
-from cxrprep.errors import AccessError, CxrprepError, SourceUnreachableError, UsageError
+from cxrprep.errors import AccessError, CxrprepError, LoginRejectedError, SourceUnreachableError, UsageError
 from cxrprep.sources.http_auth import HostSession, HttpAuth, load_cookies, wants_digest
 from cxrprep.sources.http_body import EmptyBody, GzipBody, HttpBody
 from cxrprep.sources.http_connection import ConnectionSettings, HttpConnection, Request, TooSoonError
@@ -308,7 +308,7 @@ class HttpClient:
                 response, connection = self._send(request, endpoint)
                 if response.status == 401:
                     self.release(connection)
-                    raise AccessError(
+                    raise LoginRejectedError(
                         f"{key}: {endpoint.authority} rejects the login found in {login.origin} (401)",
                         hint="check user name and password there",
                     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.errors import (
     AccessError,
     CxrprepError,
+    LoginError,
     NotInSourceError,
     ProxyOrCertificateError,
     SourceUnreachableError,
@@ -35,8 +36,11 @@ _CONTENT_RANGE: Final = re.compile(r"bytes\s*[=:]?\s*(?:(\d+)\s*-\s*(\d+)|\*)\s*
 # Beyond it nothing is a length: libcurl, too, reads such a body to the end of its connection.
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _SECONDS: Final = re.compile(r'"?([0-9]+(?:\.[0-9]+)?)\s*(?:s|sec|seconds?)?"?;?', re.IGNORECASE)
+# As browsers know one, but for what Markdown begins with (https://mimesniff.spec.whatwg.org).
 _PAGE: Final = re.compile(
-    rb"\s*(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL
+    rb"\s*(?:\xef\xbb\xbf)?\s*(?:<\?xml\b[^>]*>\s*)?(?:<!--.*?-->\s*)*"
+    rb"<(?:!doctype\s+html|html|head|script|iframe|style|title|body|meta)[\s>]",
+    re.IGNORECASE | re.DOTALL,
 )
 _PAGES: Final = (".html", ".htm", ".xhtml")
 _LONGEST_WAIT: Final = 3600.0
@@ -142,7 +146,9 @@ class HttpResponse:
         if "content-encoding" not in self.headers:
             return ()
         named = self.headers["content-encoding"].lower().split(",")
-        return tuple(name for name in (part.strip() for part in named) if name not in _NO_CODINGS)
+        # Some servers put a name into quotes, or a weight behind it, as of Accept-Encoding.
+        names = (part.partition(";")[0].strip(' \t"') for part in named)
+        return tuple(name for name in names if name not in _NO_CODINGS)
 
     @property
     def is_page(self) -> bool:
@@ -219,7 +225,7 @@ def refusal(response: HttpResponse, key: str) -> CxrprepError:
     """The error that an answer of status 400 and above means, with the next step."""
     status, url = response.status, response.url
     if status == 401:
-        return AccessError(
+        return LoginError(
             f"{key}: {url} wants a login (401)",
             hint=f"put user name and password into ~/.netrc: machine {response.host} login USER password PASSWORD",
         )

@@ -7,14 +7,13 @@ import html
 import re
 import urllib.parse
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from typing import Final
 
 from cxrprep.storage.small_files import parse_json
 
-_LINK: Final = re.compile(
-    r"""<a\s[^>]*?href\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+))[^>]*>.*?</a>([^<]*(?:<(?!a\s)[^>]*>[^<]*){0,8})""",
-    re.IGNORECASE | re.DOTALL,
-)
+# Where a redirect from a folder may lead.
+_INDEX: Final = re.compile(rb"(?<=/)index\.\w+$")
 _XML_LIST: Final = re.compile(r"\s*(?:<\?xml[^>]*\?>)?\s*<list\s*/?>")
 _XML_ITEM: Final = re.compile(r"<(directory|file)\b([^>]*)>([^<]*)</")
 _XML_SIZE: Final = re.compile(r'\bsize="(\d+)"')
@@ -24,7 +23,6 @@ _CHARSET: Final = re.compile(r"charset\s*=\s*[\"']?([\w-]+)", re.IGNORECASE)
 _LARGEST: Final = 1 << 60
 # What is left of bytes that are no UTF-8.
 _NO_UTF8: Final = re.compile("[\udc80-\udcff]")
-_TAG: Final = re.compile(r"<[^>]*>")
 # A time, then a size in bytes; a size such as 1.2K is no number of bytes.
 _SIZE: Final = re.compile(
     r"(?:\d{1,2}-[A-Za-z]{3}-\d{4}|\d{4}-(?:\d{2}|[A-Za-z]{3})-\d{2})\s+\d{2}:\d{2}(?::\d{2})?\s+(\d+)\s*(?:$|\s)"
@@ -55,29 +53,60 @@ def read_page(body: bytes, content_type: str, base: str) -> list[PageEntry] | No
         return _from_json(text)
     if _XML_LIST.match(text):
         return _from_xml(text)
-    path = _bytes(urllib.parse.urlsplit(base).path)
+    page = _Links()
+    page.feed(text)
+    page.close()
+    here = urllib.parse.urlsplit(base)
+    path, authority = _INDEX.sub(b"", _bytes(here.path)), _authority(here)
     found: dict[str, PageEntry] = {}
-    links = 0
-    for match in _LINK.finditer(text):
-        links += 1
+    for link, behind in page.links:
         try:
-            address = urllib.parse.urljoin(base, html.unescape(match[1] or match[2] or match[3] or ""))
-            parts = urllib.parse.urlsplit(address)
+            # Spaces around an address are none of it (https://url.spec.whatwg.org/#concept-basic-url-parser).
+            parts = urllib.parse.urlsplit(urllib.parse.urljoin(base, urllib.parse.urljoin(page.base, link.strip())))
+            elsewhere = bool(parts.query) or _authority(parts) != authority
         except ValueError:
             # One link that is no address (``http://[x``) leads nowhere, and the others to what they name.
             continue
-        if parts.query or parts.netloc != urllib.parse.urlsplit(base).netloc:
-            continue
         target = _bytes(parts.path)
-        if not target.startswith(path):
+        if elsewhere or not target.startswith(path):
             continue
-        size = _SIZE.search(_TAG.sub(" ", match[4]))
+        size = _SIZE.search(" ".join(behind))
         entry = _entry(target[len(path) :], size=int(size[1]) if size else None)
-        if entry is not None:
-            found.setdefault(entry.name, entry)
+        # A picture may link there before the name does.
+        if entry is not None and (entry.name not in found or found[entry.name].size is None):
+            found[entry.name] = entry
     # An empty folder still links to its parent or says what it is an index of; a home page does neither.
     is_listing = bool(found) or "index of" in text[:2000].lower() or "directory listing" in text[:2000].lower()
     return list(found.values()) if is_listing else None
+
+
+class _Links(HTMLParser):
+    """The links of a page, each with the pieces of text behind it, and the address that they count from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base = ""
+        self.links: list[tuple[str, list[str]]] = []
+        self._inside = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "a" and (link := dict(attrs).get("href")) is not None:
+            self.links.append((link, []))
+            self._inside = True
+        elif tag == "base" and not self.base:
+            self.base = (dict(attrs).get("href") or "").strip()
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside &= tag != "a"
+
+    def handle_data(self, data: str) -> None:
+        if self.links and not self._inside:
+            self.links[-1][1].append(data)
+
+
+def _authority(parts: urllib.parse.SplitResult) -> tuple[str | None, int | None]:
+    """Host and port. Raises ``ValueError`` for a port that is none."""
+    return parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _text(body: bytes, content_type: str) -> str:
@@ -107,7 +136,11 @@ def _from_json(text: str) -> list[PageEntry] | None:
         size = item.get("size")
         exact = isinstance(size, int) and not isinstance(size, bool) and size >= 0
         name = item["name"].encode("utf-8", "surrogateescape")
-        found.append(_entry(name, folder=item.get("type") == "directory", size=size if exact else None))
+        found.append(
+            _entry(
+                name, folder=item.get("type") == "directory" or item.get("is_dir") is True, size=size if exact else None
+            )
+        )
     # Another service's list is none of files.
     return [entry for entry in found if entry is not None] if found or not items else None
 
@@ -132,9 +165,13 @@ def _entry(data: bytes, *, folder: bool = False, size: int | None = None) -> Pag
     data = data.rstrip(b"/")
     if not data or b"/" in data or data in (b".", b".."):
         return None
-    name = data.decode("utf-8", "surrogateescape")
-    spelled = ""
-    if _NO_UTF8.search(name):
-        name = _NO_UTF8.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
-        spelled = urllib.parse.quote(data)
+    name, spelled = as_shown(data.decode("utf-8", "surrogateescape"))
     return PageEntry(name, folder, None if folder or (size or 0) > _LARGEST else size, spelled)
+
+
+def as_shown(name: str) -> tuple[str, str]:
+    """A name or path, bytes that are no UTF-8 as ``%E9``; and how an address has to write it, where that differs."""
+    if not _NO_UTF8.search(name):
+        return name, ""
+    shown = _NO_UTF8.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
+    return shown, urllib.parse.quote(name.encode("utf-8", "surrogateescape"))

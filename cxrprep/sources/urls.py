@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 import urllib.parse
 from typing import Final, NamedTuple
 
@@ -76,6 +77,19 @@ def split_url(url: str) -> tuple[Endpoint, str]:
     if parts.query:
         target += "?" + urllib.parse.quote(parts.query, safe="/%!$&'()*+,;=:@~-._?[]{}|^`\\\"<>")
     return Endpoint(scheme, ascii_host(parts.hostname), port), target
+
+
+def redirected(url: str, location: str) -> str:
+    """Where ``Location`` leads from ``url``; a login in it is left out. Bytes that stand there raw go out quoted."""
+    address = location.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
+    try:
+        parts = urllib.parse.urlsplit(urllib.parse.urljoin(url, address))
+    except ValueError:
+        return address
+    path, query = (
+        urllib.parse.quote(part.encode("utf-8", "surrogateescape"), safe=string.punctuation) for part in parts[2:4]
+    )
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, query, ""))
 
 
 def quoted(path: str) -> str:

@@ -137,6 +137,38 @@ def test_framing_that_cannot_be_read_is_no_file(client: HttpClient, sent: bytes)
         content(client.open(server.url + "/x.bin"))
 
 
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"<!-- a -->\n<!-- b -->\n<!DOCTYPE html>",
+        b'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Strict//EN">',
+        b"<head><title>Sign in</title>",
+        b"<TITLE>Sign in</TITLE>",
+        b'<script>location = "/login"</script>',
+        b'<meta http-equiv="refresh" content="0; url=/login">',
+    ],
+)
+def test_a_page_without_its_type_is_no_file(client: HttpClient, start: bytes) -> None:
+    page = answer(start + b"<form>", "Content-Type: application/octet-stream")
+    with raw_http.serving(lambda c, *_: c.send(page)) as server, pytest.raises(AccessError, match="a web page"):
+        content(client.open(server.url + "/x.png"))
+
+
+@pytest.mark.parametrize(
+    "start", [b"<?xml version='1.0'?><eCitation>", b"<p align=center>README", b"<headers>", b"<!-- x"]
+)
+def test_what_begins_like_a_page_may_be_a_file(client: HttpClient, start: bytes) -> None:
+    with raw_http.serving(lambda c, *_: c.send(answer(start))) as server:
+        assert content(client.open(server.url + "/x.xml")) == start
+
+
+@pytest.mark.parametrize("coding", ['"gzip"', "gzip;q=1.0", "GZIP"])
+def test_a_coding_is_read_as_servers_write_it(client: HttpClient, coding: str) -> None:
+    packed = answer(gzip.compress(DATA), f"Content-Encoding: {coding}")
+    with raw_http.serving(lambda c, *_: c.send(packed)) as server:
+        assert content(client.open(server.url + "/x.png")) == DATA
+
+
 @pytest.mark.parametrize("name", ["binary", "8bit", "UTF-8", "aws-chunked", "null"])
 def test_what_is_no_coding_is_none(client: HttpClient, name: str) -> None:
     with raw_http.serving(lambda c, *_: c.send(answer(DATA, f"Content-Encoding: {name}"))) as server:
@@ -441,6 +473,8 @@ def test_a_connection_serves_again(client: HttpClient) -> None:
         ("/x?cd=attachment; filename=my file.zip", "/x?cd=attachment;+filename=my+file.zip"),
         ("//{host}/there", "/there"),
         ("there?a=%2F&b=c+d", "/there?a=%2F&b=c+d"),
+        ("../x/./../there#part", "/there"),
+        ("http://user:s3cret@{host}/there", "/there"),
     ],
 )
 def test_where_a_redirect_leads(client: HttpClient, location: str, asked: str) -> None:
@@ -454,6 +488,28 @@ def test_where_a_redirect_leads(client: HttpClient, location: str, asked: str) -
     with raw_http.serving(app) as server:
         got = content(client.open(server.url + "/first")).decode()
     assert got.replace("%20", "+") == asked
+
+
+@pytest.mark.parametrize(
+    ("lines", "body"),
+    [
+        ("Location: /there\r\nContent-Length : 0", b""),
+        ("Location: /there", b""),
+        ("Location: /there\r\nLocation: /there\r\nContent-Length: 0", b""),
+        ("Location: /there\r\nContent-Length: 1000000", b"x" * 1_000_000),
+        ("Location: /there\r\nContent-Length: 5", b"mov"),
+    ],
+    ids=["blank", "no length", "twice", "long", "cut"],
+)
+def test_a_redirect_leads_on_whatever_becomes_of_its_body(client: HttpClient, lines: str, body: bytes) -> None:
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
+        head = f"HTTP/1.1 302 Found\r\n{lines}\r\n\r\n".encode()
+        connection.send(answer(path.encode()) if path != "/first" else head + body)
+
+    with raw_http.serving(app) as server:
+        began = time.monotonic()
+        assert content(client.open(server.url + "/first")) == b"/there"
+        assert time.monotonic() - began < 2.5
 
 
 @pytest.mark.parametrize(
@@ -538,7 +594,23 @@ def test_what_a_realm_is_called_is_no_scheme(tmp_path: Path, realm: str) -> None
         assert content(client.open(server.url + "/x.png")) == DATA
 
 
-@pytest.mark.parametrize("challenge", ["Bearer realm=x", "Negotiate", 'Bearer realm="Basic, x"', "NTLM"])
+def test_a_digest_challenge_that_cannot_be_answered_leaves_the_other(tmp_path: Path) -> None:
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
+        lines = ['WWW-Authenticate: Digest realm="nonce=1"', 'WWW-Authenticate: Basic realm="x"']
+        sent = headers.get("authorization", "").startswith("Basic ")
+        connection.send(answer(b"data") if sent else answer(b"", *lines, status="401 No"))
+
+    with (
+        raw_http.serving(app) as server,
+        closing(with_netrc(tmp_path, "machine 127.0.0.1 login user password secretpw\n")) as client,
+    ):
+        assert content(client.open(server.url + "/x.png")) == b"data"
+
+
+@pytest.mark.parametrize(
+    "challenge",
+    ["Bearer realm=x", "Negotiate", 'Bearer realm="Basic, x"', "NTLM", 'Digest realm="x", qop="auth"'],
+)
 def test_a_password_does_not_answer_another_challenge(tmp_path: Path, challenge: str) -> None:
     with (
         raw_http.serving(

@@ -98,6 +98,39 @@ def test_only_what_lies_directly_below_is_an_entry() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("page", "base"),
+    [
+        ("<base href='/'><a href='m/a.png'>a</a><a href='b.png'>b</a>", "http://host/m/"),
+        ("<base href='http://host/other/'><a href='../m/a.png'>a</a>", "http://host/m/"),
+        ("<a data-href='/x' href='a.png'>a</a>", "http://host/m/"),
+        ("<a title='a > b' href='a.png'>a</a>", "http://host/m/"),
+        ("<!-- <a href='old.png'>old</a> --><a href='a.png'>a</a>", "http://host/m/"),
+        ("<li><a href='a.png'>a<li><a href='../'>up", "http://host/m/"),
+        ("<a href='HTTP://HOST:80/m/a.png'>a</a>", "http://host/m/"),
+        ("<a href=' a.png '>a</a>", "http://host/m/"),
+        ("<a href='a.png'>a</a>", "http://host/m/index.html"),
+        ('[{"name": "a.png", "is_dir": false}]', "http://host/m/"),
+    ],
+)
+def test_links_are_read_as_browsers_do(page: str, base: str) -> None:
+    kind = "application/json" if page.startswith("[") else "text/html"
+    found = read_page(page.encode(), kind, base)
+    assert [(entry.name, entry.folder) for entry in found or ()] == [("a.png", False)]
+
+
+def test_a_folder_of_caddys_json_needs_no_slash() -> None:
+    page = b'[{"name": "train", "size": 4096, "is_dir": true}]'
+    assert [(e.name, e.folder, e.size) for e in read_page(page, "application/json", "http://h/") or ()] == [
+        ("train", True, None)
+    ]
+
+
+def test_the_size_is_behind_the_last_link_to_a_file() -> None:
+    page = b'<a href="a.png"><img src="i.gif"></a> <a href="a.png">a.png</a> 2026-01-02 03:04   12\n'
+    assert [(e.name, e.size) for e in read_page(page, "text/html", "http://h/") or ()] == [("a.png", 12)]
+
+
 def test_a_link_that_is_no_address_does_not_hide_the_others() -> None:
     page = b'<pre><a href="http://[x/">x</a>\n<a href="//a:b:c">y</a>\n<a href="a.png">a.png</a>\n'
     assert [entry.name for entry in read_page(page, "text/html", "http://host.test/") or ()] == ["a.png"]

@@ -16,8 +16,10 @@ from cxrprep.sources import open_source, retry
 from cxrprep.sources.base import AccessState, SourceOptions
 from cxrprep.sources.index_pages import read_page
 from cxrprep.sources.urls import behind
-from tests.servers import loopback
+from tests.servers import loopback, raw_http
 from tests.servers.loopback import Reply, Request
+from tests.servers.raw_http import answer
+from tests.sources.contract import content
 
 IMAGE = "images/00000001_000.png"
 
@@ -169,6 +171,21 @@ def test_pages_and_lists_in_other_encodings_are_read(encoding: str) -> None:
     with loopback.running(app) as server, closing(open_source(server.url, SourceOptions(timeout=5))) as source:
         files = {file.key: str(file.digest) for file in source.list()}
     assert files == {"SHA256SUMS.txt": "None", IMAGE: f"sha256:{digest}", f"more/{name}": "None"}
+
+
+def test_a_name_in_a_list_that_is_no_utf8_is_asked_for_as_it_stands_there() -> None:
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
+        if path == "/SHA256SUMS.txt":
+            connection.send(answer(f"{'ab' * 32}  größe.png\n".encode("latin-1")))
+        else:
+            connection.send(
+                answer(b"data" if path == "/gr%F6%DFe.png" else b"", status="404 X" if path == "/" else "200 OK")
+            )
+
+    with raw_http.serving(app) as server, closing(open_source(server.url, SourceOptions(timeout=5))) as source:
+        files = list(source.list())
+        assert [file.key for file in files] == ["gr%F6%DFe.png"]
+        assert content(source.open(files[0])) == b"data"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 500])
