@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 import re
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.model import Digest, RemoteFile
+from cxrprep.storage.small_files import encoding_of
 from cxrprep.system import FILES_AT_ONCE, FILES_IN_MEMORY
 
 if TYPE_CHECKING:
@@ -60,11 +60,7 @@ def parse_line(line: str) -> RemoteFile | None:
 
 def as_text(file: io.BufferedReader, errors: str = "replace") -> io.TextIOWrapper:
     """A list as text: UTF-8, or what its byte order mark says. PowerShell's ``>`` writes UTF-16."""
-    start = file.peek(3)
-    encoding = "utf-8-sig" if start.startswith(codecs.BOM_UTF8) else "utf-8"
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    return io.TextIOWrapper(file, encoding, errors=errors)
+    return io.TextIOWrapper(file, encoding_of(file.peek(3)), errors=errors)
 
 
 def parse(lines: Iterable[str]) -> Iterator[RemoteFile]:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _HEX_LENGTHS: Final[Mapping[str, int]] = {"md5": 32, "sha1": 40, "sha256": 64, "crc32": 8, "crc32c": 8}
 
 
+CONVERSION_KEY: Final = b"cxrprep"
+"""The key of the text in each image that a conversion made."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Digest:
     """A checksum with its algorithm; ``str()`` is ``"sha256:ab..."``, its only spelling anywhere.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from cxrprep.errors import CxrprepError
 from cxrprep.model import FolderRef
-from cxrprep.storage.paths import is_served, refuse_address, refuse_unserved
+from cxrprep.storage.paths import is_served, refuse_address, refuse_unserved, whole_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,6 @@ R = TypeVar("R")
 
 # As many names tell a dataset, those near the top first.
 _SAMPLE: Final = 2000
-_SLASHES: Final = re.compile(r"^([a-z0-9]+):/+")
 
 
 class BucketFolders:
@@ -80,7 +79,7 @@ class BucketFolders:
         from cxrprep.record.merging import merge_records
         from cxrprep.storage.working_copy import WorkingCopy
 
-        address = _SLASHES.sub(r"\1://", address).rstrip("/")
+        address = whole_addresses(address).rstrip("/")
         for copy in self._copies:
             if not copy.file and f"{address}/".startswith(f"{copy.address}/") and copy.writes >= writes:
                 return copy.folder / address[len(copy.address) :].lstrip("/")
@@ -186,7 +185,7 @@ def _checked(name: str, value: Any, role: str | None) -> Any:
         return type(value)(_checked(name, one, role) for one in value)
     if isinstance(value, str | Path):
         (refuse_unserved if role else refuse_address)(str(value), name)
-        return _SLASHES.sub(r"\1://", str(value)) if is_served(str(value)) else value
+        return whole_addresses(str(value)) if is_served(str(value)) else value
     return value
 
 
@@ -212,7 +211,7 @@ def _is_dataset(value: Any, dataset: str | None) -> bool:
     from cxrprep.storage.object_store import ObjectStore
 
     return_store_secrets()
-    store = ObjectStore(_SLASHES.sub(r"\1://", str(value)).rstrip("/"))
+    store = ObjectStore(whole_addresses(str(value)).rstrip("/"))
     if any(
         store.version_tag(name) for name in ("cxrprep.lock", "manifests/images.parquet", "manifests/labels.parquet")
     ):

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from cxrprep.api.result import Result
 from cxrprep.collection.recognition import OWN_FOLDERS, recognise, sample_names
 from cxrprep.config.toml import TomlText
-from cxrprep.datasets.catalog import built_in_names, declaration_of, find_dataset
+from cxrprep.datasets.catalog import check_aliases, declaration_of, find_dataset
 from cxrprep.errors import ExitCode, UsageError, did_you_mean
 from cxrprep.events import ignore
 from cxrprep.humanize import short_repr
 from cxrprep.storage.paths import refuse_address
-from cxrprep.storage.small_files import read_utf8
+from cxrprep.storage.small_files import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,11 +127,8 @@ def _check_words(spec: DatasetSpec, file: Path) -> None:
 
     if file.suffix.lower() != ".toml":
         return
-    toml = TomlText(read_utf8(file.expanduser()), str(file))
-    theirs = built_in_names()
-    for word in spec.aliases:
-        if (other := theirs.get(word.lower(), spec.name)) != spec.name:
-            toml.mistake("aliases", f"{word!r} names {other}, which cxrprep knows", "give it another name")
+    toml = TomlText(read_text(file.expanduser()), str(file))
+    check_aliases(spec, toml)
     for number, fact in enumerate(spec.fact, 1):
         if (word := fact.measure.partition("@")[0].partition(".")[0]) not in MEASURES:
             meant = did_you_mean(word, MEASURES)

@@ -12,7 +12,7 @@ from cxrprep.api.result import Result
 from cxrprep.errors import ExitCode, StorageError, UsageError
 from cxrprep.events import ignore
 from cxrprep.model import FolderRef
-from cxrprep.storage.small_files import read_utf8
+from cxrprep.storage.small_files import read_text
 
 if TYPE_CHECKING:
     from cxrprep.events import Sink
@@ -128,7 +128,7 @@ def _checked(wanted: str, path: Path) -> Result[Proof | SetDigest]:
     from cxrprep.manifest.set_digest import Proof
 
     try:
-        made = Proof.of_json(json.loads(read_utf8(path)))
+        made = Proof.of_json(json.loads(read_text(path)))
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
     except ValueError as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.events import Note
-from cxrprep.storage.small_files import parse_json, read_utf8
+from cxrprep.storage.small_files import parse_json, read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def described_by_publisher(root: Path, on_event: Sink) -> Described:
     """What the Croissant file of a folder says; nothing where there is none, or one that is no JSON."""
     for path in sorted(root.glob("*croissant*.json")):
         try:
-            told = _plain(parse_json(read_utf8(path)))
+            told = _plain(parse_json(read_text(path)))
         except (OSError, ValueError) as error:
             on_event(Note("datasets", f"not read: {error}", "warning", str(path)))
             continue

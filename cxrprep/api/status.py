@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from cxrprep.record.last_run import RunState, unfinished_runs
 from cxrprep.record.requested import asked
 from cxrprep.selection.options import SELECTING, options_of
 from cxrprep.storage.paths import is_folder
-from cxrprep.storage.small_files import parse_json, read_utf8
+from cxrprep.storage.small_files import parse_json, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -244,7 +245,7 @@ def _partials(cache: Path) -> Iterator[str]:
     folder = cache / "parts"
     for sidecar in folder.glob("*.part.json") if folder.is_dir() else ():
         try:
-            dest = parse_json(read_utf8(sidecar))["dest"]
+            dest = parse_json(read_text(sidecar))["dest"]
         except (OSError, ValueError, KeyError, TypeError):
             # Half a sidecar is a part that will be fetched again; its run says so.
             continue
@@ -452,7 +453,8 @@ def again_command(folder: DatasetFolder, asked_last: Sequence[str] = ()) -> str:
     """The download that goes on: the selection that was asked for last, never more; the mirror is the folder's own.
 
     ``asked_last`` are the options of a run that did not end: it may not have come to a record of them. They stand in a
-    file that anyone may have written, so none but a mirror here and a selection is taken from it.
+    file that anyone may have written, so none but a mirror here and a selection is taken from it; nor are they taken
+    where a list of ids that they name is another person's, or gone.
     """
     header = folder.record.header
     words = ["cxrprep", "download", folder.spec.name, *folder_words(folder.root, folder.home)]
@@ -461,7 +463,9 @@ def again_command(folder: DatasetFolder, asked_last: Sequence[str] = ()) -> str:
     asked = [
         shlex.join(pair) for pair in pairs if pair[0] in SELECTING or (pair[0] == "--source" and "://" not in pair[1])
     ]
-    return " ".join([shlex.join(words), *(asked or options_of(selection))])
+    # os.path, since anything may stand there: a path takes no name that is too long.
+    lists = [word for word in asked_last if word.endswith(".csv") and os.path.isabs(word)]  # noqa: PTH117
+    return " ".join([shlex.join(words), *((all(map(os.path.isfile, lists)) and asked) or options_of(selection))])
 
 
 def plain_stages(value: Status) -> list[dict[str, Any]]:

@@ -100,9 +100,10 @@ _NO_TEXT: Final = {
 def _decoded(data: bytes, name: str) -> str:
     """The text that ``data`` holds, in UTF-8 or what its byte order mark says. Raises ``UsageError`` for no text."""
     from cxrprep.errors import UsageError
+    from cxrprep.storage.small_files import encoding_of
 
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16", errors="replace")
+    if (encoding := encoding_of(data)) == "utf-16":
+        return data.decode(encoding, errors="replace")
     kind = next((what for head, what in _NO_TEXT.items() if data.startswith(head)), "")
     if data[128:132] == b"DICM":
         kind = "a DICOM file"
@@ -110,7 +111,7 @@ def _decoded(data: bytes, name: str) -> str:
     # A few may come with a terminal's colours.
     if not kind and (b"\0" in data or controls > max(8, len(data[:4096]) // 20)):
         kind = "binary data"
-    text = data.decode("utf-8-sig", errors="replace")
+    text = data.decode(encoding, errors="replace")
     kind = kind or _form_of_text(text)
     if kind:
         raise UsageError(

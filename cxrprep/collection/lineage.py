@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import TableError, storage_error
-from cxrprep.model import Digest
-from cxrprep.storage.small_files import parse_json, read_file, read_utf8, regular
+from cxrprep.model import CONVERSION_KEY, Digest
+from cxrprep.storage.small_files import parse_json, read_file, read_text, regular
 from cxrprep.storage.unfetched import ends_of
 from cxrprep.storage.working_copy_paths import EXPORT_LIST
 
@@ -30,7 +30,7 @@ _OWN_DESCRIPTION: Final = b"the manifest's images"
 # Stands in those of converted images.
 _MADE_BY: Final = b'"rai:dataPreprocessingProtocol": "recipe '
 # Stands in each image that a conversion made, and in the schema of its shards: in their first bytes, or in their last.
-_MARK: Final = re.compile(rb'cxrprep.\{"recipe"|recipe_fingerprint', re.DOTALL)
+_MARK: Final = re.compile(CONVERSION_KEY + rb'.\{"recipe"|recipe_fingerprint', re.DOTALL)
 _MAY_BE_MARKED: Final = (".png", ".jpg", ".jpeg", ".webp", ".jxl", ".tar", ".parquet")
 _END: Final = 1 << 15
 _LOOKED_AT: Final = 5
@@ -240,7 +240,7 @@ def export_journal(form: str) -> str:
 def read_export(root: Path) -> tuple[Lineage, ...]:
     """A lineage for each export that lies in ``root``, by the list of files that export keeps there."""
     try:
-        listed = parse_json(read_utf8(root / EXPORT_LIST))
+        listed = parse_json(read_text(root / EXPORT_LIST))
     except (OSError, ValueError):
         return ()
     about = _object(listed.get("about")) if isinstance(listed, dict) else {}

@@ -16,7 +16,7 @@ from cxrprep.config.toml import TomlText, type_problem, unknown_key, value_probl
 from cxrprep.credentials.secret import TOKEN_PREFIX
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
 from cxrprep.storage.paths import is_served, refuse_address
-from cxrprep.storage.small_files import MAX_BYTES, read_utf8
+from cxrprep.storage.small_files import MAX_BYTES, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -275,7 +275,7 @@ def _open(path: Path) -> TomlText:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path} is larger than {MAX_BYTES:,} bytes", hint="name a TOML file of settings")
-        text = read_utf8(path)
+        text = read_text(path)
     except FileNotFoundError:
         raise ConfigError(f"no such configuration file: {path}", hint="cxrprep config init writes one") from None
     except (OSError, UnicodeDecodeError) as error:

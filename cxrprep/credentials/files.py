@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.credentials.secret import Secret
 from cxrprep.credentials.services import ADVICE, KAGGLE_HOSTS
 from cxrprep.errors import AccessError
-from cxrprep.storage.small_files import parse_json
+from cxrprep.storage.small_files import encoding_of, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +90,7 @@ def _text_of(path: Path, hint: str) -> str:
             data = file.read(_LIMIT + 1)
         if len(data) > _LIMIT:
             raise AccessError(f"{path} is too long for a secret", hint=hint)
-        return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+        return data.decode(encoding_of(data))
     except (OSError, UnicodeDecodeError) as error:
         raise AccessError(f"{path}: cannot be read: {_reason(error)}", hint=hint) from None
 

@@ -28,7 +28,7 @@ from cxrprep.datasets.facts import (
     build,
 )
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
-from cxrprep.storage.small_files import MAX_BYTES, read_utf8
+from cxrprep.storage.small_files import MAX_BYTES, read_text
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -45,8 +45,8 @@ __all__ = [
     "PublishedFile",
     "Quirk",
     "Table",
-    "built_in_names",
     "catalog",
+    "check_aliases",
     "declaration_of",
     "find_dataset",
     "is_built_in",
@@ -114,7 +114,7 @@ def _read(path: Path) -> str:
                 f"{path} is larger than {MAX_BYTES >> 20} MiB",
                 hint="a dataset's description is smaller; name the right file",
             )
-        return read_utf8(path)
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", hint="make it a readable text in UTF-8") from error
 
@@ -191,7 +191,7 @@ def is_built_in(name: str) -> bool:
     return name not in _named and _file_name(name) in _built_in()
 
 
-def built_in_names() -> dict[str, str]:
+def _built_in_names() -> dict[str, str]:
     """The names and aliases of the datasets of this package, with the name of each."""
     specs = map(_spec_in, _built_in().values())
     return {word: spec.name for spec in specs for word in (spec.name, *spec.aliases)}
@@ -240,11 +240,21 @@ def find_dataset(name: str) -> DatasetSpec:
 
 def _refuse_known_name(spec: DatasetSpec, path: Path) -> None:
     """Raise ``ConfigError`` for a file that would answer, later in this process, what a built-in dataset is asked."""
-    other = built_in_names().get(spec.name.lower())
-    if other is not None and path.resolve().parent != Path(__file__).resolve().parent:
+    if path.resolve().parent != Path(__file__).resolve().parent:
         toml = TomlText(_read(path), str(path))
-        toml.mistake("name", f"{spec.name!r} names {other}, which cxrprep knows", "give it another name")
+        _check_unused(toml, "name", spec.name, "")
         toml.raise_mistakes()
+
+
+def check_aliases(spec: DatasetSpec, toml: TomlText) -> None:
+    """Note in ``toml``, its file, each alias of ``spec`` that names another dataset of this package."""
+    for alias in spec.aliases:
+        _check_unused(toml, "aliases", alias, spec.name)
+
+
+def _check_unused(toml: TomlText, key: str, word: str, name: str) -> None:
+    if (other := _built_in_names().get(word.lower(), name)) != name:
+        toml.mistake(key, f"{word!r} names {other}, which cxrprep knows", "give it another name")
 
 
 def known_dataset(name: str) -> DatasetSpec:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import StorageError
 from cxrprep.model import View
-from cxrprep.storage.small_files import read_utf8
+from cxrprep.storage.small_files import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +68,7 @@ def own_pseudonyms() -> Pseudonyms:
                 pass
             finally:
                 part.unlink()
-        key = bytes.fromhex(read_utf8(path).strip())
+        key = bytes.fromhex(read_text(path).strip())
     except (OSError, ValueError) as error:
         raise StorageError(f"the key of pseudonyms at {path} cannot be kept: {error}", hint="fix that file") from error
     return Pseudonyms(key)

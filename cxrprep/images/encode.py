@@ -15,10 +15,11 @@ import numpy as np
 from zlib_ng import zlib_ng
 
 from cxrprep.errors import ImageError
-from cxrprep.images.output_metadata import _KEY, OutputMetadata
 from cxrprep.images.png_jpeg import PNG_MAGIC
+from cxrprep.model import CONVERSION_KEY
 
 if TYPE_CHECKING:
+    from cxrprep.images.output_metadata import OutputMetadata
     from cxrprep.images.radiograph import Radiograph
     from cxrprep.images.recipe import OutputForm
 
@@ -29,10 +30,10 @@ def encode(picture: Radiograph, form: OutputForm, mark: OutputMetadata) -> bytes
     if form.format in ("jpeg", "webp") and pixels.dtype != np.uint8:
         raise ImageError(f"{form.format} holds 8 bits", hint="add a step bits with to = 8, or choose png")
     if form.format == "png":
-        return _png(pixels, _KEY + b"\0" + mark.dump())
+        return _png(pixels, CONVERSION_KEY + b"\0" + mark.dump())
     if form.format == "jpeg":
         data = _opencv(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, form.quality])
-        comment = _KEY + b":" + mark.dump()
+        comment = CONVERSION_KEY + b":" + mark.dump()
         return data[:2] + b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + data[2:]
     if form.format == "webp":
         return _webp(
@@ -77,7 +78,7 @@ def _opencv(suffix: str, pixels: object, options: list[int]) -> bytes:
 
 def _webp(data: bytes, picture: Radiograph, mark: OutputMetadata) -> bytes:
     # The simple form holds no metadata: the extended one (VP8X, RFC 9649 section 2.7) with the XMP flag does.
-    xmp = _KEY + b":" + mark.dump()
+    xmp = CONVERSION_KEY + b":" + mark.dump()
     size = (picture.width - 1).to_bytes(3, "little") + (picture.height - 1).to_bytes(3, "little")
     body = b"WEBP" + b"VP8X" + struct.pack("<I", 10) + bytes([0x04, 0, 0, 0]) + size + data[12:]
     body += b"XMP " + struct.pack("<I", len(xmp)) + xmp + b"\0" * (len(xmp) % 2)
@@ -86,6 +87,6 @@ def _webp(data: bytes, picture: Radiograph, mark: OutputMetadata) -> bytes:
 
 def _jxl(picture: Radiograph, mark: OutputMetadata) -> bytes:
     data = bytes(imagecodecs.jpegxl_encode(picture.pixels, lossless=True, effort=1, usecontainer=True))
-    text = _KEY + b":" + mark.dump()
+    text = CONVERSION_KEY + b":" + mark.dump()
     # Behind the signature and ftyp boxes (ISO/IEC 18181-2 9.1), where boxes may come in any order.
     return data[:32] + struct.pack(">I", len(text) + 8) + b"xml " + text + data[32:]

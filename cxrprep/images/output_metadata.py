@@ -15,14 +15,12 @@ from cxrprep.images.codecs import JPEG_MAGIC
 from cxrprep.images.png_jpeg import PNG_MAGIC, jpeg_header, png_header
 from cxrprep.images.quality import Quality
 from cxrprep.images.radiograph import CoordinateMap
+from cxrprep.model import CONVERSION_KEY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.storage.filesystem import ImageStore
-
-_KEY: Final = b"cxrprep"
-
 
 # A mark has some hundred bytes; notes make it longer.
 _HEAD: Final = 8192
@@ -99,11 +97,12 @@ def metadata_in(data: bytes) -> OutputMetadata | None:
     """The mark in the bytes of an output of ours, or in its head (WebP: its tail); ``None`` for anything else."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         data = data[-_HEAD:]
-    start = data.find(_KEY, 0, _HEAD)
+    start = data.find(CONVERSION_KEY, 0, _HEAD)
     if start < 0:
         return None
     try:
-        values, _ = json.JSONDecoder().raw_decode(data[start + len(_KEY) + 1 : start + _HEAD].decode("latin-1"))
+        text = data[start + len(CONVERSION_KEY) + 1 : start + _HEAD].decode("latin-1")
+        values, _ = json.JSONDecoder().raw_decode(text)
         return OutputMetadata.parse(values)
     except (ValueError, KeyError, TypeError):
         return None

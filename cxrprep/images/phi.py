@@ -19,6 +19,7 @@ from cxrprep.images.dicom import is_deflated, open_dicom
 from cxrprep.images.local_files import open_store
 from cxrprep.images.png_jpeg import PNG_MAGIC
 from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
+from cxrprep.model import CONVERSION_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -210,5 +211,5 @@ def _in_picture(head: bytes) -> Iterator[Suspect]:
     if b"http://ns.adobe.com/xap/" in head[:8192]:
         yield Suspect("APP1", "XMP", "text", "")
     at = head.find(b"\xff\xfe", 2, 8192)
-    if at > 0 and head[at + 4 : at + 11] != b"cxrprep":
+    if at > 0 and head[at + 4 : at + 11] != CONVERSION_KEY:
         yield Suspect("COM", "JPEG comment", "text", "")

@@ -15,7 +15,7 @@ from cxrprep.images.antialias import KERNELS
 from cxrprep.images.recipe_file import read
 from cxrprep.images.resample import reduction
 from cxrprep.images.transforms import STEPS, Invert, Polarity, Resize, Spacing, SquarePixels, Step, Voi
-from cxrprep.storage.small_files import read_utf8
+from cxrprep.storage.small_files import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -140,7 +140,7 @@ def _recipe_text(name: str) -> tuple[str, str, str]:
     if name.endswith(".toml") or "/" in name:
         path = Path(name).expanduser()
         try:
-            return read_utf8(path), str(path), path.stem
+            return read_text(path), str(path), path.stem
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{name}: the recipe cannot be read: {error}", hint="check the path") from error
     known = named_recipes()

@@ -13,7 +13,7 @@ from zlib_ng import zlib_ng
 
 from cxrprep.errors import TableError
 from cxrprep.model import Digest
-from cxrprep.storage.small_files import open_file, read_file
+from cxrprep.storage.small_files import encoding_of, open_file, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -89,7 +89,7 @@ def _uncompressed(path: Path, packed: bytes, notes: list[str]) -> bytes:
 
 def _as_utf8(path: Path, data: bytes, notes: list[str]) -> bytes:
     """The text in UTF-8: Excel writes UTF-16 as "Unicode text", and says so by its first two bytes."""
-    if not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if encoding_of(data) != "utf-16":
         return data
     try:
         text = data.decode("utf-16")

@@ -21,7 +21,7 @@ from cxrprep.labels.declared_values import (
     texts,
     value_of,
 )
-from cxrprep.labels.image_ids import image_ids, known_ids, owner_ids
+from cxrprep.labels.image_ids import IdColumn
 from cxrprep.model import Split
 
 if TYPE_CHECKING:
@@ -93,9 +93,8 @@ def _add_links(
             table = here[name]
             facts = _about(declared, rule, table, "link")
             add_notes(table, label_rows)
-            facts["image_id"], known = known_ids(
-                declared, table.cells, rule.image, "[[link]] image", table, images=images
-            )
+            asked = IdColumn(declared, table.cells, rule.image, "[[link]] image", table)
+            facts["image_id"], known = asked.known_images(images)
             count_rows(label_rows, table, "images", known, "are_about_images_that_no_table_lists")
             facts = facts[known].groupby("image_id").first().reindex(images.index)
             for column in facts.columns:
@@ -114,7 +113,7 @@ def add_notes(table: TableRead, label_rows: LabelRows) -> None:
 def _image_facts(declared: Declaration, table: TableRead) -> pd.DataFrame:
     rule = declared.image
     facts = _about(declared, rule, table, "image")
-    facts["image_id"] = image_ids(declared, table.cells, rule.id, "[image] id", table)
+    facts["image_id"] = IdColumn(declared, table.cells, rule.id, "[image] id", table).images()
     if rule.study == "image":
         facts["study_id"] = facts["image_id"]
     return facts
@@ -134,8 +133,10 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
             return pd.Series([None] * len(frame), index=frame.index, dtype=object)
         return read(frame, value, f"[{block}] {name}", table)
 
-    owner = partial(owner_ids, declared)
-    facts = pd.DataFrame({"study_id": of("study", owner), "patient_id": of("patient", owner)})
+    def owners(*asked: Any) -> pd.Series:
+        return IdColumn(declared, *asked).owners()
+
+    facts = pd.DataFrame({"study_id": of("study", owners), "patient_id": of("patient", owners)})
     word = of("view")
     facts["view_raw"] = word
     views = in_any_capitals(declared.views, word)
@@ -183,7 +184,7 @@ def add_splits(
         if name not in here:
             continue
         table = here[name]
-        listed = image_ids(declared, table.cells, rule.image, "[[splits]] image", table)
+        listed = IdColumn(declared, table.cells, rule.image, "[[splits]] image", table).images()
         value = {"text": rule.split} if isinstance(rule.split, str) and rule.split not in table.cells else rule.split
         words = _split_words(value_of(table.cells, value, "[[splits]] split", table), rule.split, table)
         ids = pd.Index(listed, dtype=object)

@@ -20,7 +20,7 @@ from cxrprep.labels.declared_values import (
     column_of,
     value_of,
 )
-from cxrprep.labels.image_ids import are_known, known_ids
+from cxrprep.labels.image_ids import IdColumn, are_known
 from cxrprep.schemas import CATEGORY
 from cxrprep.vocabulary import VOCABULARIES
 
@@ -170,7 +170,8 @@ def _label_block(
     frame = table.cells
     place = f"[[labels]] {rule.source}"
     if rule.study is None:
-        ids, known = known_ids(declared, frame, rule.image or declared.image.id, f"{place} image", table, images=images)
+        asked = IdColumn(declared, frame, rule.image or declared.image.id, f"{place} image", table)
+        ids, known = asked.known_images(images)
     else:
         ids = value_of(frame, rule.study, f"{place} study", table)
         by_study = images.reset_index().groupby("study_id")["image_id"].agg(list)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cxrprep.datasets.declaration import tables_of
 from cxrprep.labels.declared_values import TRUTH, column_of, looked_up, named_columns, value_of
-from cxrprep.labels.image_ids import known_ids
+from cxrprep.labels.image_ids import IdColumn
 from cxrprep.schemas import BOX, MASKS, READ_BOX, null_columns
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def boxes_of(
                 continue
             table = here[name]
             frame = rows_where(table, rule.where)
-            image, known = known_ids(declared, frame, rule.image, "[[boxes]] image", table, images=images)
+            image, known = IdColumn(declared, frame, rule.image, "[[boxes]] image", table).known_images(images)
             cells = {**_sides(rule, frame, table), "label": _labels_of(declared, frame, rule.label, table)}
             drawn = pd.DataFrame(cells).notna().all(axis=1)
             whole = drawn & known
@@ -152,7 +152,7 @@ def _add_masks(
     declared: Declaration, rule: MaskRule, table: TableRead, images: pd.DataFrame, label_rows: LabelRows
 ) -> None:
     frame = rows_where(table, rule.where)
-    image, known = known_ids(declared, frame, rule.image, "[[masks]] image", table, images=images)
+    image, known = IdColumn(declared, frame, rule.image, "[[masks]] image", table).known_images(images)
     once = _drawn_once(rule, frame, image)
     frame, image = frame[known & once], image[known & once]
     columns: dict[str, Any] = {

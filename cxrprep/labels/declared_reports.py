@@ -14,7 +14,7 @@ from cxrprep.errors import UsageError
 from cxrprep.events import ignore
 from cxrprep.labels.declared_tables import count_rows, tables_here
 from cxrprep.labels.declared_values import value_of
-from cxrprep.labels.image_ids import image_ids
+from cxrprep.labels.image_ids import IdColumn
 from cxrprep.labels.label_rows import LabelOptions, LabelRows
 from cxrprep.labels.locate_tables import find_tables
 from cxrprep.labels.nlp.readers import Report
@@ -88,7 +88,7 @@ def _found(declared: Declaration, here: Mapping[str, TableRead]) -> list[tuple[R
 def _ids(declared: Declaration, rule: ReportRule, table: TableRead) -> pd.Series:
     """The study of each row, or the image, which is a study of its own."""
     if rule.image is not None:
-        return image_ids(declared, table.cells, rule.image, "[[reports]] image", table)
+        return IdColumn(declared, table.cells, rule.image, "[[reports]] image", table).images()
     return value_of(table.cells, rule.study, "[[reports]] study", table)
 
 

@@ -21,7 +21,7 @@ from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.declared_values import TableRead, categories_of, named_columns
 from cxrprep.labels.text_table import are_plain, first_true, plain_form
 from cxrprep.model import Digest
-from cxrprep.storage.small_files import MAX_BYTES, parse_json, read_file, read_utf8
+from cxrprep.storage.small_files import MAX_BYTES, parse_json, read_file, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -252,7 +252,7 @@ def _with_slashes(csv: TextTable) -> TextTable:
 def _json(path: Path) -> Any:
     """The value in a file: one, or as many as lines (JSON lines) as a list. Raises ``ValueError``, ``TableError``."""
     try:
-        text = read_utf8(path)
+        text = read_text(path)
     except OSError as error:
         raise TableError(f"cannot read {path}: {error.strerror}", hint="make the file readable") from error
     try:

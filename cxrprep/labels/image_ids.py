@@ -31,73 +31,14 @@ _BEHIND: Final = r"(?:\.[A-Z]+|\.0)*[\"']?$"
 _BEFORE: Final = r"(?:^|[/\\=\"' ])"
 
 
-def image_ids(declared: Declaration, frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> pd.Series:
-    """The ids of the images that rows speak of; of a path with folders the id in it, as ``[paths]`` finds it.
-
-    Args:
-        declared: The dataset.
-        frame: the rows of a table.
-        value: the declared value of the id.
-        place: the block that wants it, for errors.
-        where: the table, for errors.
-
-    Returns:
-        An id for each row.
-
-    Raises:
-        ConfigError: the value is none of the declared forms.
-        TableError: a column is missing, or a cell is not what the rules expect.
-    """
-    asked = _Asked(declared, frame, value, place, where)
-    if frame is not where.cells:
-        return _image_ids(asked)
-    if repr(value) not in where.ids:
-        where.ids[repr(value)] = _image_ids(asked)
-    return where.ids[repr(value)]
-
-
-def _image_ids(asked: _Asked) -> pd.Series:
-    series = _ids_in_paths(asked.declared, asked.values())
-    form = group_in(asked.declared.paths.image, "id")
-    whole = f"^(?:{form})$"
-    strange = ~_have_form(series, whole)
-    if not strange.any():
-        return series
-    pattern = f"(?i){_BEFORE}({form}){_BEHIND}"
-    return asked.read_otherwise(series.where(~strange, None), (series, asked.cells(series)), pattern, whole, strange)
-
-
-def owner_ids(declared: Declaration, frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> pd.Series:
-    """The patients or studies that rows speak of.
-
-    Args:
-        declared: The dataset.
-        frame: the rows of a table.
-        value: the declared value of the id.
-        place: the block that wants it, for errors.
-        where: the table, for errors.
-
-    Returns:
-        An id for each row.
-
-    Raises:
-        ConfigError: the value is none of the declared forms.
-        TableError: a column is missing, or a cell is not what the rules expect.
-    """
-    asked = _Asked(declared, frame, value, place, where)
-    made = asked.values()
-    if not isinstance(value, dict) or "match" not in value or not made.isna().any():
-        return made
-    cells = asked.cells(made)
-    lost = made.isna() & cells.notna()
-    if not lost.any():
-        return made
-    return asked.read_otherwise(made, (cells,), f"(?i){value['match']}", plain_form(value["match"]), lost)
-
-
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """The id that a block asks a table for."""
+class IdColumn:
+    """The id that a block of a declaration takes from the rows of a table.
+
+    ``frame`` are the rows, ``value`` is the declared value of the id, ``place`` the block that wants it, and ``where``
+    the table, for errors. Every method raises ``ConfigError`` for a value that is none of the declared forms, and
+    ``TableError`` for a column that is missing, or a cell that is not what the rules expect.
+    """
 
     declared: Declaration
     frame: pd.DataFrame
@@ -105,37 +46,81 @@ class _Asked:
     place: str
     where: TableRead
 
+    def images(self) -> pd.Series:
+        """The image of each row; of a path with folders the id in it, as ``[paths]`` finds it."""
+        if self.frame is not self.where.cells:
+            return self._images()
+        if repr(self.value) not in self.where.ids:
+            self.where.ids[repr(self.value)] = self._images()
+        return self.where.ids[repr(self.value)]
+
+    def _images(self) -> pd.Series:
+        series = _ids_in_paths(self.declared, self._values())
+        form = group_in(self.declared.paths.image, "id")
+        whole = f"^(?:{form})$"
+        strange = ~_have_form(series, whole)
+        if not strange.any():
+            return series
+        pattern = f"(?i){_BEFORE}({form}){_BEHIND}"
+        known = series.where(~strange, None)
+        return self._read_otherwise(known, (series, self._cells(series)), pattern, whole, strange)
+
+    def known_images(self, images: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+        """The image of each row, and whether it is one of ``images``, what is known of the dataset's images by id.
+
+        Where the dataset's ids have no form of their own, also of a cell that has other capitals, folders or an ending
+        more than the only image that it can mean.
+        """
+        ids = self.images()
+        known = are_known(ids, images)
+        if known.all() or is_built_in(self.declared.name):
+            return ids, known
+        called: dict[str, str | None] = {}
+        for image in images.index:
+            plain = _plain(image)
+            called[plain] = None if plain in called else image
+        meant = ids[~known].dropna().map(lambda cell: called.get(_plain(cell))).dropna()
+        if meant.empty:
+            return ids, known
+        _say_how_read(meant, ids, self._column, self.where)
+        ids = ids.copy()
+        ids[meant.index] = meant
+        return ids, are_known(ids, images)
+
+    def owners(self) -> pd.Series:
+        """The patient or study of each row."""
+        made = self._values()
+        if not isinstance(self.value, dict) or "match" not in self.value or not made.isna().any():
+            return made
+        cells = self._cells(made)
+        lost = made.isna() & cells.notna()
+        if not lost.any():
+            return made
+        match = self.value["match"]
+        return self._read_otherwise(made, (cells,), f"(?i){match}", plain_form(match), lost)
+
     @property
-    def column(self) -> str:
+    def _column(self) -> str:
         """The first column that it is taken from."""
         return next(named_columns(self.value), "")
 
-    def values(self) -> pd.Series:
+    def _values(self) -> pd.Series:
         """What the rules of the declaration make of the cells."""
         return value_of(self.frame, self.value, self.place, self.where)
 
-    def cells(self, otherwise: pd.Series) -> pd.Series:
+    def _cells(self, otherwise: pd.Series) -> pd.Series:
         """The cells themselves, of an id that is taken from one column."""
-        alone = len(set(named_columns(self.value))) == 1 and self.column in self.frame
-        return value_of(self.frame, self.column, self.place, self.where) if alone else otherwise
+        alone = len(set(named_columns(self.value))) == 1 and self._column in self.frame
+        return value_of(self.frame, self._column, self.place, self.where) if alone else otherwise
 
-    def read_otherwise(
+    def _read_otherwise(
         self, ids: pd.Series, texts: tuple[pd.Series, ...], pattern: str, form: str, lost: pd.Series
     ) -> pd.Series:
         """The ids with those that texts of other forms mean.
 
-        Args:
-            ids: What is known, null elsewhere.
-            texts: Where an id may be found, best first.
-            pattern: Finds it in any capitals, as its first group.
-            form: How an id looks.
-            lost: The rows that have no id yet, and should.
-
-        Returns:
-            An id for each row; null where none was found.
-
-        Raises:
-            TableError: Where none was found, for a dataset of this package; for one's own where it is so in every row.
+        ``ids`` are null where nothing is known; ``texts`` are where an id may be found, best first; ``pattern`` finds
+        it in any capitals, as its first group; ``form`` is how an id looks; ``lost`` are the rows that should have one.
+        Raises ``TableError`` where none was found: for one's own dataset only where it is so in every row.
         """
         built_in = is_built_in(self.declared.name)
         find, whole = compiled(pattern, built_in=built_in), compiled(form, built_in=built_in)
@@ -144,16 +129,16 @@ class _Asked:
             meant = {cell: _id_in(cell, find, whole) for cell in text[lost].dropna().unique()}
             found = found.where(found.notna(), text[lost].map(meant))
         cells = texts[-1]
-        _say_how_read(found.dropna(), cells, self.column, self.where)
+        _say_how_read(found.dropna(), cells, self._column, self.where)
         rest = found.index[found.isna()]
         if len(rest):
             said = "this cell is blank" if pd.isna(cells.loc[rest[0]]) else f"{cells.loc[rest[0]]!r} is not one"
             if built_in or len(rest) == len(ids):
                 hint = f"fetch the table again, or correct the cell; an image's path is {self.declared.paths.image}"
-                raise self.where.error(rest[0], self.column, f"{self.place} of {self.declared.name}: {said}", hint)
+                raise self.where.error(rest[0], self._column, f"{self.place} of {self.declared.name}: {said}", hint)
             self.where.notes.append(
                 f"{self.place}: {len(rest):,} cells are none, and left out; the first: "
-                f"{self.where.place_of(rest[0])}, column {self.where.spelled.get(self.column, self.column)!r}"
+                f"{self.where.place_of(rest[0])}, column {self.where.spelled.get(self._column, self._column)!r}"
             )
         return ids.astype(object).where(~lost, found.reindex(ids.index))
 
@@ -194,44 +179,6 @@ def _ids_in_paths(declared: Declaration, series: pd.Series) -> pd.Series:
         if (identity := next(filter(None, (layout.parse(cell + end) for end in ends)), None)) is not None
     }
     return texts((found.get(cell, cell) for cell in cells), series.index) if found else series
-
-
-def known_ids(
-    declared: Declaration, frame: pd.DataFrame, value: Any, place: str, where: TableRead, *, images: pd.DataFrame
-) -> tuple[pd.Series, pd.Series]:
-    """The ids of the images that rows speak of, and whether each is one of those that are known.
-
-    Args:
-        declared: The dataset.
-        frame: the rows of a table.
-        value: the declared value of the id.
-        place: the block that wants it, for errors.
-        where: the table, for errors.
-        images: What is known of the dataset's images, by id.
-
-    Returns:
-        An id for each row; where the dataset's ids have no form of their own, also of a cell that has other capitals,
-        folders or an ending more than the only image that it can mean.
-
-    Raises:
-        ConfigError: the value is none of the declared forms.
-        TableError: a column is missing, or a cell is not what the rules expect.
-    """
-    ids = image_ids(declared, frame, value, place, where)
-    known = are_known(ids, images)
-    if known.all() or is_built_in(declared.name):
-        return ids, known
-    called: dict[str, str | None] = {}
-    for image in images.index:
-        plain = _plain(image)
-        called[plain] = None if plain in called else image
-    meant = ids[~known].dropna().map(lambda cell: called.get(_plain(cell))).dropna()
-    if meant.empty:
-        return ids, known
-    _say_how_read(meant, ids, next(named_columns(value), ""), where)
-    ids = ids.copy()
-    ids[meant.index] = meant
-    return ids, are_known(ids, images)
 
 
 def are_known(ids: pd.Series, images: pd.DataFrame) -> pd.Series:

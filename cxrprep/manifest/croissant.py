@@ -14,7 +14,7 @@ from cxrprep.labels.csv_text import digest_of
 from cxrprep.manifest.hugging_face_card import IMAGE
 from cxrprep.manifest.image_reader import is_in_shard
 from cxrprep.storage.parquet import SET_DIGEST, read_footer, read_rows, read_schema
-from cxrprep.storage.small_files import read_utf8
+from cxrprep.storage.small_files import read_text
 from cxrprep.storage.table_checksums import forget_checksum, replace_listed
 
 if TYPE_CHECKING:
@@ -322,7 +322,7 @@ def describe_images(folder: Path) -> Path | None:
     if path.is_file() and not is_own_description(path):
         forget_checksum(folder, f"../{CROISSANT_NAME}")
         return None
-    described = json.loads(read_utf8(folder / CROISSANT_NAME))
+    described = json.loads(read_text(folder / CROISSANT_NAME))
     tables = described["distribution"]
     column = read_rows(folder / tables[0]["contentUrl"], columns=["path"]).column("path")
     images, contents = _image_files(pc.unique(column).to_pylist())

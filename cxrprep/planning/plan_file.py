@@ -14,7 +14,7 @@ from cxrprep.planning.plan import Action, Item, Plan
 from cxrprep.planning.plan_items import SortedItems, items_of
 from cxrprep.storage.atomic import refuse_over_others, replace_file
 from cxrprep.storage.paths import safe_path
-from cxrprep.storage.small_files import open_file, parse_json, read_utf8
+from cxrprep.storage.small_files import open_file, parse_json, read_text
 from cxrprep.system import FILES_IN_MEMORY
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def load_plan(path: Path) -> Plan:
         return large
     try:
         # Items become small objects while the rest is still text, so that a large plan is never held as dicts.
-        data = parse_json(read_utf8(path), object_hook=_hook(path))
+        data = parse_json(read_text(path), object_hook=_hook(path))
     except FileNotFoundError as error:
         raise UsageError(f"there is no plan {path}", hint="make one with --save-plan FILE") from error
     except OSError as error:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import re
-from typing import TYPE_CHECKING, Final
+import tempfile
+from pathlib import Path
+from typing import Final
 
-from cxrprep.errors import NothingSelectedError, TableError, UsageError
-from cxrprep.storage.small_files import read_utf8, regular
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from cxrprep.errors import NothingSelectedError, StorageError, TableError, UsageError
+from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.small_files import read_text, regular
 
 # What a column of ids may be called: the manifest's names first, then those of the releases.
 _COLUMNS: Final = {
@@ -60,6 +62,27 @@ def read_list(path: Path, kind: str) -> frozenset[str]:
     if not ids:
         raise _nothing(path)
     return ids
+
+
+def list_file(kind: str, ids: frozenset[str]) -> Path:
+    """A file in the user's cache that lists ``ids``, as ``read_ids`` and ``read_list`` read it.
+
+    Commands that are printed name it, since nobody can paste thousands of ids. The same ids have the same file.
+    """
+    import platformdirs
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([[_COLUMNS[kind][0]], *([one] for one in sorted(ids))])
+    body = text.getvalue().encode()
+    name = f"{kind}-{hashlib.blake2b(body, digest_size=6).hexdigest()}.csv"
+    folder = Path(platformdirs.user_cache_path("cxrprep", appauthor=False)) / "ids"
+    try:
+        if not (folder / name).is_file():
+            replace_file(folder / name, lambda part: part.write_bytes(body))
+    except StorageError:
+        folder = Path(tempfile.gettempdir())
+        replace_file(folder / name, lambda part: part.write_bytes(body))
+    return folder / name
 
 
 def _column(rows: list[list[str]], place: int | None) -> frozenset[str]:
@@ -133,7 +156,7 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > _LIMIT:
             raise UsageError(f"{path} is too large for a list of ids", hint="one id per line, or a CSV with id columns")
-        return read_utf8(path)
+        return read_text(path)
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not text", hint="one id per line, or a CSV with id columns") from None
     except OSError as error:

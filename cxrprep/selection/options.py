@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.config.job import SelectionSettings, parse_label, parse_split, parse_view
 from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.model import ColumnTest, Selection
-from cxrprep.selection.id_lists import read_ids, read_list
+from cxrprep.selection.id_lists import list_file, read_ids, read_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ _LISTED: Final = frozenset({"include", "exclude", "patients", "studies", "split"
 _UNDIVIDED: Final = frozenset({"include", "exclude", "where"})
 SELECTING: Final = frozenset(f"--{name}" for name in (*_LISTED, "ids", "limit", "sample", "seed"))
 """The options that say which images are meant."""
-# As many ids are written out; more stand for the file that they came from.
+# As many ids are written out; more are named by a file that lists them.
 _FEW: Final = 5
 
 
@@ -119,7 +119,7 @@ def _words(texts: tuple[str, ...], kind: str) -> frozenset[str]:
 
 
 def options_of(selection: Selection) -> Iterator[str]:
-    """The options that give a selection, as words of a shell; ``FILE`` stands for a long list of ids."""
+    """The options that give a selection, as words of a shell; they name a file for a long list of ids."""
     for option, values in (
         ("--include", selection.include),
         ("--exclude", selection.exclude),
@@ -130,11 +130,13 @@ def options_of(selection: Selection) -> Iterator[str]:
     ):
         for value in values:
             yield f"{option} {shlex.quote(str(value))}"
-    for option, ids in (("--patients", selection.patients), ("--studies", selection.studies)):
+    for option, kind, ids, most in (
+        ("--patients", "patients", selection.patients, _FEW),
+        ("--studies", "studies", selection.studies, _FEW),
+        ("--ids", "images", selection.images, 0),
+    ):
         if ids:
-            yield f"{option} {shlex.quote(','.join(sorted(ids))) if len(ids) <= _FEW else 'FILE'}"
-    if selection.images:
-        yield "--ids FILE"
+            yield f"{option} {shlex.quote(','.join(sorted(ids)) if len(ids) <= most else str(list_file(kind, ids)))}"
     if selection.limit is not None:
         yield f"--limit {selection.limit}"
     if selection.sample is not None:

@@ -27,7 +27,7 @@ from zlib_ng import gzip_ng, zlib_ng
 from cxrprep.errors import ArchiveError, StorageError, storage_error
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import safe_path
-from cxrprep.storage.small_files import parse_json, read_utf8
+from cxrprep.storage.small_files import parse_json, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -234,7 +234,7 @@ def _index_path(cache: Path, archive: str) -> Path:
 def read_index(cache: Path, archive: str) -> Sequence[tuple[str, int]] | None:
     """Release path and size of each member, as ``write_index`` kept them; ``None`` when nobody did."""
     try:
-        body = parse_json(read_utf8(_index_path(cache, archive)))
+        body = parse_json(read_text(_index_path(cache, archive)))
         return [(str(path), int(size)) for path, size in body["members"]]
     except (OSError, ValueError, KeyError, TypeError):
         # A cache: without it an archive that seems to be needed is fetched again.

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from cxrprep.errors import BusyError, storage_error
-from cxrprep.storage.small_files import parse_json, read_file, read_utf8
+from cxrprep.storage.small_files import parse_json, read_file, read_text
 
 if TYPE_CHECKING:
     from cxrprep.model import Shard
@@ -268,7 +268,7 @@ class FolderLock:
     @staticmethod
     def _read(path: Path) -> dict[str, object]:
         try:
-            body = parse_json(read_utf8(path))
+            body = parse_json(read_text(path))
         except (OSError, ValueError):
             return {}
         return body if isinstance(body, dict) else {}

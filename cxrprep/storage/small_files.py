@@ -6,6 +6,7 @@ bug; a dotted key of 100 kB keeps tomllib busy for 18 seconds and takes 7.8 GB (
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
@@ -62,9 +63,17 @@ def read_file(path: Path) -> bytes:
         return file.read()
 
 
-def read_utf8(path: Path) -> str:
+def encoding_of(start: bytes) -> str:
+    """The encoding of a text by its first bytes: UTF-8, or what a byte order mark says; PowerShell 5 writes UTF-16."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return "utf-8-sig" if start.startswith(codecs.BOM_UTF8) else "utf-8"
+
+
+def read_text(path: Path) -> str:
     """The text of a file that was found, without a mark at its start. Raises ``OSError``, ``UnicodeDecodeError``."""
-    return read_file(path).decode("utf-8-sig").replace("\r\n", "\n")
+    data = read_file(path)
+    return data.decode(encoding_of(data)).replace("\r\n", "\n")
 
 
 def parse_json(text: str | bytes, **options: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import StorageError
 from cxrprep.storage.atomic import replace_file
-from cxrprep.storage.small_files import parse_json, read_utf8
+from cxrprep.storage.small_files import parse_json, read_text
 
 if TYPE_CHECKING:
     from typing import Any
@@ -68,7 +68,7 @@ def measured_rate(address: str) -> MeasuredRate | None:
 
 def _known() -> dict[str, dict[str, float]]:
     try:
-        body: Any = parse_json(read_utf8(_path()))
+        body: Any = parse_json(read_text(_path()))
         entries = {str(name): (float(e["bytes_per_second"]), float(e["when"])) for name, e in body.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

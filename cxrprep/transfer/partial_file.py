@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import BusyError, storage_error
-from cxrprep.storage.small_files import parse_json, read_utf8
+from cxrprep.storage.small_files import parse_json, read_text
 
 if TYPE_CHECKING:
     from cxrprep.model import Digest
@@ -84,7 +84,7 @@ def read_sidecar(path: Path, run_id: RunId) -> Sidecar | None:
     """What ``path`` says; ``None`` when it is no whole sidecar, or its partial file is gone."""
     part = path.with_name(path.name.removesuffix(".json"))
     try:
-        body: dict[str, Any] = parse_json(read_utf8(path))
+        body: dict[str, Any] = parse_json(read_text(path))
         segments = [Segment(int(s), None if e is None else int(e), int(d)) for s, e, d in body["segments"]]
         texts = [body["dest"], body["validator"] or "", body["digest"] or ""]
         if not part.exists() or not segments or not all(isinstance(text, str) for text in texts):

@@ -19,7 +19,7 @@ from cxrprep.config.settings import load_settings
 from cxrprep.model import LabelTest, Selection, Split
 from cxrprep.record import Record
 from cxrprep.record.last_run import LastRun
-from cxrprep.selection.options import selection_of
+from cxrprep.selection.options import options_of, selection_of
 from tests.integration.river import phantom
 from tests.servers.faults import serving
 
@@ -173,6 +173,9 @@ SELECTIONS = [
     Selection(splits=frozenset({Split.TEST, Split.VALIDATE}), views=frozenset({"frontal"})),
     Selection(labels=(LabelTest("Pleural Effusion", -1), LabelTest("Edema", None)), limit=9),
     Selection(sample=100, seed=20),
+    Selection(patients=frozenset(map(str, range(10_000_000, 10_000_400)))),
+    Selection(studies=frozenset(map(str, range(50_000_000, 50_000_006))), limit=3),
+    Selection(images=frozenset({"1a2b", "a,b", "#c"})),
 ]
 
 
@@ -193,11 +196,24 @@ def test_the_command_that_goes_on_asks_for_what_was_asked(selection: Selection, 
     assert selection_of(settings.job.selection) == selection
 
 
-def test_many_ids_stand_for_the_file_that_they_came_from(tmp_path: Path) -> None:
+def test_a_list_of_ids_that_is_gone_is_written_again(tmp_path: Path) -> None:
     record = Record.open(tmp_path)
     record.describe(dataset="nih-chestxray14", release="v2020")
     record.select(Selection(images=frozenset({"a", "b"})))
-    assert again_command(open_folder(tmp_path)).endswith(" --ids FILE")
+    command = again_command(open_folder(tmp_path), ("--ids", str(tmp_path / ("theirs" * 60 + ".csv"))))
+    listed = Path(shlex.split(command)[-1])
+    assert shlex.split(command)[-2] == "--ids"
+    assert listed.read_text() == "image_id\na\nb\n"
+    assert "theirs" not in command
+
+
+def test_ids_are_listed_where_the_users_cache_may_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").write_text("a file where the folder would be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (option,) = options_of(Selection(images=frozenset({"a"})))
+    assert Path(shlex.split(option)[1]).read_text() == "image_id\na\n"
 
 
 def test_what_was_refused_is_missing_and_failed_until_it_comes(mirror: Path, tmp_path: Path) -> None:

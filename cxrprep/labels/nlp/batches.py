@@ -29,7 +29,7 @@ from cxrprep.labels.nlp.ruleset import build_rules
 from cxrprep.model import Shard
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.parquet import FOOTER_KEY
-from cxrprep.storage.small_files import parse_json, read_utf8, regular
+from cxrprep.storage.small_files import parse_json, read_text, regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -221,7 +221,7 @@ def label_batch(task: LabelingTask) -> Summary:
 
 def _earlier(path: Path) -> Summary | None:
     try:
-        found = parse_json(read_utf8(path))
+        found = parse_json(read_text(path))
     except FileNotFoundError:
         return None
     except OSError as error:

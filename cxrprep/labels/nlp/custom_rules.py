@@ -21,7 +21,7 @@ from cxrprep.errors import ConfigError
 from cxrprep.humanize import short_repr
 from cxrprep.labels.nlp.labeler import Labeler
 from cxrprep.labels.nlp.ruleset import build_rules, parse_source, shipped_sources
-from cxrprep.storage.small_files import read_utf8
+from cxrprep.storage.small_files import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ def read_vocabulary(path: Path) -> tuple[tuple[str, str], ...]:
     Raises ``ConfigError`` that names the file and the line, phrase or example that is wrong.
     """
     try:
-        text = read_utf8(path)
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"{path} cannot be read: {why}", hint="a vocabulary is a TOML file in UTF-8") from error

@@ -6,7 +6,6 @@ file past the size limit is refused by name; bytes that are no UTF-8 are read as
 
 from __future__ import annotations
 
-import codecs
 import csv
 import functools
 import gzip
@@ -23,7 +22,7 @@ from xml.etree import ElementTree as ET
 
 from cxrprep.errors import ArchiveError, NothingSelectedError, TableError, UsageError
 from cxrprep.storage.archives import NOT_READABLE, tar_entries
-from cxrprep.storage.small_files import read_file, regular
+from cxrprep.storage.small_files import encoding_of, read_file, regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -228,13 +227,9 @@ def _from_bytes(name: str, data: bytes, *, key: str | None = None) -> Report:
 
 def decoded(data: bytes) -> str:
     """Text from bytes in UTF-8 or, with a byte order mark, UTF-16; whatever is neither is read as Latin-1."""
-    for mark, encoding in (
-        (codecs.BOM_UTF8, "utf-8-sig"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
-        if data.startswith(mark):
-            return data.decode(encoding, errors="replace")
+    encoding = encoding_of(data)
+    if encoding != "utf-8":
+        return data.decode(encoding, errors="replace")
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -290,8 +285,7 @@ def _lines(path: Path) -> IO[str]:
     except OSError as error:
         raise TableError(f"cannot read {path}: {error.strerror}", hint="name the file of the reports") from error
     with opened(path, "rb") as raw:
-        start = raw.read(4)
-    encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+        encoding = encoding_of(raw.read(4))
     return cast("IO[str]", opened(path, "rt", encoding=encoding, errors="replace", newline=""))
 
 

@@ -17,7 +17,7 @@ from cxrprep.errors import UsageError, storage_error
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, read_journal
 from cxrprep.storage.paths import is_safe
-from cxrprep.storage.small_files import parse_json, read_utf8
+from cxrprep.storage.small_files import parse_json, read_text
 from cxrprep.storage.working_copy_paths import EXPORT_LIST, holds_others
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def _read(path: Path) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]]]:
     Nothing is replaced then. A folder may come from somebody else: a name that leads out of it is nobody's export.
     """
     try:
-        data = parse_json(read_utf8(path))
+        data = parse_json(read_text(path))
     except (OSError, ValueError):
         return {}, {}
     if not isinstance(data, dict):
