@@ -330,7 +330,13 @@ def _of_label_table(
         agreements = pool.submit(source_agreements, stated)
         facts = check_facts(spec, release, root, stated)
     tables = {fact.id: fact.table for fact in spec.fact}
-    return [fact_row(check, tables[check.id]) for check, _ in facts], agreements.result()
+    rows: dict[str, FactRow] = {}
+    for check, _ in facts:
+        row = fact_row(check, tables[check.id])
+        # Two sources may state the same count, and differ.
+        name = row.what if row.what not in rows else f"{row.what}, as stated by {row.source}"
+        rows[name] = replace(row, what=name)
+    return [*rows.values()], agreements.result()
 
 
 def _worst(

@@ -85,13 +85,13 @@ def counted(measure: str) -> str:
     if base == "splits":
         words = f"{about} {words}"
     elif about:
-        words = f"{words} {about}"
+        words = f"{words}: {about}" if " by " in words else f"{words} {about}"
     return f"{words}, {part.replace('_', ' and ')}" if at else words
 
 
 def outcome_of_one(status: str) -> str:
     """How one fact came out, in a cell of a table."""
-    return {"n of N": "a part is here", "explained": "differs for a known reason"}.get(status, status)
+    return {**_OF_ONE, "n of N": "a part is here", "not checked": "not checked"}.get(status, status)
 
 
 def outcome(status: str, count: int) -> str:

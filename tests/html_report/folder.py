@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -11,11 +12,14 @@ import pyarrow as pa
 from cxrprep.schemas import IMAGES, null_columns
 from cxrprep.storage.parquet import write_table
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 EVIL = '<script>alert("x")</script>'
 
 
-def write_folder(root: Path, rows: int = 40) -> Path:
-    """ROOT with images and ``manifests/images.parquet``; ``root`` itself."""
+def write_folder(root: Path, rows: int = 40, findings: Iterable[str] = ()) -> Path:
+    """ROOT with images and ``manifests/images.parquet``, positive for ``findings`` here and there; ``root`` itself."""
     (root / "images").mkdir(parents=True)
     (root / "manifests").mkdir()
     paths = []
@@ -53,5 +57,8 @@ def write_folder(root: Path, rows: int = 40) -> Path:
         "label_edema": pa.array([1 if n % 5 == 0 else 0 for n in range(rows)], pa.int8()),
         "label_no_finding": pa.array([0] * rows, pa.int8()),
     }
+    for place, name in enumerate(findings):
+        labels = [values[(n + place) % 4] for n in range(rows)]
+        columns.setdefault(f"label_{name}", pa.array(labels, pa.int8()))
     write_table(null_columns(IMAGES, rows, columns), root / "manifests" / "images.parquet", name="images")
     return root

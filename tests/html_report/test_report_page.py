@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import itertools
 import json
 import re
 import subprocess
 import xml.etree.ElementTree as ET
+from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +29,7 @@ from cxrprep.html_report.svg_charts import Bar, BarPart, bars, histogram
 from cxrprep.html_report.thumbnails import thumbnail
 from cxrprep.labels.agreement import source_agreements
 from cxrprep.manifest import label_statistics
+from cxrprep.vocabulary import OBSERVATIONS
 from tests.html_report.folder import EVIL, write_folder
 from tests.manifest.made import made
 from tests.parts import need
@@ -244,27 +247,45 @@ _RUNNER = """
 <script>
 axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21aa", "best-practice"]}).then(function (answer) {
   var seen = answer.violations.map(function (v) { return v.id + ": " + v.nodes.map(function (n) { return n.html; }); });
-  document.body.innerHTML = "<pre id=axe></pre>";
-  var told = JSON.stringify({violations: seen, passes: answer.passes.length});
-  document.getElementById("axe").textContent = "AXE" + told + "END";
+  var boxes = [document.documentElement].concat(Array.from(document.querySelectorAll(".scroll")));
+  var wide = boxes.filter(function (box) { return box.scrollWidth > box.clientWidth; });
+  var told = JSON.stringify({
+    violations: seen, passes: answer.passes.length, width: innerWidth,
+    wide: wide.map(function (box) { return box.getAttribute("aria-label") || "the page"; }),
+  });
+  var outside = parent.document;
+  outside.body.innerHTML = "<pre id=axe></pre>";
+  outside.getElementById("axe").textContent = "AXE" + told + "END";
 });
 </script>
 """
+# The browser's own window is never narrower than 500 pixels; a frame is as narrow as a phone, or as wide as the text on
+# a sheet of paper. What the style sheet keeps for the dark and for paper is switched on by its words.
+_SHOWN: Final = {
+    "screen": {},
+    "dark": {"@media screen and (prefers-color-scheme: dark)": "@media all"},
+    "print": {"@media screen and (prefers-color-scheme: dark)": "@media not all", "@media print": "@media all"},
+}
 
 
-@pytest.mark.slow
-@pytest.mark.part("chromium")
-@pytest.mark.parametrize("width", [360, 1280])
-def test_axe_finds_nothing_in_a_real_browser(page: str, tmp_path: Path, width: int) -> None:
+def _checked(page: str, folder: Path, width: int, shown: str) -> dict[str, Any]:
+    """What axe-core says of the page in a real browser, and which boxes are wider than their place."""
     chromium, axe = need("chromium"), need("axe")
     # The checker is a script, and the page forbids scripts: the copy that is checked does not.
-    unlocked = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
-    checked = tmp_path / "checked.html"
-    checked.write_text(unlocked.replace("</body>", _RUNNER % Path(axe).read_text(encoding="utf-8") + "</body>"))
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    for words, instead in _SHOWN[shown].items():
+        assert words in page
+        page = page.replace(words, instead)
+    page = page.replace("</body>", _RUNNER % Path(axe).read_text(encoding="utf-8") + "</body>")
+    frame = folder / "frame.html"
+    frame.write_text(
+        f'<body><iframe width={width} height=900 style="border:0" srcdoc="{escape(page)}"></iframe></body>',
+        encoding="utf-8",
+    )
     done = subprocess.run(
         [
-            chromium, "--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},1000",
-            f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=60000", "--dump-dom", checked.as_uri(),
+            chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1600,1000",
+            f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=60000", "--dump-dom", frame.as_uri(),
         ],
         capture_output=True,
         text=True,
@@ -273,19 +294,50 @@ def test_axe_finds_nothing_in_a_real_browser(page: str, tmp_path: Path, width: i
     )  # fmt: skip
     found = re.search(r"AXE(\{.*\})END", done.stdout, re.DOTALL)
     assert found, done.stdout[-2000:] + done.stderr[-2000:]
-    answer = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    answer: dict[str, Any] = json.loads(unescape(found[1]))
+    assert answer["width"] == width
+    return answer
+
+
+@pytest.mark.slow
+@pytest.mark.part("chromium")
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [(390, "screen"), (390, "dark"), (820, "screen"), (1440, "screen"), (1440, "dark"), (720, "print")],
+)
+def test_axe_finds_nothing_in_a_real_browser(tmp_path: Path, width: int, shown: str) -> None:
+    # As many findings as the shared ones, which make the widest tables.
+    root = write_folder(tmp_path / "many", findings=OBSERVATIONS)
+    write(root, tmp_path / "many.html")
+    answer = _checked((tmp_path / "many.html").read_text(encoding="utf-8"), tmp_path, width, shown)
     assert answer["violations"] == []
     assert answer["passes"] > 10
+    # A phone scrolls a wide table inside its box; on paper nobody does, and what does not fit is lost.
+    assert "the page" not in answer["wide"]
+    if shown == "print":
+        assert answer["wide"] == []
+
+
+def test_in_the_dark_the_four_values_are_four_colours_apart_from_each_other(page: str) -> None:
+    dark = page.partition("prefers-color-scheme: dark")[2].partition("* { box-sizing")[0]
+    fills = {
+        kind: re.findall(rf"svg \.{kind}\b[^{{]*\{{ fill: (#\w+)", dark) for kind in ("positive", "negative", "blank")
+    }
+    colours = [tuple(bytes.fromhex(found[0][1:])) for found in fills.values()]
+    apart = [sum(abs(a - b) for a, b in zip(one, two, strict=True)) for one, two in itertools.combinations(colours, 2)]
+    assert min(apart) > 100
 
 
 def test_facts_are_told_in_words_and_a_missing_finding_is_none() -> None:
-    from cxrprep.html_report.wording import counted, fact_row, outcome
+    from cxrprep.html_report.wording import counted, fact_row, outcome, outcome_of_one
     from cxrprep.verification.published_facts import FactCheck, FactStatus
 
     assert counted("shared_patients") == "patients in more than one split"
     assert counted("splits.images") == "images of each split"
     assert counted("finding@train_val") == "images by finding, train and val"
     assert counted("raw.AP/PA") == "column AP/PA"
+    assert counted("view.blank") == "images by view: blank"
+    assert (outcome_of_one("contradicted"), outcome_of_one("holds")) == ("does not hold", "holds")
     assert outcome("n of N", 2) == "2 cannot be judged, as a part of the release is here"
     assert outcome("not checked", 1) == "1 was not checked, as its table is not here"
     expected = dict.fromkeys("abcdefghijklmno", 10)
