@@ -31,6 +31,8 @@ _SHA256: Final = 64
 _BY_LENGTH: Final = {32: "md5", 40: "sha1", _SHA256: "sha256"}
 # GNU writes two characters between digest and name (the second may be *), PhysioNet one space.
 _GNU: Final = re.compile(r"\\?([0-9a-fA-F]{32,64})(?: [ *]?|\t)(.+)")
+_ESCAPES: Final = {r"\n": "\n", r"\r": "\r", r"\\": "\\"}
+_ESCAPED: Final = re.compile(r"\\[nr\\]")
 _BSD: Final = re.compile(r"(MD5|SHA1|SHA256) \((.+)\) = ([0-9a-fA-F]{32,64})")
 
 
@@ -47,6 +49,9 @@ def parse_line(line: str) -> RemoteFile | None:
     found = _GNU.fullmatch(line)
     if found is not None:
         value, name = found[1], found[2]
+        if line.startswith("\\"):
+            # How GNU says that line ends and backslashes in the name are escaped.
+            name = _ESCAPED.sub(lambda escaped: _ESCAPES[escaped[0]], name)
     else:
         found = _BSD.fullmatch(line)
         if found is None:

@@ -135,7 +135,10 @@ def _blobs(root: Element, folder: str) -> Iterator[RemoteFile]:
         name = (blob.findtext("Name") or "").removeprefix(folder)
         about = blob.find("Properties")
         # Accounts with a hierarchy list their folders as blobs.
-        if not name or about is None or about.findtext("ResourceType") == "directory":
+        if not name or (about is not None and about.findtext("ResourceType") == "directory"):
+            continue
+        if about is None:
+            yield RemoteFile(name)
             continue
         size = about.findtext("Content-Length") or ""
         yield RemoteFile(

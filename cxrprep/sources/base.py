@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from cxrprep.errors import ProxyOrCertificateError
+from cxrprep.errors import ProxyOrCertificateError, SourceUnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self
 
     from cxrprep.credentials.lookup import Credentials
-    from cxrprep.errors import AccessError, CxrprepError, SourceUnreachableError
+    from cxrprep.errors import AccessError, CxrprepError
     from cxrprep.model import Digest, RemoteFile, Selection
+
+Page = TypeVar("Page")
 
 
 class AccessState(enum.StrEnum):
@@ -59,6 +61,24 @@ def hole(folder: str, error: CxrprepError) -> CxrprepError:
     if not error.message.startswith(folder):
         error.message = f"{folder}: {error.message}"
     return error
+
+
+def pages(ask: Callable[[str], tuple[Page, str]], where: str) -> Iterator[Page]:
+    """All pages of a listing; ``ask`` gets the one of a token, ``""`` for the first, and the token of the next.
+
+    Raises ``SourceUnreachableError`` for a listing that comes back to where it was.
+    """
+    token, seen = "", {""}
+    while True:
+        page, token = ask(token)
+        yield page
+        if not token:
+            return
+        if token in seen:
+            raise SourceUnreachableError(
+                f"{where} sent a listing that repeats itself", hint="run again; a proxy may have answered instead"
+            )
+        seen.add(token)
 
 
 @runtime_checkable

@@ -116,7 +116,7 @@ class BoxSource:
             return ()
 
     def _walk(self) -> Iterator[RemoteFile]:
-        folders = [("", "")]
+        folders, seen = [("", "")], {""}
         while folders:
             number, path = folders.pop(0)
             try:
@@ -126,7 +126,11 @@ class BoxSource:
                     raise
                 self.holes.append(hole(path, error))
                 continue
-            folders += [(entry.number, f"{path}{entry.name}/") for entry in entries if entry.folder]
+            for entry in entries:
+                # A folder that shows one above it would be walked for ever.
+                if entry.folder and entry.number not in seen:
+                    seen.add(entry.number)
+                    folders.append((entry.number, f"{path}{entry.name}/"))
             yield from (_as_file(entry, path) for entry in entries if not entry.folder)
 
     def _page_of_top(self) -> tuple[_Entry, ...]:

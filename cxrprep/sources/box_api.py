@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import sdk_errors
-from cxrprep.sources.base import hole
+from cxrprep.sources.base import hole, pages
 from cxrprep.sources.http_response import seconds_to_wait
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
@@ -104,13 +104,12 @@ class BoxApi:
     # ---- the SDK ----
 
     def _items(self, number: str) -> Iterator[Any]:
-        marker: str | None = None
-        while True:
-            page = self._patient(partial(self._page, number, marker))
+        def ask(marker: str) -> tuple[Any, str]:
+            page = self._patient(partial(self._page, number, marker or None))
+            return page, page.next_marker or ""
+
+        for page in pages(ask, "the Box API"):
             yield from page.entries or ()
-            marker = page.next_marker
-            if not marker:
-                return
 
     def _page(self, number: str, marker: str | None, sdk: Any) -> Any:
         return sdk.folders.get_folder_items(

@@ -20,7 +20,7 @@ from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import sdk_errors
-from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
+from cxrprep.sources.base import Access, AccessState, Politeness, access_refused, pages
 from cxrprep.sources.google_auth import GoogleAccess
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.http_response import seconds_to_wait
@@ -72,16 +72,17 @@ class GcsSource:
         self._check_payer()
         if self._single and not self._single.startswith(prefix):
             return
-        token: str | None = None
         found = False
-        while True:
-            page, token = with_retries(partial(self._page, self._base + (self._single or prefix), token))
+
+        def ask(token: str) -> tuple[Sequence[RemoteFile], str]:
+            page, following = with_retries(partial(self._page, self._base + (self._single or prefix), token or None))
+            return page, following or ""
+
+        for page in pages(ask, self.address):
             for file in page:
                 if not self._single or file.key == self._single:
                     found = True
                     yield file
-            if not token:
-                break
         if self._single and not found:
             raise NotInSourceError(f"{self.address} does not exist", hint="check the address")
 
@@ -196,7 +197,7 @@ class GcsSource:
             return self._storage
 
     def _file(self, blob: Any) -> RemoteFile | None:
-        key = blob.name[len(self._base) :]
+        key = blob.name[len(self._base) :] if isinstance(blob.name, str) else ""
         if not key or key.endswith("/"):
             # Consoles make objects that stand for folders.
             return None

@@ -86,6 +86,7 @@ class HttpSource:
         ranges = int(options.extra.get("ranges", "4"))
         self.politeness = Politeness(connections=options.connections or _MOST_CONNECTIONS, ranges=ranges)
         self._known = options.known
+        self._host = endpoint.host
         self._token = HostToken(endpoint, options.credentials)
         self._client = HttpClient(options, login=self._token.login, explain=self._explain)
         self._allows_head = True
@@ -194,10 +195,10 @@ class HttpSource:
         """The entries of a folder below the top. One that cannot be read is a hole, and no end of the listing."""
         try:
             entries = self._page(folder)
-        except NotConnectedError:
-            # Nobody is there any more.
-            raise
         except CxrprepError as error:
+            if isinstance(error, NotConnectedError) and error.host == self._host:
+                # Nobody is there any more. To another host one folder alone may redirect.
+                raise
             self.holes.append(hole(folder, error))
             return ()
         if entries is None:
@@ -395,9 +396,11 @@ class HttpSource:
             url = self._url(file.key)
             private = self._token.headers()
             answer = with_retries(lambda: self._client.head(url, key=file.key, private=private), optional=True)
-        except NotConnectedError:
-            raise
-        except SourceUnreachableError:
+        except SourceUnreachableError as error:
+            if isinstance(error, NotConnectedError):
+                if error.host == self._host:
+                    raise
+                return None
             self._allows_head = False
             return None
         except CxrprepError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, NotInSourceError, SourceNotFoundError, UsageError
 from cxrprep.model import Digest, RemoteFile
-from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
+from cxrprep.sources.base import Access, AccessState, Politeness, access_refused, pages
 from cxrprep.sources.endpoints import ENDPOINTS, named
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.retry import with_retries
@@ -26,7 +26,7 @@ from cxrprep.sources.urls import quoted
 from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cxrprep.errors import CxrprepError
     from cxrprep.sources.base import ByteStream, SourceOptions
@@ -66,14 +66,20 @@ class HuggingFaceSource:
     def list(self, prefix: str = "") -> Iterator[RemoteFile]:
         """The files below ``prefix``; those in LFS with their SHA-256."""
         folder = f"/{quoted(self._base.rstrip('/'))}" if self._base else ""
-        url = f"{self._api()}/tree/{self._pinned()}{folder}?recursive=true"
-        while url:
-            answer, entries = self._asked(url)
-            for entry in entries if isinstance(entries, list) else [None]:
+        first = f"{self._api()}/tree/{self._pinned()}{folder}?recursive=true"
+
+        def ask(url: str) -> tuple[Sequence[Mapping[str, Any]], str]:
+            answer, entries = self._asked(url or first)
+            known = [e for e in entries if isinstance(e, dict) and "type" in e] if isinstance(entries, list) else None
+            if known is None or (entries and not known):
+                raise not_understood(self._hub)
+            return known, self._next(answer)
+
+        for page in pages(ask, self.address):
+            for entry in page:
                 file = self._file(entry)
                 if file is not None and file.key.startswith(prefix):
                     yield file
-            url = self._next(answer)
 
     def open(self, file: RemoteFile, offset: int = 0, end: int | None = None) -> ByteStream:
         """See ``Source.open``; of the commit that was listed."""
@@ -145,15 +151,15 @@ class HuggingFaceSource:
             raise not_understood(self._hub)
         return found[1]
 
-    def _file(self, entry: Any) -> RemoteFile | None:
-        """One entry of a tree, ``None`` for a folder."""
-        try:
-            if entry["type"] != "file":
-                return None
-            path, lfs = str(entry["path"]), entry.get("lfs") or {}
-            size = int(lfs.get("size", entry["size"]))
-        except (TypeError, KeyError, ValueError):
-            raise not_understood(self._hub) from None
+    def _file(self, entry: Mapping[str, Any]) -> RemoteFile | None:
+        """One entry of a tree, ``None`` for a folder, and for what names no file."""
+        path = entry.get("path")
+        if not isinstance(path, str) or entry.get("type") != "file":
+            return None
+        stored = entry.get("lfs")
+        lfs = stored if isinstance(stored, dict) else {}
+        stated = lfs.get("size", entry.get("size"))
+        size = stated if isinstance(stated, int) and not isinstance(stated, bool) and stated >= 0 else None
         # One file whose digest cannot be read is a file without a digest.
         digest = None
         with contextlib.suppress(ValueError):

@@ -19,7 +19,7 @@ from cxrprep.credentials.secret import Secret
 from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, ArchiveError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
-from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
+from cxrprep.sources.base import Access, AccessState, Politeness, access_refused, pages
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.kaggle_api import KaggleApi
 from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip, archive_validator
@@ -27,7 +27,7 @@ from cxrprep.sources.retry import with_retries
 from cxrprep.sources.urls import parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from cxrprep.credentials.files import Token
     from cxrprep.errors import CxrprepError
@@ -102,13 +102,11 @@ class KaggleSource:
         return _with_first(first, members)
 
     def _files(self, prefix: str) -> Iterator[RemoteFile]:
-        token = ""
-        while True:
-            page = with_retries(partial(self._api.files, self._owner, self._slug, self._pinned(), token))
-            yield from (file for file in page.files if file.key.startswith(prefix))
-            token = page.next_token
-            if not token:
-                return
+        def ask(token: str) -> tuple[Sequence[RemoteFile], str]:
+            return with_retries(partial(self._api.files, self._owner, self._slug, self._pinned(), token))
+
+        for page in pages(ask, self.address):
+            yield from (file for file in page if file.key.startswith(prefix))
 
     # ---- bytes ----
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cxrprep.credentials.files import Login, Token
@@ -21,7 +21,7 @@ from cxrprep.sources.http_response import HttpResponse, refusal
 from cxrprep.sources.urls import without_query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cxrprep.errors import CxrprepError
 
@@ -31,14 +31,6 @@ T = TypeVar("T")
 PAGE_SIZE: Final = 200
 # For how long Kaggle's own tool asks.
 _SESSION: Final = dt.timedelta(hours=12)
-
-
-@dataclass(frozen=True, slots=True)
-class FilePage:
-    """A page of the listing; ``next_token`` is ``""`` on the last one."""
-
-    files: tuple[RemoteFile, ...]
-    next_token: str
 
 
 class KaggleApi:
@@ -87,7 +79,7 @@ class KaggleApi:
         answer = self._call(lambda api: api.get_dataset(request), "")
         return int(answer.current_version_number)
 
-    def files(self, owner: str, name: str, version: int, token: str) -> FilePage:
+    def files(self, owner: str, name: str, version: int, token: str) -> tuple[Sequence[RemoteFile], str]:
         """One page of the files.
 
         Args:
@@ -119,10 +111,15 @@ class KaggleApi:
                 hint="run again later, or look at the dataset's page",
             )
         listed = answer.dataset_files
-        if not all(file.name and isinstance(file.name, str) and isinstance(file.total_bytes, int) for file in listed):
+        # What has no name is no file, and one of no known size is one all the same.
+        found = tuple(
+            RemoteFile(f.name, _size(f.total_bytes), modified=_utc(f.creation_date))
+            for f in listed
+            if f.name and isinstance(f.name, str)
+        )
+        if listed and not found:
             raise sdk_errors.not_understood(self._endpoint)
-        found = tuple(RemoteFile(f.name, f.total_bytes or None, modified=_utc(f.creation_date)) for f in listed)
-        return FilePage(found, answer.next_page_token or "")
+        return found, answer.next_page_token or ""
 
     def locate(self, owner: str, name: str, version: int, key: str) -> str:
         """The signed address of a file, of the archive of all files for ``""``. It is good for minutes or hours.
@@ -310,6 +307,10 @@ def _code_within(response: Any) -> int:
     except (ValueError, AttributeError):
         return 500
     return code if isinstance(code, int) and 400 <= code < 600 else 500
+
+
+def _size(stated: object) -> int | None:
+    return stated if isinstance(stated, int) and not isinstance(stated, bool) and stated > 0 else None
 
 
 def _utc(when: dt.datetime | None) -> dt.datetime | None:

@@ -37,7 +37,9 @@ _UNREACHED: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errn
 
 
 class NotConnectedError(SourceUnreachableError):
-    """Raise when no connection came about. Do not raise when one was made and broke."""
+    """Raise when no connection to ``host`` came about. Do not raise when one was made and broke."""
+
+    host = ""
 
 
 def not_trusted(where: str, reason: str) -> ProxyOrCertificateError:
@@ -60,7 +62,9 @@ def no_connection(endpoint: Endpoint, proxy: Proxy | None, tried: str) -> NotCon
     check = (
         f"check {proxy.shown}, which the environment names as the proxy" if proxy is not None else "check the network"
     )
-    return NotConnectedError(f"no connection to {_way(endpoint, proxy)}: {tried}", hint=f"{check}; then run again")
+    error = NotConnectedError(f"no connection to {_way(endpoint, proxy)}: {tried}", hint=f"{check}; then run again")
+    error.host = endpoint.host
+    return error
 
 
 def broke(endpoint: Endpoint, proxy: Proxy | None, reason: str) -> SourceUnreachableError:

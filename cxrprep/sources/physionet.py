@@ -84,12 +84,14 @@ class PhysioNetSource:
         if _SUMS.startswith(prefix):
             yield RemoteFile(_SUMS, size, validator=answer.validator(size))
         listing = self._cached_listing(answer)
-        for number, line in enumerate(lines(listing.blocks()), 1):
+        blocks = self._blocks() if listing is None else listing.blocks()
+        for number, line in enumerate(lines(blocks), 1):
             file = checksum_files.parse_line(line)
             if file is not None and file.key.startswith(prefix):
                 yield file
-            elif file is None and line.strip():
-                listing.forget()
+            elif file is None and line.strip() and not line.startswith("#"):
+                if listing is not None:
+                    listing.forget()
                 raise SourceUnreachableError(
                     f"line {number} of {self._base}{_SUMS} is not a checksum with a name",
                     hint="run again; if that does not help, the site has changed its format",
@@ -127,7 +129,7 @@ class PhysioNetSource:
 
     def _described(self, paths: dict[str, Digest | None]) -> Iterator[RemoteFile]:
         listing = self._cached_listing(self._head(_SUMS))
-        if listing.is_here:
+        if listing is not None and listing.is_here:
             for line in lines(listing.blocks()):
                 file = checksum_files.parse_line(line)
                 if file is not None and file.key in paths:
@@ -170,11 +172,19 @@ class PhysioNetSource:
     def _head(self, key: str) -> HttpResponse:
         return with_retries(lambda: self._client.head(self._url(key), key=key))
 
-    def _cached_listing(self, answer: HttpResponse) -> CachedListing:
+    def _blocks(self) -> Iterator[bytes]:
+        """The list, kept nowhere."""
+        with with_retries(lambda: self._client.open(self._url(_SUMS), key=_SUMS)) as stream:
+            buffer = memoryview(bytearray(1 << 20))
+            while count := stream.readinto(buffer):
+                yield bytes(buffer[:count])
+
+    def _cached_listing(self, answer: HttpResponse) -> CachedListing | None:
+        """What is kept of the list; ``None`` where the server does not say which one it is, as when it compresses."""
         size = answer.content_length
         validator = answer.validator(size)
-        if size is None or validator is None:
-            raise SourceUnreachableError(f"{self._base}{_SUMS} has neither size nor ETag", hint="run again later")
+        if size is None or validator is None or answer.codings:
+            return None
 
         def open_at(offset: int) -> ByteStream:
             return self._client.open(self._url(_SUMS), key=_SUMS, offset=offset)

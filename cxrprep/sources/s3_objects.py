@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cxrprep.sources.http_response import HttpResponse
 
 _XML: Final = re.compile(
-    rb"\s*(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?(?:<!--.*?-->\s*)?<ListBucketResult\b", re.DOTALL
+    rb"\s*(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?(?:<!--.*?-->\s*)?<(?:\w+:)?ListBucketResult\b", re.DOTALL
 )
 _CODE: Final = re.compile(rb"<Error>.*<Code>\s*(\w+)\s*</Code>", re.DOTALL)
 _MD5: Final = re.compile(r'"([0-9a-f]{32})"')

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import pathspec
@@ -17,7 +18,7 @@ from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceNotFoundError, SourceUnreachableError
 from cxrprep.model import RemoteFile
 from cxrprep.sources.azure_blob import SharedAccess, quoted, read_listing
-from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
+from cxrprep.sources.base import Access, AccessState, Politeness, access_refused, pages
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip, archive_validator
 from cxrprep.sources.retry import with_retries
@@ -198,12 +199,9 @@ class SignedUrlSource:
     def _blobs(self, prefix: str) -> Iterator[RemoteFile]:
         share = self._current()
         if share.may_list:
-            marker = ""
-            while True:
-                page, marker = self._page(prefix, marker)
+            for page in pages(partial(self._page, prefix), share.address):
                 yield from page
-                if not marker:
-                    return
+            return
         names = [share.blob] if share.blob else [file.key for file in self._options.known]
         if not names:
             raise AccessError(

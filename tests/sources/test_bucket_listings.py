@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,20 @@ def test_all_pages_of_a_bucket_are_read(rules: Rules, server: Server, version: i
         plain, server.app = rules, lambda request: plain(_version_1(request))
     assert contents(source_of(f"{server.url}/bucket/")) == FILES
     assert contents(source_of(f"{server.url}/bucket")) == FILES
+
+
+def test_names_of_xml_may_have_a_prefix(rules: Rules, server: Server) -> None:
+    def app(request: Request) -> Reply:
+        answer = rules(request)
+        body = answer.body
+        if b"<ListBucketResult" in body:
+            head, _, rest = body.partition(b"<ListBucketResult")
+            rest = rest.replace(b"</", b"<%").replace(b"<", b"<s3:").replace(b"<s3:%", b"</s3:")
+            body = head + b"<s3:ListBucketResult" + rest.replace(b"xmlns=", b"xmlns:s3=")
+        return dataclasses.replace(answer, body=body)
+
+    server.app = app
+    assert {file.key for file in source_of(f"{server.url}/bucket/").list()} == set(FILES)
 
 
 def _version_1(request: Request) -> Request:

@@ -112,9 +112,7 @@ def test_the_token_follows_no_page_to_another_host(hub: Hub, tmp_path: Path) -> 
         [*source_of(tmp_path).list()]
 
 
-@pytest.mark.parametrize(
-    "body", [b"[1]", b"{}", b"[", b"[{}]", b'[{"type":"file","path":"x","size":"?"}]', b"[" * 100_000]
-)
+@pytest.mark.parametrize("body", [b"[1]", b"{}", b"[", b"[{}]", b"[" * 100_000])
 def test_what_is_no_tree_is_an_error(hub: Hub, tmp_path: Path, body: bytes) -> None:
     assert hub.server is not None
     answer = hub.answer

@@ -225,6 +225,18 @@ def test_links_of_a_folder_that_moved_are_those_of_its_new_place() -> None:
     assert _keys(app) == ([IMAGE], [])
 
 
+def test_a_folder_that_redirects_to_a_host_that_is_gone_does_not_end_the_listing() -> None:
+    def app(request: Request) -> Reply:
+        if request.path == "/":
+            return _listing(["gone/", "a.png"])
+        gone = Reply(302, b"", {"Location": "http://localhost:1/"})
+        return gone if request.path == "/gone/" else Reply(200, b"data")
+
+    keys, holes = _keys(app)
+    assert keys == ["a.png"]
+    assert [hole.message.partition(":")[0] for hole in holes] == ["gone/"]
+
+
 def test_where_all_is_shut_the_reason_is_the_error() -> None:
     with pytest.raises(AccessError, match="403"):
         _keys(lambda request: _tree(request, {"": ["images/"]}, images=403))
