@@ -91,7 +91,7 @@ def wants_digest(response: HttpResponse, key: str) -> bool:
     ends = [scheme.start() for scheme in found[1:]] + [len(bare)]
     if any(
         scheme == "digest" and _NONCE.search(bare, begin.end(), end)
-        for scheme, begin, end in zip(schemes, found, ends, strict=True)
+        for scheme, begin, end in zip(schemes, found, ends, strict=False)
     ):
         return True
     if header and "basic" not in schemes:
