@@ -179,6 +179,7 @@ class ConversionRun:
             tried=tried,
             made=made,
             done=None if self.allow_loss else totals.images.names("source_path"),
+            failed=totals.failed,
             on_event=self.on_event,
         )
         totals.earlier = len(totals.images) - before + len(earlier)

@@ -32,9 +32,11 @@ class ConversionTotals:
         self.left_out: Counter[str] = Counter()
         self.done = self.kept = self.size = self.earlier = 0
         self._without: list[str] = []
+        # What failed, with the digest of its source where that is known: an output of the same source stays listed.
+        self.failed: dict[str, str] = {}
 
     def tried(self) -> Names:
-        """The sources of this run, whatever became of them."""
+        """The sources of this run, without those that failed."""
         return self.images.names("source_path", self._without)
 
     def refuse(self, names: Sequence[str]) -> None:
@@ -51,7 +53,7 @@ class ConversionTotals:
         from cxrprep.manifest.failures import Failure
 
         name = outcome.item.relative
-        if outcome.status in ("left out", "error"):
+        if outcome.status == "left out":
             self._without.append(name)
         for note in outcome.notes:
             # Notes that quote values are as many as images.
@@ -63,6 +65,7 @@ class ConversionTotals:
         if outcome.status == "left out":
             self.left_out[outcome.voi] += 1
         elif outcome.status == "error":
+            self.failed[name] = outcome.source_digest
             image = self._inputs.image_of(name)
             self.failures.add(Failure(name, "convert", outcome.kind, outcome.error, outcome.hint, image))
         else:

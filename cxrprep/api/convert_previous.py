@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from cxrprep.events import Note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from cxrprep.api.convert_inputs import Inputs
     from cxrprep.events import Sink
@@ -36,12 +36,14 @@ def add_previous(
     tried: Names,
     made: Names,
     done: Names | None,
+    failed: Mapping[str, str],
     on_event: Sink,
 ) -> PreviousImages:
     """Give to ``take`` each output of images that this run did not try; the rest are rows of the earlier manifest.
 
     An output whose source is gone stays listed, since it is as good as before. One whose source changed does not, and
-    neither does an output that an edited recipe made anew: both are said. What it could not make anew stays.
+    neither does an output that an edited recipe made anew: both are said. What it could not make anew stays, and so
+    does an output with other bytes than its row states: ``verify`` finds it by that row.
 
     Args:
         inputs: The images of this run.
@@ -52,6 +54,7 @@ def add_previous(
         tried: The sources of this run.
         made: Its outputs.
         done: The sources of these; ``None`` leaves out whatever another recipe made.
+        failed: The sources that failed now, each with its digest, ``""`` where it is not known.
         on_event: Told what is not listed any more.
 
     Returns:
@@ -80,10 +83,13 @@ def add_previous(
                     paths.add(found.path)
                     take(found)
     changed: list[str] = []
-    size_of = _sizes(task.out)
+    is_there = _presence(task.out)
 
-    def holds(source: str, digest: str, path: str, size: int) -> bool:
-        if source in taken or path in paths or size_of(path) != size:
+    def holds(source: str, digest: str, path: str) -> bool:
+        if source in taken or path in paths or not is_there(path):
+            return False
+        now = failed.get(source, "")
+        if now and now != digest and now.partition(":")[0] == digest.partition(":")[0]:
             return False
         if source in unsure and not has_digest(unsure[source], digest, task.limits):
             changed.append(source)
@@ -105,7 +111,7 @@ def add_previous(
             f"{stay['recipe'][0]} {stay['recipe_fingerprint'][0]} made them; the first: {stay['path'][0]}"
         )
         on_event(Note("convert", message, "warning", task.out.address))
-    foreign = [row for row in earlier.foreign if size_of(row[0]) is not None]
+    foreign = [row for row in earlier.foreign if is_there(row[0])]
     if foreign:
         path, recipe, fingerprint = foreign[0]
         message = (
@@ -144,22 +150,17 @@ def has_digest(item: ConvertItem, stated: str, limits: SizeLimit) -> bool | None
     return str(finished(algorithm, hasher)) == stated
 
 
-def _sizes(out: ImageStore) -> Callable[[str], int | None]:
-    """What tells the size of an output in bytes; ``None`` when it is gone."""
+def _presence(out: ImageStore) -> Callable[[str], bool]:
+    """What tells whether an output is there; a store is listed once."""
     from cxrprep.images.local_files import LocalStore
 
     if isinstance(out, LocalStore):
+        return lambda path: out.version_tag(path) is not None
+    listed: set[str] = set()
 
-        def asked(path: str) -> int | None:
-            stamp = out.version_tag(path)
-            return None if stamp is None else int(stamp.partition("-")[0])
-
-        return asked
-    listed: dict[str, int] = {}
-
-    def looked_up(path: str) -> int | None:
+    def looked_up(path: str) -> bool:
         if not listed:
-            listed.update((entry.name, entry.size) for entry in out.list())
-        return listed.get(path)
+            listed.update(entry.name for entry in out.list())
+        return path in listed
 
     return looked_up

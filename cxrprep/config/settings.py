@@ -36,18 +36,23 @@ OTHER_VARIABLES: Final[Mapping[str, str]] = {
     "CXRPREP_TOKEN_HOST": "the token for a web server, or a file with it; HOST is MIRROR_EXAMPLE_ORG, say",
     "CXRPREP_REQUIRE_PARTS": "for the tests: 1 makes a missing server or program a failure",
 }
-# What ``./cxrprep.toml`` may choose: no host, no engine, no credential, nothing that deletes, pays, or lifts a limit.
-_FOUND_SECTIONS: Final = ("selection", "labels", "split", "verify")
-_FOUND_ALSO: Final = """
-    dataset root release state tables steps shard
-    download.connections download.limit_rate download.timeout download.user_agent download.keep_archives
-    download.link download.then convert.recipe convert.to convert.per_shard convert.frame convert.scores
-    convert.preview report.images engine.jobs output.format output.events output.color
+# What ``./cxrprep.toml`` may choose: no host, no engine, no credential, no file or folder but the root (what is read
+# would come from elsewhere, what is written go there), nothing that deletes, pays, or lifts a limit.
+_FOUND: Final = """
+    dataset root release steps
+    selection.include selection.exclude selection.split selection.view selection.label selection.where
+    selection.limit selection.sample selection.seed
+    labels.source labels.strict_source labels.uncertain labels.uncertain_by labels.blank labels.blank_by labels.derive
+    labels.observations labels.demographics
+    split.by split.within split.fractions split.folds split.stratify split.seed
+    download.connections download.limit_rate download.timeout download.user_agent download.then
+    convert.recipe convert.to convert.per_shard convert.scores
+    engine.jobs output.format output.events output.color
 """
-FOUND_FILE_KEYS: Final = frozenset(
-    name for name in KEYS if name.partition(".")[0] in _FOUND_SECTIONS or name in _FOUND_ALSO.split()
-) - {"verify.repair"}
-_MIRROR_NAME: Final = re.compile(r"[a-z0-9-]+")
+FOUND_FILE_KEYS: Final = frozenset(_FOUND.split())
+# Of these the names: an address would say which host is asked, and gets a login; a file is somebody's.
+_BY_NAME: Final = ("download.source", "download.then", "convert.recipe")
+_NAME: Final = re.compile(r"[a-z0-9-]+")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off", ""})
 # $NAME, ${NAME} and ${NAME:-DEFAULT}, as a shell has them; a default may name variables of its own.
@@ -265,9 +270,8 @@ def _may_be_found(name: str, value: Any) -> bool:
         return False
     if name == "dataset":
         return not value.strip().lower().endswith(".toml")
-    if name == "download.source":
-        # A mirror by its name; an address would say which host is asked, and gets a login.
-        return isinstance(value, str) and _MIRROR_NAME.fullmatch(value) is not None
+    if name in _BY_NAME:
+        return isinstance(value, str) and _NAME.fullmatch(value) is not None
     return name in FOUND_FILE_KEYS
 
 

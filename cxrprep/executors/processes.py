@@ -240,7 +240,7 @@ class WorkerPool:
                 except BrokenProcessPool:
                     failures += 1
                     again.append(batch)
-                except (ProcessExpired, TimeoutError, cf.CancelledError) as error:
+                except (ProcessExpired, cf.CancelledError) as error:
                     if len(batch) > 1:
                         again += [[item] for item in reversed(batch)]
                     else:
@@ -267,15 +267,14 @@ class WorkerPool:
             if self._pool is None:
                 self._pool = ProcessPool(self.workers, context=_Spawn())
             pool = self._pool
-        # The pool's own limit is the second net, for a worker that died before it could say what it took.
-        limit = (len(batch) + 1) * seconds or None
-        future: cf.Future[Sequence[R]] = pool.schedule(_work, args=(function, batch, seconds), timeout=limit)
+        # Without the pool's own limit, which goes by the clock: that steps when a machine wakes up or its time is set.
+        future: cf.Future[Sequence[R]] = pool.schedule(_work, args=(function, batch, seconds))
         self._waiting.add(future)
         return future
 
 
 def _lost(item: T, error: BaseException, seconds: float) -> Lost[T]:
-    late = isinstance(error, TimeoutError) or (seconds > 0 and getattr(error, "exitcode", None) == _LATE)
+    late = seconds > 0 and getattr(error, "exitcode", None) == _LATE
     return Lost(item, f"no end of the work on it after {seconds:g} s; its process was ended" if late else _DIED, late)
 
 

@@ -212,17 +212,21 @@ def make(
         kind = "" if header is None else is_no_image(header.dataset)
         if kind:
             return Converted(item, "left out", source_digest=str(digest), voi=kind, stamp=stamp), None
-        return Converted(item, "error", error=error.message, kind=type(error).__name__, hint=error.hint), None
+        return _failed(item, digest, error.message, type(error).__name__, error.hint), None
     except CxrprepError:
         raise
     except (ValueError, ArithmeticError, MemoryError, LookupError, TypeError, AttributeError) as error:
         # A decoder surprised by hostile bytes must not take the other images with it.
         text = f"{item.source}: {type(error).__name__}: {error}"
-        return Converted(item, "error", error=text, kind="ImageError", hint="look at the file; it may be damaged"), None
+        return _failed(item, digest, text, "ImageError", "look at the file; it may be damaged"), None
     size = (made.width, made.height)
     outcome = _described(item, task, "ok", mark, size, encoded, stamp=stamp, about=about)
     pixels = digest_of_output(made.pixels, task.suffix, outcome.digest)
     return dataclasses.replace(outcome, pixels=pixels), encoded
+
+
+def _failed(item: ConvertItem, digest: Digest | None, error: str, kind: str, hint: str) -> Converted:
+    return Converted(item, "error", source_digest=str(digest or ""), error=error, kind=kind, hint=hint)
 
 
 def _shown(encoded: bytes, name: str) -> str | None:

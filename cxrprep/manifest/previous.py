@@ -44,9 +44,9 @@ class PreviousImages:
         """How many rows there are."""
         return int(self.rows.num_rows)
 
-    def only(self, holds: Callable[[str, str, str, int], bool]) -> PreviousImages:
-        """The rows for which ``holds(source_path, source_digest, path, bytes)`` is true."""
-        columns = (self.rows.column(n).to_pylist() for n in ("source_path", "source_digest", "path", "bytes"))
+    def only(self, holds: Callable[[str, str, str], bool]) -> PreviousImages:
+        """The rows for which ``holds(source_path, source_digest, path)`` is true."""
+        columns = (self.rows.column(n).to_pylist() for n in ("source_path", "source_digest", "path"))
         kept = self.rows.filter(pa.array([holds(*row) for row in zip(*columns, strict=True)], pa.bool_()))
         headers = self.headers.filter(
             pc.is_in(self.headers.column("source_path"), value_set=kept.column("source_path").combine_chunks())

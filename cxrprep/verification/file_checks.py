@@ -43,12 +43,16 @@ STAGE: Final = "verify"
 # Of files that are what they should be: the digest, and against which kind of sum.
 PROVEN: Final = pa.schema([("path", pa.string()), ("digest", pa.string()), ("origin", pa.string())])
 
+# Where the digest of a file comes from that only a list in the folder calls right.
+_LISTED: Final = "listed"
+
 
 @dataclass(slots=True)
 class FileCounts:
     """How many files are here, and how each was proven. ``read`` and ``believed`` count files; ``size`` bytes read.
 
     ``stated`` are files in a bucket that were not read, since the store states the checksum that they should have.
+    ``listed`` are those that a list in the folder calls right, for which nobody vouches: they are not proven.
     """
 
     here: int = 0
@@ -56,6 +60,7 @@ class FileCounts:
     published: int = 0
     transport: int = 0
     first_read: int = 0
+    listed: int = 0
     unproven: int = 0
     read: int = 0
     believed: int = 0
@@ -73,13 +78,17 @@ class FileCounts:
             self.published += count
         elif origin == Origin.TRANSPORT:
             self.transport += count
+        elif origin == _LISTED:
+            self.listed += count
         else:
             self.first_read += count
 
     def add(self, other: FileCounts, *, here: int) -> None:
         """Count a second look at some files, after which ``here`` files are in the folder."""
         self.here = here
-        for name in ("published", "transport", "first_read", "unproven", "read", "believed", "stated", "size_read"):
+        for name in (
+            "published", "transport", "first_read", "listed", "unproven", "read", "believed", "stated", "size_read",
+        ):  # fmt: skip
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
@@ -101,10 +110,13 @@ class FileCheck:
     counts: FileCounts = field(default_factory=FileCounts)
     hearsay: bool = False
     _published_sizes: dict[str, int] = field(init=False)
+    _digested: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
         """Look up what the catalog says of sizes."""
-        self._published_sizes = {f.path: f.size for f in self.spec.files_of(self.release) if f.size is not None}
+        files = self.spec.files_of(self.release)
+        self._published_sizes = {f.path: f.size for f in files if f.size is not None}
+        self._digested = [f.path for f in files if f.digest]
 
     def run(self, tables: Iterable[pa.Table], on_finding: OnFinding, on_proven: OnProven) -> None:
         """Check ``tables`` (see ``merge_join``); tell ``on_finding`` what is wrong or unproven, else ``on_proven``."""
@@ -225,8 +237,16 @@ class FileCheck:
         """Count files that are right, and pass them on; ``digest`` for a file that only its copies are known of."""
         if not table.num_rows:
             return
-        published = pc.or_(pc.is_valid(table["published"]), pc.is_null(table["recorded"]))
-        origin = pc.if_else(published, str(Origin.PUBLISHED), pc.fill_null(table["origin"], str(Origin.FIRST_READ)))
+        origin = pc.fill_null(table["origin"], str(Origin.FIRST_READ))
+        unrecorded = pc.is_null(table["recorded"])
+        if self.hearsay:
+            listed = pc.and_(unrecorded, pc.is_valid(table["published"]))
+            origin = pc.if_else(listed, _LISTED, origin)
+            of_catalog = pc.is_in(table["path"], value_set=pa.array(self._digested, pa.string()))
+            published = pc.or_(of_catalog, pc.and_(unrecorded, pc.is_null(table["published"])))
+        else:
+            published = pc.or_(pc.is_valid(table["published"]), unrecorded)
+        origin = pc.if_else(published, str(Origin.PUBLISHED), origin)
         for one in pc.value_counts(origin).to_pylist():
             self.counts.prove(one["values"], one["counts"])
         if not read:

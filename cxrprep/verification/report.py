@@ -90,10 +90,10 @@ class VerifyReport:
             ) + self._by_the_store()
         if self.files.here and self.files.proven == self.files.here:
             return self._all_proven() + self._by_the_store()
-        without = self.files.here - self.files.proven
-        return (
-            f"no fault found; {without:,} of {format_count(self.files.here, 'file')} without a checksum to compare with"
-        ) + self._by_the_store()
+        files = self.files
+        without = f"{files.here - files.proven - files.listed:,} of {format_count(files.here, 'file')}"
+        listed = f", {files.listed:,} with one that nobody vouches for" if files.listed else ""
+        return f"no fault found; {without} without a checksum to compare with{listed}" + self._by_the_store()
 
     def _by_the_store(self) -> str:
         """What the verdict rests on where a store's word was taken for bytes that nobody read here."""
@@ -140,6 +140,7 @@ class VerifyReport:
                 if self.made
                 else "unchanged since they were first read; no checksum of them is published",
             ),
+            (files.listed, "with the checksum in a list in the folder, which may not be the publisher's"),
             (files.unproven, "unproven: there is no published or recorded checksum to compare with"),
             (files.stated, "not read now: the store states the checksum that they should have"),
             (files.believed, "not read now: size and time are those of the last full check"),
@@ -205,6 +206,7 @@ class VerifyReport:
                     "transport": files.transport,
                     "first-read": files.first_read,
                 },
+                "listed": files.listed,
                 "unproven": files.unproven,
                 "read": files.read,
                 "bytes_read": files.size_read,

@@ -46,6 +46,34 @@ REFUSED = {
     "export.paired": "true",
     "download.from_plan": '"plan.json"',
     "output.log_file": '"log.txt"',
+    "state": '"elsewhere"',
+    "tables": '"elsewhere"',
+    "shard": '"1/2"',
+    "selection.ids": '"ids.csv"',
+    "selection.patients": '["patients.csv"]',
+    "selection.studies": '["studies.csv"]',
+    "labels.imports": '["theirs=theirs.csv"]',
+    "labels.reports": '"reports.csv"',
+    "labels.vocabulary": '"words.toml"',
+    "labels.mimic_iv": '"elsewhere"',
+    "labels.compare": '["a.csv", "b.csv"]',
+    "labels.key": '"image_id"',
+    "labels.sections": '"impression"',
+    "labels.policy": '"strict"',
+    "labels.evidence": "true",
+    "labels.report_text": "true",
+    "download.keep_archives": "true",
+    "download.link": '"copy"',
+    "convert.frame": "1",
+    "convert.preview": "2",
+    "report.images": "3",
+    "verify.accept": '["extra"]',
+    "verify.quick": "true",
+    "verify.sample": "2",
+    "verify.images": "true",
+    "verify.complete": "true",
+    "verify.duplicates": "true",
+    "verify.strict": "true",
 }
 
 
@@ -61,7 +89,7 @@ def test_a_file_that_is_found_may_not_choose_this_and_one_that_is_named_may(tmp_
     path = write(tmp_path, name, REFUSED[name])
     with pytest.raises(ConfigError, match="only in one that you name") as caught:
         load_settings(folder=tmp_path, environment={"XDG_CONFIG_HOME": str(tmp_path / "none")})
-    assert f"{path}, line 2" in str(caught.value)
+    assert f"{path}, line {path.read_text().count(chr(10))}" in str(caught.value)
     # The hint: named, it is the user's own word. The user's own file may choose everything, too.
     assert load_settings(config=path, folder=tmp_path / "other", environment={"XDG_CONFIG_HOME": str(tmp_path / "n")})
     (tmp_path / "own/cxrprep").mkdir(parents=True)
@@ -96,9 +124,14 @@ def test_no_path_of_a_found_file_is_a_host(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("dataset", '"./x.toml"'), ("dataset", '"X.TOML "'), ("labels.imports", '["a=s3://lab/x.csv"]')],
+    [
+        ("dataset", '"./x.toml"'),
+        ("dataset", '"X.TOML "'),
+        ("convert.recipe", '"./mine.toml"'),
+        ("download.then", '"mine.toml"'),
+    ],
 )
-def test_no_file_with_hosts_is_chosen(tmp_path: Path, name: str, value: str) -> None:
+def test_what_has_a_name_is_chosen_by_its_name_and_no_file(tmp_path: Path, name: str, value: str) -> None:
     write(tmp_path, name, value)
     with pytest.raises(ConfigError, match="only in one that you name"):
         load_settings(folder=tmp_path, environment={"XDG_CONFIG_HOME": str(tmp_path / "none")})

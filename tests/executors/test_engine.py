@@ -72,6 +72,15 @@ def test_the_limit_is_for_each_item_and_for_announced_items_only() -> None:
 
 
 @pytest.mark.slow
+def test_a_clock_that_steps_ends_no_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    days = itertools.count(0, 86_400)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + next(days))
+    found = list(Engine(jobs=1).run(jobs.long_but_in_many_steps, range(4), batch=2, seconds=60))
+    assert found == [*range(4)]
+
+
+@pytest.mark.slow
 def test_without_a_limit_nobody_is_ended() -> None:
     running = Engine(jobs=1).run(jobs.long_but_in_many_steps, range(2), batch=2, seconds=0)
     assert list(running) == [0, 1]

@@ -163,10 +163,26 @@ def test_a_part_is_counted_and_complete_demands_the_whole(tmp_path: Path) -> Non
 # ---- sums that the publisher gives ----
 
 
-def test_published_sums_prove_a_folder_without_a_record(tmp_path: Path) -> None:
+def test_a_list_that_nobody_vouches_for_is_not_called_the_publishers(tmp_path: Path) -> None:
     report = check(mimic(tmp_path, record=False), MIMIC, "2.1.0")
-    assert report.files.published == report.files.here - 1
+    assert (report.files.proven, report.files.listed) == (0, report.files.here - 1)
     assert found(report) == [("unproven", "SHA256SUMS.txt")]
+    said = " ".join(map(" ".join, report.rows()))
+    assert "the publisher's checksum" not in said
+    assert f"{report.files.listed} with one that nobody vouches for" in report.verdict
+
+
+def test_what_the_record_states_is_proven_beside_a_list_that_nobody_vouches_for(tmp_path: Path) -> None:
+    mimic(tmp_path)
+    with Record.open(tmp_path) as record:
+        record.forget("SHA256SUMS.txt")
+    report = check(tmp_path, MIMIC, "2.1.0")
+    assert (report.files.listed, report.files.proven) == (0, report.files.here - 1)
+
+
+def test_a_list_that_is_recorded_is_the_publishers(tmp_path: Path) -> None:
+    report = check(mimic(tmp_path), MIMIC, "2.1.0")
+    assert (report.files.published, report.files.listed) == (report.files.here, 0)
 
 
 def test_a_published_sum_counts_more_than_the_record(tmp_path: Path) -> None:
@@ -215,7 +231,7 @@ def test_sums_are_read_in_every_common_form(tmp_path: Path) -> None:
     # Under a name that a download takes for such a list, too.
     for name in ("SHA256SUMS.txt", "sha256sum.txt"):
         (tmp_path / name).write_text("".join(lines), newline="")
-        assert check(tmp_path, MIMIC, "2.1.0").files.published == len(lines), name
+        assert check(tmp_path, MIMIC, "2.1.0").files.listed == len(lines), name
         (tmp_path / name).unlink()
 
 

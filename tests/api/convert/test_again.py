@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -22,7 +23,8 @@ from cxrprep.model import Selection, Shard
 from cxrprep.storage.atomic import temporary_for
 from tests.api.convert import hospital
 from tests.api.convert.commands import run, times, tree
-from tests.commands import PROGRAM, start
+from tests.commands import PROGRAM, ok, start
+from tests.commands import cxrprep as command
 from tests.generators.small import nih_chestxray14
 
 INLINE = Engine("inline")
@@ -41,7 +43,7 @@ def test_a_second_run_writes_no_image(tmp_path: Path, to: str) -> None:
     second = convert(root, out, to=to)
     assert (first.converted, first.kept) == (6, 0)
     assert (second.converted, second.kept) == (0, 6)
-    assert tree(out) == before
+    assert {name: digest for name, digest in tree(out).items() if name != "manifests/verify.parquet"} == before
     assert times(out) == when
 
 
@@ -53,7 +55,7 @@ def test_without_the_cache_outputs_are_known_by_what_they_say_of_themselves(tmp_
     shutil.rmtree(out / ".cxrprep")
     second = convert(root, out, to=to)
     assert (second.converted, second.kept) == (0, 6)
-    assert tree(out) == before
+    assert {name: digest for name, digest in tree(out).items() if name != "manifests/verify.parquet"} == before
 
 
 @pytest.mark.parametrize("damage", ["torn", "zeros", "not a table"])
@@ -65,7 +67,7 @@ def test_a_damaged_cache_is_passed_over(tmp_path: Path, damage: str) -> None:
     broken = {"torn": data[: len(data) // 2], "zeros": bytes(len(data)), "not a table": b"{}"}
     cache.write_bytes(broken[damage])
     assert convert(root, out).kept == 6
-    assert tree(out) == before
+    assert {name: digest for name, digest in tree(out).items() if name != "manifests/verify.parquet"} == before
 
 
 @pytest.mark.parametrize("to", FORMS)
@@ -112,7 +114,7 @@ def test_an_output_that_is_gone_or_damaged_is_made_again(tmp_path: Path, form: s
         path.write_bytes(b"" if harm == "emptied" else bytes(20_000))
     second = convert(root, out, recipe=str(mine))
     assert (second.converted, second.kept) == (1, 2)
-    assert tree(out) == before
+    assert {name: digest for name, digest in tree(out).items() if name != "manifests/verify.parquet"} == before
     shutil.rmtree(out / ".cxrprep")
     assert convert(root, out, recipe=str(mine)).kept == 3
 
@@ -135,6 +137,37 @@ def test_a_file_that_no_conversion_wrote_is_never_replaced(tmp_path: Path, form:
     assert failure["message"].endswith(f"{path.name} is here already, and no conversion wrote it")
     path.unlink()
     assert convert(root, out, recipe=str(mine)).converted == 1
+
+
+@pytest.mark.parametrize("cache", ["kept", "lost"])
+@pytest.mark.parametrize("harm", ["the mark", "the mark and the length", "another selection's length"])
+def test_a_damaged_output_that_cannot_be_told_from_anothers_file_stays_listed(
+    tmp_path: Path, harm: str, cache: str
+) -> None:
+    root, out = hospital.many(tmp_path / "in", 3), tmp_path / "out"
+    words = ("convert", root, "--recipe", "square-224", "--out", out)
+    ok(*words)
+    before = tree(out)
+    path = min(out.rglob("i00001.png"))
+    whole = path.read_bytes()
+    data = whole if harm.startswith("another") else whole.replace(b'{"recipe"', b'{"recip_"')
+    path.write_bytes(data if harm == "the mark" else data + b"more")
+    if cache == "lost":
+        shutil.rmtree(out / ".cxrprep")
+    if harm.startswith("another"):
+        ok(*words, "--include", "*i00002*")
+    else:
+        code, value, said = run(*words)
+        assert (code, value["failed"], value["earlier"]) == (3, 1, 1), said
+        failure = pq.read_table(out / "manifests/failures.parquet").to_pylist()[0]
+        assert "no conversion wrote it" in failure["message"]
+    assert len(pq.read_table(out / "manifests/images.parquet")) == 3
+    found = json.loads(command("verify", out, "--json").stdout)["findings"]
+    altered = [one["path"] for one in found if one["finding"] == "altered"]
+    assert altered == [path.relative_to(out).as_posix()]
+    path.unlink()
+    ok(*words)
+    assert {name: digest for name, digest in tree(out).items() if name != "manifests/verify.parquet"} == before
 
 
 def test_a_failure_is_one_row_and_is_tried_again(tmp_path: Path) -> None:
@@ -191,7 +224,7 @@ def test_a_known_dataset_does_not_lose_its_boxes_or_its_record_to_a_second_run(t
     before = tree(out)
     second = cxrprep.convert(root, recipe="square-224", engine=INLINE).value
     assert (first.converted, second.converted, second.kept) == (7, 0, 7)
-    assert tree(out) == before
+    assert {name: digest for name, digest in tree(out).items() if name != "manifests/verify.parquet"} == before
     # What is remembered lies beside the record of the dataset, so that the images can be handed on as they are.
     assert not list(out.rglob(".*"))
     boxes = dict(
