@@ -24,6 +24,9 @@ BEARER: Final = "bearer"
 _NETRC_PORT: Final = re.compile(r"(\s)port\s+\d+(?=\s|$)")
 # What mails and shells put around a link.
 _QUOTES: Final = "\"'<>\u201c\u201d\u2018\u2019\ufeff \t\r\n"
+# Not without the semicolon: ``&reg`` begins a parameter as well.
+_ENTITY: Final = re.compile(r"&(?:#\d+|#x[0-9a-f]+|\w+);", re.IGNORECASE)
+_ESCAPED: Final = re.compile(r"\\([?&=])")
 _LINK: Final = re.compile(rf"https?://[^\s{_QUOTES}]+", re.IGNORECASE)
 
 
@@ -120,17 +123,22 @@ def netrc_hosts(path: Path) -> Mapping[str, tuple[str, str | None, str | None]]:
 def signed_url_of(secret: Secret, origin: str) -> Token:
     """A signed URL as a token, out of what people paste. Raises ``AccessError`` for text without one.
 
-    Quotes from a shell or a mail are taken off, ``&amp;`` of a page and ``^&`` of a Windows shell are ``&``, lines of
-    notes (``#``) are passed over, and of ``azcopy copy "LINK" FOLDER --recursive`` or ``Link: LINK`` the link counts.
+    Quotes from a shell or a mail are taken off, ``&amp;`` of a page and an ``&`` that a shell's line escapes are ``&``,
+    ``%%`` of a batch file is ``%``, lines of notes (``#``) are passed over, and of ``azcopy copy "LINK" FOLDER
+    --recursive`` or ``Link: LINK`` the link counts.
     """
+    import html
     from urllib.parse import urlsplit
 
     text = "\n".join(line for line in secret.reveal().splitlines() if not line.lstrip().startswith("#")).strip()
-    text = text.strip(_QUOTES).replace("&amp;", "&").replace("^&", "&")
+    text = _ENTITY.sub(lambda found: html.unescape(found[0]), text).replace("^&", "&").replace("%%", "%")
+    text = _ESCAPED.sub(r"\1", text).strip(_QUOTES)
     if not text.lower().startswith("http"):
         # Words stand before it. Behind one that comes first there may be the rest of it, in another line.
         links = _LINK.findall(text)
         text = links[0] if len(links) == 1 else ""
+    # What ends a sentence, or Markdown's link, ends no signature.
+    text = text.rstrip(_QUOTES + ".,;)]}")
     try:
         scheme, host = urlsplit(text).scheme, urlsplit(text).hostname
     except ValueError:

@@ -18,7 +18,6 @@ from cxrprep.errors import SourceUnreachableError
 from cxrprep.sources.base import SMALL_FILE, Received
 from cxrprep.sources.http_client import header_lines
 from cxrprep.sources.http_connection import (
-    _CONNECT_SECONDS,
     Request,
     handle_options,
     read_head,
@@ -26,6 +25,7 @@ from cxrprep.sources.http_connection import (
     set_request,
 )
 from cxrprep.sources.http_response import HttpResponse, refusal
+from cxrprep.sources.network_errors import CONNECT_SECONDS
 from cxrprep.sources.urls import split_url, without_query
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class HttpRequests:
         self._options = handle_options(endpoint, self._client.settings) | {
             pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,
             pycurl.MAXFILESIZE: SMALL_FILE,
-            pycurl.CONNECTTIMEOUT_MS: int(1000 * min(_CONNECT_SECONDS, timeout)),
+            pycurl.CONNECTTIMEOUT_MS: int(1000 * min(CONNECT_SECONDS, timeout)),
             pycurl.LOW_SPEED_LIMIT: 1,
             pycurl.LOW_SPEED_TIME: max(int(timeout), 1),
         }

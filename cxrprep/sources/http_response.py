@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # What passes: these, and every error of the server (RFC 9110, 15) but what it cannot do at all.
 _TRANSIENT: Final = frozenset({408, 425, 429})
 _INCAPABLE: Final = frozenset({501, 505, 506, 508, 510, 511})
+_SAID_BY_PROXIES: Final = frozenset({401, 403, 500, 502, 503, 504})
 _CONTENT_RANGE: Final = re.compile(r"bytes\s*[=:]?\s*(?:(\d+)\s*-\s*(\d+)|\*)\s*/\s*(\d+|\*)", re.IGNORECASE)
 # Beyond it nothing is a length: libcurl, too, reads such a body to the end of its connection.
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
@@ -223,6 +224,15 @@ def page_instead(key: str, response: HttpResponse) -> AccessError:
 
 def refusal(response: HttpResponse, key: str) -> CxrprepError:
     """The error that an answer of status 400 and above means, with the next step."""
+    error = _refusal(response, key)
+    proxy = proxy_for(split_url(response.url)[0]) if response.url.startswith("http://") else None
+    if proxy is not None and response.status in _SAID_BY_PROXIES:
+        # tinyproxy says 401 to a wrong login of its own, and 500 where a host cannot be reached.
+        error.hint += f"; the proxy {proxy.shown} may have said so in its place"
+    return error
+
+
+def _refusal(response: HttpResponse, key: str) -> CxrprepError:
     status, url = response.status, response.url
     if status == 401:
         return LoginError(

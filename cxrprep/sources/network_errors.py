@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from cxrprep.sources.urls import Endpoint
 
 TIMED_OUT: Final = 28
+# Four SYNs have gone out by then. Whoever waits for a network that is not there hears so within ten seconds.
+CONNECT_SECONDS: Final = 8.0
 _REASONS: Final = {
     1: "not valid HTTP",
     8: "not valid HTTP",

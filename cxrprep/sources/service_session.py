@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from requests.adapters import HTTPAdapter
 
+from cxrprep.sources.network_errors import CONNECT_SECONDS
 from cxrprep.sources.proxies import proxy_for
 from cxrprep.sources.trust import ca_bundle
 from cxrprep.sources.urls import split_url
@@ -32,7 +33,10 @@ class ServiceAdapter(HTTPAdapter):
         endpoint, _ = split_url(request.url or "")
         proxy = None if self.direct else proxy_for(endpoint)
         options["proxies"] = {endpoint.scheme: proxy.url} if proxy is not None else {}
-        options["timeout"] = options.get("timeout") or self.timeout
+        asked = options.get("timeout") or self.timeout
+        to_connect, to_read = asked if isinstance(asked, tuple) else (asked, asked)
+        # An address that is silent, as IPv6 is in many networks, keeps the next one waiting for so long.
+        options["timeout"] = (min(to_connect or CONNECT_SECONDS, CONNECT_SECONDS), to_read)
         return super().send(request, *args, **options)
 
 

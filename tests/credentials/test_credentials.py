@@ -406,6 +406,12 @@ _SIGNED = "https://acc.blob.core.windows.net/c?sv=1&se=2&sr=c&sp=rl&sig=x%3D"
         f"\ufeff{_SIGNED}",
         _SIGNED.replace("&", "&amp;"),
         f"# the link of July\n{_SIGNED}\n",
+        f"azcopy copy &quot;{_SIGNED.replace('&', '&#38;')}&quot; .",
+        f"[the link]({_SIGNED})",
+        f"The link is <{_SIGNED}>.",
+        f"{_SIGNED}.",
+        f'azcopy copy "{_SIGNED.replace("%", "%%")}" "%CD%"',
+        _SIGNED.replace("&", "\\&").replace("?", "\\?"),
         f"<{_SIGNED}>",
     ],
 )

@@ -771,7 +771,7 @@ def test_an_address_that_is_silent_costs_no_time_out(monkeypatch: pytest.MonkeyP
             began = time.monotonic()
             for _ in range(3):
                 assert content(client.open(f"http://both.test:{server.port}/x.png")) == DATA
-            assert time.monotonic() - began < http_connection._CONNECT_SECONDS
+            assert time.monotonic() - began < http_connection.CONNECT_SECONDS
         for one in waiting:
             one.close()
 
@@ -795,7 +795,7 @@ def test_an_address_may_name_its_interface(client: HttpClient, host: str) -> Non
 
 
 def test_no_network_is_said_soon_with_what_was_tried(monkeypatch: pytest.MonkeyPatch, client: HttpClient) -> None:
-    monkeypatch.setattr(http_connection, "_CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(http_connection, "CONNECT_SECONDS", 0.3)
     began = time.monotonic()
     # 192.0.2.0/24 is for documentation (RFC 5737): nobody answers there, or the system says at once that no way leads.
     with pytest.raises(SourceUnreachableError, match=r"192\.0\.2\.1"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +13,7 @@ import requests
 
 from cxrprep.credentials.secret import mask_urls
 from cxrprep.errors import AccessError, CxrprepError, ProxyOrCertificateError, UsageError
+from cxrprep.sources import service_session
 from cxrprep.sources.base import SourceOptions
 from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.network_errors import NotConnectedError
@@ -152,6 +155,33 @@ def test_a_proxy_that_lets_nobody_through_is_named_to_every_client(
     assert said.format(address) in found.value.message
     assert "s3cr" not in found.value.message + found.value.hint
     assert mask_urls(found.value.hint) == found.value.hint
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "500 Unable to connect"])
+def test_a_proxy_that_may_have_answered_in_a_hosts_place_is_named(monkeypatch: pytest.MonkeyPatch, status: str) -> None:
+    """As tinyproxy 1.11 does to a wrong login, and to a host that it cannot reach."""
+    with raw_http.serving(_refusing(status)) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.replace("://", "://user:s3cr#t@"))
+        with pytest.raises(CxrprepError) as found:
+            _by_libcurl("http://files.example.test/x")
+    assert f"the proxy {proxy.url} may have said so" in found.value.hint
+    assert "s3cr" not in found.value.message + found.value.hint
+
+
+def test_a_service_session_waits_no_time_out_for_a_silent_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_session, "CONNECT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent:
+        # Once its queue is full, what else knocks there hears nothing.
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(silent.getsockname())
+        began = time.monotonic()
+        with pytest.raises(requests.ConnectionError):
+            prepare_session(requests.Session(), 20).get(f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        assert time.monotonic() - began < 10
+        for one in waiting:
+            one.close()
 
 
 def test_a_service_session_reads_no_netrc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
