@@ -13,6 +13,7 @@ from cxrprep.api.folder import DatasetFolder, MirrorChoice, find_mirror
 from cxrprep.collection.dataset_folder import check_converted, check_stated, stated_dataset
 from cxrprep.collection.lineage import read_export, read_lineage
 from cxrprep.collection.recognition import sample_names
+from cxrprep.collection.state_folder import check_state
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import UsageError
 from cxrprep.record import LOCK_NAME, Record
@@ -134,6 +135,7 @@ def opened(
     if held.dataset and held.dataset != spec.name:
         raise UsageError(f"{root} holds {held.dataset}, not {spec.name}", hint="name another folder")
     _never_into_outputs(root, record)
+    check_state(root, record.home)
     if not held.dataset:
         check_stated(root, record.home, spec)
     place = find_mirror(spec, source or remembered or held.mirror or None, where.release or held.release or None)

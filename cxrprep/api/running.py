@@ -30,6 +30,7 @@ def notes_progress(verb: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
         @functools.wraps(function)
         def call(*positional: P.args, **named: P.kwargs) -> R:
+            from cxrprep.collection.state_folder import note_root
             from cxrprep.record.last_run import LastRun
 
             bound = signature.bind(*positional, **named)
@@ -41,7 +42,11 @@ def notes_progress(verb: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 _caches(verb, words), verb, _stages(verb, words), shard=shard, dataset=dataset, asked=asked
             ) as run:
                 given["on_event"] = run.counting(given.get("on_event", ignore))
-                return function(*bound.args, **bound.kwargs)
+                done = function(*bound.args, **bound.kwargs)
+            where = _folder(words)
+            if where.state is not None and "://" not in f"{where.root} {where.state}":
+                note_root(where.path, where.state)
+            return done
 
         return call
 
@@ -63,11 +68,14 @@ def _asked(given: Mapping[str, Any]) -> list[str]:
     return [*named, *(word for option in options_of(chosen) for word in shlex.split(option))]
 
 
+def _folder(given: Mapping[str, Any]) -> FolderRef:
+    """The folder that a verb works in, as its parameters name it."""
+    return FolderRef.of(given.get("root") or str(given.get("dataset")), state=given.get("state") or None)
+
+
 def _caches(verb: str, given: Mapping[str, Any]) -> list[Path]:
     """Of the folder, and of that which is made from it."""
-    where = given.get("root")
-    root = str(where.state or where.root) if isinstance(where, FolderRef) else where
-    places = [str(given.get("state") or root or given.get("dataset"))]
+    places = [str(_folder(given).home)]
     if verb == "convert":
         recipe = Path(str(given["recipe"])).stem
         places.append(str(given.get("out") or Path(places[0], "derived", recipe)))

@@ -17,6 +17,7 @@ from cxrprep.collection.lineage import (
     trace_of_conversion,
 )
 from cxrprep.collection.recognition import contradicts, recognise, release_here, sample_names
+from cxrprep.collection.state_folder import check_state
 from cxrprep.datasets.catalog import catalog, find_dataset, is_built_in, known_dataset
 from cxrprep.datasets.own_folder import NAME as OWN_NAME
 from cxrprep.datasets.own_folder import OWN_FOLDER, SUFFIXES
@@ -154,7 +155,7 @@ def open_folder(where: FolderRef | Path, *, unknown_is_own: bool = False, files:
     named = find_dataset(dataset) if dataset and dataset != OWN_NAME else None
     record = Record.open(root, asked.state, files=files)
     home = record.home
-    _check_state(root, home)
+    check_state(root, home)
     if record.header.dataset:
         recorded = known_dataset(record.header.dataset)
         _agree(root, named, recorded.name, "its record")
@@ -174,23 +175,6 @@ def open_folder(where: FolderRef | Path, *, unknown_is_own: bool = False, files:
         return DatasetFolder(root, home, spec, "", record, FolderKind.OWN)
     found = checked_release(spec, release) or release_here(spec, names)
     return DatasetFolder(root, home, spec, found, record, tables=asked.tables)
-
-
-def _check_state(root: Path, home: Path) -> None:
-    """Raise ``UsageError`` where ``home``, named by --state, has tables of converted images and ROOT has none, or not.
-
-    One folder of state for an original and for what was made of it would give either the rows of the other.
-    """
-    tables = [place / "manifests" / IMAGES_NAME for place in (root, home)]
-    if home == root or not all(table.is_file() for table in tables):
-        return
-    here, there = (read_lineage(table.parent) for table in tables)
-    if (here is None) != (there is None):
-        words = ["converted images" if lineage is not None else "originals" for lineage in (here, there)]
-        raise UsageError(
-            f"{home} holds tables of {words[1]}, and {root} holds {words[0]}",
-            hint="name a folder of its own with --state",
-        )
 
 
 def check_converted(root: Path, home: Path, names: frozenset[str], *, as_own: bool = False) -> None:

@@ -170,6 +170,43 @@ def test_a_state_folder_is_not_shared_by_originals_and_what_was_made_of_them(nih
         assert open_folder(FolderRef(root, state=tmp_path / words)).home == tmp_path / words
 
 
+def test_a_state_folder_is_of_one_folder(tmp_path: Path) -> None:
+    """The tables of the one gave way to those of the other, which has fewer images, with exit code 0."""
+    from tests.commands import cxrprep, ok
+
+    nih = made("nih-chestxray14", tmp_path / "nih")
+    fewer, state = tmp_path / "fewer", tmp_path / "state"
+    shutil.copytree(nih, fewer, ignore=shutil.ignore_patterns("manifests", ".cxrprep"))
+    next(path for path in fewer.rglob("*.png")).unlink()
+    ok("verify", nih, "--state", state)
+    for verb in ("manifest", "verify", "extract-labels", "convert --recipe square-224", "report", "status"):
+        for root in (fewer, state):
+            words = [*shlex.split(verb), root] if root == state else [*shlex.split(verb), root, "--state", state]
+            done = cxrprep(*words)
+            assert (done.returncode, f"is the --state folder of {nih}" in done.stderr) == (2, True), (verb, done.stderr)
+    done = cxrprep("download", "nih-chestxray14", state, "--source", nih)
+    assert (done.returncode, "is the --state folder of" in done.stderr) == (2, True)
+    # One that was moved takes its state along, and so does one that takes the place of another, as the hint says.
+    nih.rename(tmp_path / "moved")
+    ok("manifest", tmp_path / "moved", "--state", state)
+    done = cxrprep("manifest", fewer, "--state", state)
+    assert done.returncode == 2
+    note = tmp_path / done.stderr.partition("of the other: rm ")[2].splitlines()[0]
+    note.unlink()
+    ok("manifest", fewer, "--state", state)
+
+
+def test_a_folder_with_images_of_its_own_is_nobody_s_state(nih: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    hospital.write(own)
+    build_manifest_at(own)
+    for root, state in ((own, nih), (nih, own)):
+        before = (state / "manifests/images.parquet").read_bytes()
+        with pytest.raises(UsageError, match="holds images itself"):
+            build_manifest_at(root, state=state)
+        assert (state / "manifests/images.parquet").read_bytes() == before
+
+
 @pytest.mark.parametrize("wrong", ["chexpert", "mimic-cxr"])
 def test_another_dataset_than_the_folder_says_is_refused(nih: Path, tmp_path: Path, wrong: str) -> None:
     with pytest.raises(UsageError, match="holds nih-chestxray14"):
