@@ -1,4 +1,4 @@
-"""The command ``cxrprep``: a table of commands, imported when they are called, and what a process says when it ends."""
+"""The command ``cxrprep``: commands imported when they are called, signals (Ctrl-C), exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Output of the command line: results to standard output, everything else to standard error.
+"""Output of the command line: results as text or JSON to standard output, everything else to standard error.
 
 Three forms: ``human`` (colours on a terminal, plain aligned text in a pipe), ``json`` (one document), and ``quiet``
 (nothing on success).

@@ -1,4 +1,4 @@
-"""Settings: defaults < user file < ./cxrprep.toml < --config < CXRPREP_* < flags; who set what is remembered.
+"""Settings: defaults < user file < ./cxrprep.toml < --config < environment variables CXRPREP_* < flags.
 
 The schema is ``cxrprep.config.job``. An unknown key is an error that names file, line and nearest known key.
 """

@@ -1,4 +1,4 @@
-"""Credentials: looked up when first needed, kept in memory only, masked wherever they could be seen.
+"""Credentials, from environment, keyring, netrc or prompt: looked up when first needed, kept in memory, masked.
 
 The order is the same for every service: what an option named (a file, never the secret itself), the environment, the
 system's keyring, netrc, the provider's own file, and at last a question to the person at the terminal. Kaggle's forms

@@ -1,4 +1,4 @@
-"""Worker processes of this machine, by Pebble: a crash, or an item without end, costs that item alone.
+"""Parallel worker processes, by Pebble: a crash, or an item without end, costs that item alone.
 
 A batch over which its process ended is given out again item by item, so that the one at fault is found and named.
 """

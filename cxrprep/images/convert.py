@@ -130,7 +130,9 @@ def convert_batch(items: Sequence[ConvertItem], *, task: ConversionTask) -> list
     """The outcomes of some images, in a worker process."""
     import cv2
 
-    # Parallelism is by files; threads inside each would only get in each other's way.
+    # Files are converted side by side; threads inside each wait for each other. measured: 2.09 -> 1.69 s of CPU for 12
+    # DICOM files, 1.77 -> 1.46 s for 12 JPEG files (medians of 5 alternating runs under load) on `convert --recipe
+    # shortest-512 --jobs 2` of the images of benchmarks/convert.py.
     cv2.setNumThreads(1)
     keep_freed_memory()
     return [converted(item, task) for item in items]

@@ -1,4 +1,4 @@
-"""Metadata of a DICOM header without identity, for the images of an own folder.
+"""De-identified metadata of a DICOM header, for the images of an own folder.
 
 Patient and study become pseudonyms: a keyed hash (HMAC-SHA-256, RFC 2104), so that images of one patient stay together
 and nobody without the key finds the patient again. The key never leaves the user's own state folder.

@@ -1,4 +1,4 @@
-"""The DICOM grey-scale pipeline as one table: stored word -> modality -> VOI -> polarity -> display value.
+"""The DICOM grayscale pipeline as one table: stored word -> rescale -> VOI (window) -> photometric -> display.
 
 DICOM PS3.4 N.2 fixes the order; PS3.3 C.11.1 (Modality LUT), C.11.2 (VOI LUT), C.7.6.3.1.2 (MONOCHROME1) and
 C.7.5.1.1.2 (padding) the steps. Every step is a function of one stored value, so a table over all words of the file

@@ -1,4 +1,4 @@
-"""Orientation and polarity of a chest radiograph by its pixels: inverted, turned, mirrored, blank, no chest.
+"""Orientation and polarity of a chest radiograph by its pixels: inverted, rotated, mirrored, blank, no chest.
 
 One linear model over 64 x 64 pixels: histograms of gradients in 8 x 8 cells (eight signed directions, Dalal and Triggs
 2005) and a 16 x 16 thumbnail, 768 numbers. To turn, mirror or invert an image only moves these numbers about and

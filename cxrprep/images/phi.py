@@ -1,4 +1,4 @@
-"""Protected health information (PHI) in DICOM headers: which tags, in how many files, values masked.
+"""Protected health information (PHI) in DICOM headers, for de-identification: tags, files, masked values.
 
 What counts follows the Basic Application Level Confidentiality Profile (DICOM PS3.15 annex E): names of people, ids,
 dates, places, devices, free text, private groups, and UIDs that link to another archive.

@@ -249,6 +249,7 @@ def _same(part: Path, there: Path) -> bool:
 def _make_shards(plans: Sequence[ShardPlan], *, task: ConversionTask, form: str) -> list[ShardDone]:
     import cv2
 
+    # As in ``convert_batch``.
     cv2.setNumThreads(1)
     return [_make_shard(plan, task, form) for plan in plans]
 

@@ -1,4 +1,4 @@
-"""Transforms of a recipe: each a function from radiograph to radiograph, its options checked when it is read.
+"""Transforms of a recipe (window, resize, crop, pad, histogram equalization, bits): radiograph to radiograph.
 
 Steps of the grey scale (``voi``, ``stretch``, ``polarity``) come first; geometry and 8-bit steps follow. The
 picture's frame and spacing follow every change of geometry, and boxes follow the frame.

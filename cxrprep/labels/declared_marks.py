@@ -1,4 +1,4 @@
-"""Boxes and masks of a declared dataset: rectangles in pixels, regions as COCO's run lengths or polygons."""
+"""Bounding boxes and masks of a declared dataset: in pixels, regions as COCO's run lengths or polygons."""
 
 from __future__ import annotations
 

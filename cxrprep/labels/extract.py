@@ -285,9 +285,7 @@ def write_labels(
     elif before.get("masks") and before.get("inputs") == labels.inputs:
         # They lie there, of the same tables.
         made_from["masks"] = before["masks"]
-    # Not side by side: together they take more room than either.
     result = count_labels(dataset, labels, path)
-    pa.default_memory_pool().release_unused()
     write_table(labels.table, path, name="labels", made_from=made_from)
     if labels.masks is not None:
         write_table(labels.masks, path.with_name(MASKS_NAME), name="masks", made_from=made_from)

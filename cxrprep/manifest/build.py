@@ -204,8 +204,6 @@ def prepare_manifest(
     chosen_release = made_from.get("release") or release or spec.default_release
     path = folder / IMAGES_NAME
     found = image_files(spec, root, files, release=chosen_release, discarded=discarded, earlier=path, on_event=on_event)
-    # What held the names of files as objects of Python goes back, before the join takes its room.
-    pa.default_memory_pool().release_unused()
     usual = stated_sources(spec.default_label_source)
     wanted = stated_sources(label_source) if label_source else default_sources(table, usual)
     if wanted != usual and not label_source:
@@ -225,7 +223,6 @@ def prepare_manifest(
     has_labels, copies, foreign = table is not None, found.second_copies, found.foreign
     # What was joined is let go before the tables of before are held beside the new ones.
     del table, found
-    pa.default_memory_pool().release_unused()
     note_disagreeing(disagreeing, on_event)
     if not allow_loss:
         check_tables(folder, images, studies, root, made_from=origin, has_labels=has_labels)

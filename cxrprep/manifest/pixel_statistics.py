@@ -1,4 +1,4 @@
-"""Pixels of the manifest's images: as grey values from 0 to 1, and their mean and standard deviation by split."""
+"""Pixels of the manifest's images, as grey values from 0 to 1: their mean and std (standard deviation) by split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest as a torch data set; imported only when one is asked for."""
+"""The manifest as a PyTorch dataset (torch); imported only when one is asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listing x selection x local state -> plan. Pure: what is on the disk comes in through ``LocalState``."""
+"""Plan (dry run): listing x selection x local state. Pure: what is on the disk comes in through ``LocalState``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selection of files by globs, ids, sample and limit: a pure predicate over release paths and the ids in them."""
+"""Selection of files by globs, ids, random sample (seed) and limit: a pure predicate over release paths and ids."""
 
 from __future__ import annotations
 

@@ -127,8 +127,6 @@ class ConnectionState:
 class Closing:
     """The part of a ``ByteStream`` that all of them share: used in a ``with``, it is closed at the end."""
 
-    __slots__ = ()
-
     def close(self) -> None:
         """See ``ByteStream.close``."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Google Cloud Storage: Google's library lists, the common client fetches the generation that was listed.
+"""Google Cloud Storage, requester pays included: Google's library lists, the common client fetches what was listed.
 
 The library's own downloads write to the final name and never resume, so only its listing and its credentials are used.
 NIH's bucket and PhysioNet's are requester pays: whoever downloads is billed, and has to name the project that pays.

@@ -29,19 +29,6 @@ class HttpBody(Closing):
     ``release`` gets the connection back when the last byte was read; closed earlier, it is dropped.
     """
 
-    __slots__ = (
-        "_connection",
-        "_first",
-        "_key",
-        "_release",
-        "answer",
-        "came_over",
-        "digest",
-        "length",
-        "offset",
-        "validator",
-    )
-
     def __init__(
         self, key: str, answer: HttpResponse, connection: HttpConnection, release: Callable[[HttpConnection], None]
     ) -> None:
@@ -111,8 +98,6 @@ class GzipBody(Closing):
     S3 lists as the size of an object that was stored so.
     """
 
-    __slots__ = ("_body", "_plain", "_raw", "came_over", "digest", "length", "offset", "validator")
-
     def __init__(self, body: HttpBody, *, decoded: bool = False) -> None:
         self._body, self._raw = body, _Raw(body)
         self._plain = body if decoded else gzip.GzipFile(fileobj=io.BufferedReader(self._raw, _PIECE))
@@ -162,8 +147,6 @@ class _Raw(io.RawIOBase):
 
 class EmptyBody(Closing):
     """The stream behind the last byte: what a 416 means when everything is here already."""
-
-    __slots__ = ("digest", "length", "offset", "validator")
 
     def __init__(self, length: int, validator: str | None) -> None:
         """``length`` is the size of the whole file."""

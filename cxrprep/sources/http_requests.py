@@ -42,8 +42,6 @@ _SLICE_SECONDS: Final = 0.1
 class _Handle:
     """A handle of libcurl, and what it is fetching."""
 
-    __slots__ = ("curl", "file", "form", "lines", "pieces", "url")
-
     def __init__(self, options: Mapping[int, object]) -> None:
         self.lines: list[bytes] = []
         self.pieces: list[bytes] = []

@@ -154,8 +154,6 @@ class LocalSource:
 class LocalBody(Closing):
     """An open file as a ``ByteStream``; its validator is time and size."""
 
-    __slots__ = ("_file", "_key", "_left", "_path", "digest", "length", "offset", "validator")
-
     def __init__(self, path: Path, key: str, offset: int, end: int | None) -> None:
         """Raises ``NotInSourceError`` and ``AccessError``.
 

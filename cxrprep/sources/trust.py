@@ -1,4 +1,4 @@
-"""Trusted certificates (CA bundle): one setting for libcurl and for the requests sessions of the services' clients.
+"""Trusted TLS certificates (CA bundle): one setting for libcurl and the requests sessions of services' clients.
 
 ``SSL_CERT_FILE``, ``SSL_CERT_DIR``, ``REQUESTS_CA_BUNDLE`` and ``CURL_CA_BUNDLE`` name files or folders. What any of
 them names is trusted, all of it together, so that none is passed over because another happens to be set. Where none is

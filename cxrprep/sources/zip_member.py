@@ -93,8 +93,6 @@ class Ranged(Closing):
 class StoredBody(Closing):
     """A member that is not compressed: a window of the archive."""
 
-    __slots__ = ("_raw", "digest", "length", "offset", "validator")
-
     def __init__(self, raw: Ranged, start: int, size: int, offset: int, end: int | None) -> None:
         """``raw`` stands at ``start``, where the member's ``size`` bytes begin.
 
@@ -125,9 +123,6 @@ class StoredBody(Closing):
 
 class InflatedBody(Closing):
     """A deflated member, inflated while it is read. ``packed`` is its size in the archive, ``size`` outside of it."""
-
-    __slots__ = ("_decoder", "_done", "_end", "_key", "_left", "_pending", "_raw", "_size",
-                 "digest", "length", "offset", "validator")  # fmt: skip
 
     def __init__(
         self, raw: Ranged, key: str, *, size: int | None, packed: int, offset: int = 0, end: int | None = None

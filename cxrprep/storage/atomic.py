@@ -1,4 +1,4 @@
-"""Writes that survive ``kill -9`` and a power cut: whole-file replacement, and journals of JSON lines."""
+"""Atomic writes, by a temporary file that replaces the other: they survive ``kill -9`` and a power cut."""
 
 from __future__ import annotations
 

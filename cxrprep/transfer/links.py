@@ -1,4 +1,4 @@
-"""Links and clones of files that are on this machine already, or adoption in place."""
+"""Hard links and clones (reflinks) of files that are on this machine already, or adoption in place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unpacking: members of an archive get their names when they are whole, and what was here before is spared."""
+"""Unpacking: the members that an archive extracts get their names when whole; what was here before is spared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""File checks: the digest of every file against the best checksum that is known of it.
+"""File checks: missing files, and the digest of each against the best checksum known of it (mismatch: altered).
 
 The publisher's sum counts most; then what the service stated while the bytes came; then what they were when they were
 first read. A file without any of these is unproven, and is called so.

@@ -1,4 +1,4 @@
-"""Image checks: decoded, and compared with what the release's images are."""
+"""Image checks: decoded, so that a corrupt image shows, and compared with what the release's images are."""
 
 from __future__ import annotations
 

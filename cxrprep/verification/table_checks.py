@@ -1,4 +1,4 @@
-"""Table checks: images without rows, rows without images, duplicate rows, patients in two splits."""
+"""Table checks: images without rows, rows without images, duplicate rows, leakage (patients in two splits)."""
 
 from __future__ import annotations
 

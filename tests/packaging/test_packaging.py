@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
 
 HEAVY = (
     "click",
@@ -33,6 +41,35 @@ def _python(code: str) -> str:
 )
 def test_each_required_package_imports_under_its_real_name(module: str) -> None:
     assert _python(f"import {module}; print('yes')").endswith("yes")
+
+
+def test_whatever_is_imported_is_required_by_name() -> None:
+    """What comes with another package today may be gone with its next release."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    stated = [*project["dependencies"], *(one for name in set(extras) - {"dev", "docs"} for one in extras[name])]
+    required = {canonicalize_name(Requirement(one).name) for one in stated}
+    # fsspec comes with each extra for buckets, distributed with dask; load().hf is for those who have datasets.
+    left = {"fsspec", "distributed", "datasets", "torch", "tokenizers", *sys.stdlib_module_names, "cxrprep"}
+    provided = importlib.metadata.packages_distributions()
+    imported = {
+        name.partition(".")[0]
+        for path in (ROOT / "cxrprep").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in names_of(node)
+    }
+    assert "google_crc32c" in imported
+    strange = {
+        name for name in imported - left if not required & {canonicalize_name(one) for one in provided.get(name, [])}
+    }
+    assert strange == set()
+
+
+def names_of(node: ast.AST) -> list[str]:
+    """The modules that a statement imports."""
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or ""]
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
 
 
 def test_kaggle_is_installed_but_only_its_sdk_is_ever_imported() -> None:
