@@ -411,6 +411,11 @@ def own_observations(schema: pa.Schema) -> list[pa.Field]:
     return [field for field in schema if is_own_observation(field.name)]
 
 
+def own_columns(schema: pa.Schema) -> list[str]:
+    """The names of the columns of a collection's own observations."""
+    return [field.name for field in own_observations(schema)]
+
+
 def is_own_observation(column: str) -> bool:
     """Whether a column is one of a dataset's own observations."""
     return column.startswith("label_") and "__" in column

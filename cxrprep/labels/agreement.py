@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError, UsageError
 from cxrprep.humanize import short_repr
-from cxrprep.schemas import own_observations
+from cxrprep.schemas import own_columns
 from cxrprep.storage.value_codes import as_slice, numbers, value_codes
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
@@ -232,7 +232,7 @@ def source_agreements(labels: pa.Table) -> tuple[SourceAgreement, ...]:
     if len(ranked) < 2:
         return ()
     columns = [f"label_{stem}" for stem in OBSERVATIONS if f"label_{stem}" in labels.column_names]
-    columns += [field.name for field in own_observations(labels.schema)]
+    columns += own_columns(labels.schema)
     coded = {name: _codes(labels[name]) for name in columns if labels[name].null_count < len(labels)}
     rows = {at: np.flatnonzero(sources.at == at) for at in ranked}
     known = {

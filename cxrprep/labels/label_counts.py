@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from cxrprep.humanize import short_repr
 from cxrprep.labels.joins import differs_from_last
-from cxrprep.schemas import LABELS, own_observations
+from cxrprep.schemas import LABELS, own_columns
 from cxrprep.storage.value_codes import numbers
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
@@ -88,7 +88,7 @@ def _distinct(table: pa.Table) -> tuple[int, int, int]:
 
 def _label_counts(table: pa.Table) -> tuple[LabelCount, ...]:
     counts = []
-    own = (field.name.removeprefix("label_") for field in own_observations(table.schema))
+    own = (name.removeprefix("label_") for name in own_columns(table.schema))
     for stem in (*OBSERVATIONS, *own):
         column = table.column(f"label_{stem}")
         if column.null_count == len(column):

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import UsageError
 from cxrprep.labels.source_vocabulary import knowledge_of
-from cxrprep.schemas import own_observations
+from cxrprep.schemas import own_columns
 from cxrprep.vocabulary import OBSERVATIONS, published_name, stem_of
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Policy:
         if self.derive:
             table = derive(table)
         knows = self._knowledge(table)
-        own = (field.name.removeprefix("label_") for field in own_observations(table.schema))
+        own = (name.removeprefix("label_") for name in own_columns(table.schema))
         for stem in (*OBSERVATIONS, *own):
             index = table.schema.get_field_index(f"label_{stem}")
             if index >= 0:

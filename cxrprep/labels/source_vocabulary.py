@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from cxrprep.datasets.catalog import catalog, declaration_of
 from cxrprep.datasets.declaration import slug
 from cxrprep.errors import UsageError
-from cxrprep.schemas import own_observations
+from cxrprep.schemas import own_columns, own_observations
 from cxrprep.vocabulary import CHEXPERT, GOOGLE_FOUR, NIH, OBSERVATIONS, OWN_MARK, VOCABULARIES, observations_of
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def present_observations(table: pa.Table, source: str | None = None) -> frozense
     """The observations that have a label in some row of ``table``, or in some row of one source."""
     if source is not None and "label_source" in table.column_names:
         table = table.filter(pc.equal(table.column("label_source").cast(pa.string()), source))
-    own = (field.name.removeprefix("label_") for field in own_observations(table.schema))
+    own = (name.removeprefix("label_") for name in own_columns(table.schema))
     columns = {stem: f"label_{stem}" for stem in (*OBSERVATIONS, *own)}
     return frozenset(
         stem

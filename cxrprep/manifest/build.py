@@ -12,28 +12,18 @@ import pyarrow.compute as pc
 from cxrprep.collection.image_table import check_images, check_studies, write_image_table
 from cxrprep.datasets.catalog import catalog
 from cxrprep.digests import file_digest
-from cxrprep.errors import TableError
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.humanize import short_repr
-from cxrprep.labels.columns import constant, count_true
 from cxrprep.labels.extract import LABELS_NAME, described_table
-from cxrprep.labels.joins import rises
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.croissant import write_croissant
 from cxrprep.manifest.dataset_card import write_card_beside
-from cxrprep.manifest.image_files import ImageFiles, digest_of_files, image_files
+from cxrprep.manifest.image_files import digest_of_files, image_files
 from cxrprep.manifest.image_sizes import add_sizes
-from cxrprep.manifest.label_join import (
-    LABEL_COLUMNS,
-    ORIGIN,
-    default_sources,
-    rows_for,
-    rows_of_sources,
-    stated_sources,
-)
+from cxrprep.manifest.label_join import check_label_values, default_sources, joined_images, stated_sources
 from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
-from cxrprep.schemas import IMAGES, LABELS, null_columns, own_observations, with_boxes
+from cxrprep.schemas import LABELS, own_columns
 from cxrprep.storage.parquet import (
     CONVERT_AGAIN,
     footer_of,
@@ -59,11 +49,6 @@ if TYPE_CHECKING:
 STAGE: Final = "manifest"
 IMAGES_NAME: Final = "images.parquet"
 STUDIES_NAME: Final = "studies.parquet"
-
-_ORDER: Final = ("patient_id", "study_id", "image_id")
-_ABOUT: Final = tuple(
-    name for name in IMAGES.names if name in LABELS.names and name not in {*ORIGIN, *LABEL_COLUMNS, "boxes"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,43 +233,6 @@ def note_disagreeing(studies: int, on_event: Sink) -> None:
         on_event(Note(STAGE, f"{studies:,} studies have images with different labels: 1 > -1 > 0 > null", "warning"))
 
 
-def joined_images(
-    spec: DatasetSpec,
-    found: ImageFiles,
-    labels: pa.Table | None,
-    *,
-    wanted: tuple[str, ...],
-    usual: tuple[str, ...],
-    release: str,
-) -> tuple[pa.Table, dict[str, int]]:
-    """The image table of some files, sorted, before they are measured, and how the join with their labels went.
-
-    Args:
-        spec: The dataset.
-        found: The files.
-        labels: Rows of ``labels.parquet``.
-        wanted: Label sources, best first.
-        usual: Those of the dataset, which say best what is known beside labels.
-        release: The release.
-
-    Returns:
-        The table, and counts by what they count.
-    """
-    columns, joined = _join(found, labels, wanted, usual)
-    columns["dataset"] = constant(spec.name, found.rows)
-    columns["release"] = constant(release, found.rows)
-    columns |= {"path": found.path, "bytes": found.size, "digest": found.digest}
-    if "split" in columns:
-        columns["release_split"] = columns["split"]
-    own = own_observations(labels.schema) if labels is not None else []
-    boxes = IMAGES.field("boxes").type if labels is None else labels.schema.field("boxes").type
-    images = null_columns(pa.schema([*with_boxes(IMAGES, boxes), *own]), found.rows, columns)
-    del columns
-    if not rises(images, _ORDER):
-        images = images.sort_by([(name, "ascending") for name in _ORDER]).combine_chunks()
-    return images, joined
-
-
 def origin_of(
     spec: DatasetSpec, release: str, wanted: tuple[str, ...], made_from: Mapping[str, Any], *, by_default: bool
 ) -> dict[str, Any]:
@@ -388,8 +336,7 @@ def _labels_of(labels: Labels) -> tuple[pa.Table, dict[str, Any]]:
 
 def read_columns(schema: pa.Schema) -> list[str]:
     """The columns of a table of labels that a manifest needs: all but the source tables' cells."""
-    own = [field.name for field in own_observations(schema)]
-    return [*LABELS.names, *own, *(["report_text"] if "report_text" in schema.names else [])]
+    return [*LABELS.names, *own_columns(schema), *(["report_text"] if "report_text" in schema.names else [])]
 
 
 def _read_labels(path: Path, on_event: Sink) -> tuple[pa.Table | None, dict[str, Any]]:
@@ -398,94 +345,8 @@ def _read_labels(path: Path, on_event: Sink) -> tuple[pa.Table | None, dict[str,
         return None, {}
     made_from = read_footer(path)
     table = read_combined(path, read_columns(read_schema(path)))
-    check_labels(table, path)
+    check_label_values(table, path)
     return table, made_from
-
-
-def check_labels(table: pa.Table, path: Path) -> None:
-    """Raise ``TableError`` where a cell of a table that somebody else may have written is no label."""
-    for name in LABEL_COLUMNS:
-        if not _are_labels(table.column(name)):
-            raise TableError(
-                f"{path}, column {name}: not all are 1, 0, -1 or null", hint="run cxrprep extract-labels again"
-            )
-
-
-def _are_labels(column: pa.ChunkedArray) -> bool:
-    """Whether the numbers of a table that somebody else may have written are labels."""
-    extremes = pc.min_max(column.cast(pa.int64())).as_py()
-    return extremes["min"] is None or bool(-1 <= extremes["min"] <= extremes["max"] <= 1)
-
-
-def _join(
-    found: ImageFiles, labels: pa.Table | None, wanted: tuple[str, ...], usual: tuple[str, ...]
-) -> tuple[dict[str, Any], dict[str, int]]:
-    """The columns that the label tables give to the files, and how the join went.
-
-    Labels are those of ``wanted``; what is known beside them the tables of ``usual`` say best.
-    """
-    about: dict[str, Any] = {
-        "image_id": found.image,
-        "patient_id": found.patient,
-        "study_id": found.study,
-        "view": found.view,
-        "projection": found.projection,
-        "split": found.split,
-    }
-    if labels is None:
-        return about, {"labelled": 0, "without_row": found.rows, "not_here": 0}
-    if not found.rows and labels.num_rows:
-        # Tables alone: nothing is joined, and their keys need not be held a second time.
-        nobody = _join(found, labels.slice(0, 0), wanted, usual)[0]
-        absent = int(pc.count_distinct(labels.column("image_id")).as_py())
-        return nobody, {"labelled": 0, "without_row": 0, "not_here": absent}
-    image_keys = labels.column("image_id").combine_chunks()
-    chosen = rows_of_sources(found.image, found.study, labels, wanted)
-    best = chosen if usual == wanted else rows_of_sources(found.image, found.study, labels, usual)
-    # A row about a study says less of an image than any row about the image itself.
-    own, best = (pc.if_else(pc.is_valid(image_keys.take(r)), r, pa.scalar(None, r.type)) for r in (chosen, best))
-    first = _first_rows(found.image, image_keys, pc.is_null(own))
-    base = pc.coalesce(best, own, first, chosen)
-    # What a row about a study leaves open, its image's path may say.
-    of_study = pc.is_null(pc.coalesce(best, own, first))
-    named = pc.coalesce(own, first, chosen)
-    for name in _ABOUT:
-        stated = labels.column(name).combine_chunks().take(named if name == "path_raw" else base)
-        known = about.get(name)
-        if known is not None:
-            stated = stated.cast(known.type)
-            stated = pc.if_else(pc.is_valid(base), pc.if_else(of_study, pc.coalesce(known, stated), stated), known)
-        about[name] = _filled(stated, found.image, image_keys, labels.column(name))
-    about["image_id"] = found.image
-    kept = (*ORIGIN, *LABEL_COLUMNS, *(field.name for field in own_observations(labels.schema)))
-    columns = {name: labels.column(name).combine_chunks().take(chosen) for name in kept}
-    boxed = rows_for(found.image, image_keys, pc.is_valid(labels.column("boxes").combine_chunks()))
-    columns["boxes"] = labels.column("boxes").combine_chunks().take(boxed)
-    absent = image_keys.filter(pc.invert(pc.is_in(image_keys, value_set=found.image))).drop_null()
-    return {**about, **columns}, {
-        "labelled": len(chosen) - chosen.null_count,
-        "without_row": base.null_count,
-        "not_here": int(pc.count_distinct(absent).as_py()),
-    }
-
-
-def _first_rows(images: pa.Array, keys: pa.Array, asked: pa.Array) -> pa.Array:
-    """For each image of those that are ``asked`` about the first row about it; null for all others."""
-    rows = pa.nulls(len(images), pa.int64())
-    return pc.replace_with_mask(rows, asked, rows_for(images.filter(asked), keys, None)) if count_true(asked) else rows
-
-
-def _filled(stated: pa.Array, images: pa.Array, keys: pa.Array, column: pa.ChunkedArray) -> pa.Array:
-    """``stated``, and where it is null what any other row about the image says: an added table knows less."""
-    if not stated.null_count or column.null_count == len(column):
-        return stated
-    held = column.combine_chunks()
-    others = rows_for(images.filter(pc.is_null(stated)), keys, pc.is_valid(held))
-    if others.null_count == len(others):
-        return stated
-    words = stated.type.value_type if pa.types.is_dictionary(stated.type) else stated.type
-    filled = pc.replace_with_mask(stated.cast(words), pc.is_null(stated), held.take(others).cast(words))
-    return filled.dictionary_encode().cast(stated.type) if pa.types.is_dictionary(stated.type) else filled
 
 
 def sources_of(images: pa.Table) -> tuple[tuple[str, int], ...]:

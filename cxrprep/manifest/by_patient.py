@@ -27,7 +27,7 @@ from cxrprep.manifest.image_files import (
     with_digests,
 )
 from cxrprep.manifest.image_sizes import add_sizes
-from cxrprep.manifest.label_join import default_sources, stated_sources
+from cxrprep.manifest.label_join import check_label_values, default_sources, joined_images, stated_sources
 from cxrprep.manifest.stated_digest import digest_of_parts
 from cxrprep.manifest.studies import studies_of
 from cxrprep.storage.parquet import (
@@ -254,11 +254,11 @@ def prepare_by_patient(
         earlier = None if before is None else before.between(after, last)
         held = None if labels is None else labels.between(after, last)
         if held is not None:
-            build.check_labels(held, path)
+            check_label_values(held, path)
         found = _found(rows, earlier, spec, joining)
         joining.of_images.add(found.image, None if held is None else held.column("image_id"))
         joining.of_studies.add(found.study, None if held is None else held.column("study_id"))
-        images, joined = build.joined_images(spec, found, held, wanted=wanted, usual=usual, release=release)
+        images, joined = joined_images(spec, found, held, wanted=wanted, usual=usual, release=release)
         known = path if earlier is None else earlier
         images = add_sizes(
             spec,

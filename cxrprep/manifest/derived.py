@@ -27,7 +27,7 @@ from cxrprep.schemas import (
     READ_BOX,
     derived_schema,
     null_columns,
-    own_observations,
+    own_columns,
     with_boxes,
 )
 from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_footer, read_rows_where, write_table
@@ -182,7 +182,7 @@ def build_derived_manifest(
         place = positions(sources, table.column("path"))
         without = place.null_count
         schema = derived_schema(table.schema)
-        told = [name for name in (*IMAGES.names, *(f.name for f in own_observations(schema))) if name not in _CHANGED]
+        told = [name for name in (*IMAGES.names, *own_columns(schema)) if name not in _CHANGED]
         # A table of an earlier version lacks what came later.
         told = [name for name in told if name in table.column_names]
         columns = {name: table.column(name).combine_chunks().take(place) for name in told}

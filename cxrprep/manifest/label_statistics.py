@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cxrprep.collection.dataset_folder import require_image_table
 from cxrprep.model import ScoreSummary
-from cxrprep.schemas import own_observations
+from cxrprep.schemas import own_columns
 from cxrprep.storage.parquet import check_columns, read_combined, read_footer, read_schema, read_single_rows
 from cxrprep.storage.value_codes import numbers, stated, value_codes
 from cxrprep.storage.value_codes import value_counts as count_values
@@ -173,7 +173,7 @@ def value_counts(table: pa.Table, name: str) -> list[tuple[str | None, int]]:
 
 def _findings(schema: pa.Schema) -> list[str]:
     """The columns that may have labels: of the shared observations, then the dataset's own."""
-    return [f"label_{stem}" for stem in OBSERVATIONS] + [field.name for field in own_observations(schema)]
+    return [f"label_{stem}" for stem in OBSERVATIONS] + own_columns(schema)
 
 
 def prevalence(table: pa.Table, stems: Iterable[str] | None = None, *, empty: bool = False) -> list[Prevalence]:
