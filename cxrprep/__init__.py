@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from cxrprep.api.download import download, plan
     from cxrprep.api.duplicates import duplicates
     from cxrprep.api.export import export, load
-    from cxrprep.api.labels import build_manifest, extract_labels
+    from cxrprep.api.labels import extract_labels
+    from cxrprep.api.manifest import build_manifest
     from cxrprep.api.pairs import pairs
     from cxrprep.api.phi import check_phi
     from cxrprep.api.preview import preview
@@ -60,7 +61,7 @@ __all__ = [
 
 _MODULES: Final = {
     "Selection": "cxrprep.model",
-    "build_manifest": "cxrprep.api.labels",
+    "build_manifest": "cxrprep.api.manifest",
     "check_phi": "cxrprep.api.phi",
     "compare_labels": "cxrprep.api.compare_labels",
     "convert": "cxrprep.api.convert",

@@ -89,7 +89,7 @@ def open_inputs(
         UsageError: A selection needs tables where there are none.
         NothingSelectedError: Nothing is left.
     """
-    from cxrprep.api.labels import rebuild_manifest
+    from cxrprep.api.manifest import rebuild_manifest
     from cxrprep.images.local_files import is_url
     from cxrprep.manifest.build import IMAGES_NAME
 
@@ -198,7 +198,7 @@ def inputs_with_dropped(
         UsageError: A selection needs tables where there are none.
         NothingSelectedError: Nothing is left.
     """
-    from cxrprep.api.labels import rebuild_manifest
+    from cxrprep.api.manifest import rebuild_manifest
     from cxrprep.images.image_folder import stem_of
     from cxrprep.images.local_files import LocalStore
     from cxrprep.manifest.build import IMAGES_NAME

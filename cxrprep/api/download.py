@@ -16,7 +16,7 @@ from cxrprep.api.download_selection import fetch_tables_elsewhere, planned, tabl
 from cxrprep.api.download_summary import STAGE, fits, note_foreign, plan_data, plan_rows, result_data, result_rows
 from cxrprep.api.folder import DatasetFolder, find_mirror
 from cxrprep.api.keywords import Keywords
-from cxrprep.api.labels import rebuild_manifest
+from cxrprep.api.manifest import rebuild_manifest
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.checksum_files import NAMES as SUMS_NAMES

@@ -99,6 +99,14 @@ class Keywords:
             raise UsageError(f"policy: {policy!r} is text, not a Policy", hint=hint)
         return Policy.parse(**given) if given else policy
 
+    def policy_and_split(
+        self, policy: Policy | None, split_by: SplitRule | str | None
+    ) -> tuple[Policy | None, SplitRule | None]:
+        """What a manifest's labels become, and how its patients are divided; no other keyword may be left."""
+        chosen = self.policy(policy), self.split_rule(split_by, "split_seed", "seed")
+        self.finish()
+        return chosen
+
     def label_options(self, options: LabelOptions | None) -> LabelOptions | None:
         """What the label tables are asked for: ``strict_source``, ``demographics``, ``mimic_iv``, ``report_text``."""
         from cxrprep.labels.label_rows import LabelOptions

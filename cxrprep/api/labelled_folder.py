@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.folder import open_folder
-from cxrprep.api.labels import Choices, build_manifest, rebuild_manifest
+from cxrprep.api.manifest import Choices, build_manifest, rebuild_manifest
 from cxrprep.collection import FolderKind
 from cxrprep.collection.lineage import IMAGES_NAME, read_lineage
 from cxrprep.errors import UsageError

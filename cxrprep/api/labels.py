@@ -1,38 +1,28 @@
-"""The verbs about tables: extract-labels, manifest, and the dataset object that ``load`` gives."""
+"""The verb ``extract-labels``: a release's label tables as ``labels.parquet``."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import itertools
-from collections import Counter
-from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.buckets import takes_buckets
-from cxrprep.api.folder import DatasetFolder, made_again, open_folder
+from cxrprep.api.folder import open_folder
 from cxrprep.api.keywords import Keywords
+from cxrprep.api.manifest import Choices, prepare
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.collection import FolderKind
-from cxrprep.datasets.own_folder import dataset_words
-from cxrprep.errors import TableError, UnreadableTableError, UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.model import FolderRef
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from cxrprep.events import Sink
     from cxrprep.labels.label_counts import LabelsResult
-    from cxrprep.labels.label_rows import LabelOptions, Labels
+    from cxrprep.labels.label_rows import LabelOptions
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
-    from cxrprep.manifest.build import ManifestResult, PreparedManifest
-    from cxrprep.manifest.by_patient import ManifestParts
 
 # Of a digest: enough to compare by eye, and a line of 80 columns holds it; the footer has all of it.
 _SHOWN: Final = len("sha256:") + 16
@@ -93,7 +83,7 @@ def extract_labels(
     from cxrprep.labels.last_options import last_options
 
     keywords = Keywords(words)
-    options, (policy, rule) = keywords.label_options(options), _for_manifest(keywords, policy, split_by)
+    options, (policy, rule) = keywords.label_options(options), keywords.policy_and_split(policy, split_by)
     where = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables)
     folder = open_folder(where)
     ways = {
@@ -136,335 +126,3 @@ def extract_labels(
         ("written", str(found.path)),
     ]
     return Result("extract-labels", found, rows=tuple(rows))
-
-
-@takes_buckets(root="written-folder", state="written-folder")
-@notes_progress("manifest")
-def build_manifest(
-    root: Path | str | FolderRef,
-    *,
-    dataset: str | None = None,
-    release: str | None = None,
-    state: Path | str | None = None,
-    label_source: str | None = None,
-    policy: Policy | None = None,
-    split_by: SplitRule | str | None = None,
-    allow_loss: bool = False,
-    on_event: Sink = ignore,
-    **words: Any,
-) -> Result[ManifestResult]:
-    """Build ``manifests/images.parquet`` and ``studies.parquet`` again, of the labels and the files that are here.
-
-    What is not given is the default again, whatever the manifest was made with last.
-
-    Args:
-        root: A folder of any kind.
-        dataset: The dataset's name, where the folder does not say it.
-        release: The release, where it is not the one that the folder shows.
-        state: Where record and manifests are when they are not below ROOT.
-        label_source: Take the labels of another source of ``labels.parquet``.
-        policy: What becomes of uncertain and blank labels.
-        split_by: How the patients are divided.
-        allow_loss: Let the tables know less than those that are there.
-        on_event: Called with progress and remarks.
-        **words: What ``policy`` and ``split_by`` hold, as the command's options: ``uncertain="ones"``, ``folds=5``.
-
-    Returns:
-        Counts of what was written.
-
-    Raises:
-        UsageError: A folder that nobody recognises, or tables that would know less.
-        TableError: A damaged ``labels.parquet``.
-        StorageError: The disk refuses.
-
-    Examples:
-        >>> import cxrprep
-        >>> from cxrprep.labels.policy import Policy
-        >>> made = cxrprep.build_manifest("nih", policy=Policy(uncertain="ones")).value
-        >>> made.images, made.patients
-        (5, 4)
-    """
-    policy, rule = _for_manifest(Keywords(words), policy, split_by)
-    folder = open_folder(FolderRef.of(root, dataset=dataset, release=release, state=state))
-    folder.require(
-        "manifest",
-        FolderKind.RELEASE,
-        FolderKind.OWN,
-        FolderKind.CONVERTED,
-        instead=f"it is made again from the manifest of the folder that was exported: {made_again(folder)}",
-    )
-    choices = Choices().with_given(label_source, policy, rule)
-    if folder.kind is FolderKind.CONVERTED:
-        return _of_converted(folder, choices, allow_loss=allow_loss, on_event=on_event)
-    if folder.kind is FolderKind.OWN:
-        return _of_own(folder, choices, allow_loss=allow_loss, on_event=on_event)
-    made = rebuild_manifest(folder, choices=choices, allow_loss=allow_loss, on_event=on_event)
-    rows = [
-        ("dataset", dataset_words(folder.spec.name, folder.release)),
-        ("images", made.images),
-        ("studies", made.studies),
-        ("patients", made.patients),
-        ("with labels", made.labelled),
-        *((("split", choices.split_by.words()),) if choices.split_by is not None else ()),
-        *((("without a label row", made.without_row),) if made.without_row else ()),
-        *((("in the tables, not here", made.not_here),) if made.not_here else ()),
-        *((("second copies", made.second_copies),) if made.second_copies else ()),
-        *((("files that do not belong", made.foreign),) if made.foreign else ()),
-        ("written", str(made.images_path)),
-    ]
-    return Result("manifest", made, rows=tuple(rows))
-
-
-def _for_manifest(
-    keywords: Keywords, policy: Policy | None, split_by: SplitRule | str | None
-) -> tuple[Policy | None, SplitRule | None]:
-    """Policy and split that a caller's keywords say; no other keyword is left."""
-    chosen = keywords.policy(policy), keywords.split_rule(split_by, "split_seed", "seed")
-    keywords.finish()
-    return chosen
-
-
-def _of_own(folder: DatasetFolder, choices: Choices, *, allow_loss: bool, on_event: Sink) -> Result[ManifestResult]:
-    """The manifest of images of one's own, as they lie there."""
-    from cxrprep.images.dicom_metadata import own_pseudonyms
-    from cxrprep.images.own_images import own_images
-    from cxrprep.labels.policy import KEEP
-    from cxrprep.manifest.own_manifest import write_own_manifest
-
-    # Its split is nobody's but this table's: what was chosen last stays.
-    last = Choices.of_last(folder.manifests)
-    choices = last.with_given(choices.label_source, choices.policy, choices.split_by)
-    pseudonyms, left_out = own_pseudonyms(), Counter[str]()
-    images = write_own_manifest(
-        folder.root,
-        own_images(folder.root, pseudonyms, left_out=left_out),
-        manifests=folder.manifests,
-        key=pseudonyms.sign,
-        label_source=choices.label_source,
-        policy=choices.policy or KEEP,
-        split=choices.split_by,
-        allow_loss=allow_loss,
-        on_event=on_event,
-    )
-    return _manifest_result(folder, images, choices, left_out)
-
-
-def _of_converted(
-    folder: DatasetFolder, choices: Choices, *, allow_loss: bool, on_event: Sink
-) -> Result[ManifestResult]:
-    """The manifest of converted images, from their own table and the labels beside it."""
-    from cxrprep.manifest.converted import rebuild_converted
-
-    on_event(StageStarted("manifest", unit="images"))
-    images = rebuild_converted(folder, choices.described(), allow_loss=allow_loss, on_event=on_event)
-    on_event(StageFinished("manifest", done=images.num_rows))
-    return _manifest_result(folder, images, choices)
-
-
-def _manifest_result(
-    folder: DatasetFolder, images: Any, choices: Choices, left_out: Mapping[str, int] = MappingProxyType({})
-) -> Result[ManifestResult]:
-    from cxrprep.manifest.build import described_result
-
-    others = tuple(sorted(left_out.items(), key=lambda one: (-one[1], one[0])))
-    made = replace(described_result(images, folder.manifests), left_out=others)
-    rows = (
-        ("dataset", dataset_words(folder.spec.name, folder.release)),
-        ("images", made.images),
-        ("studies", made.studies),
-        ("patients", made.patients),
-        ("with labels", made.labelled),
-        *((("split", choices.split_by.words()),) if choices.split_by is not None else ()),
-        *((f"{count:,} left out", f"no image: {kind}") for kind, count in made.left_out),
-        ("written", str(made.images_path)),
-    )
-    return Result("manifest", made, rows=rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """What a person chose to see in the manifest; ``None`` is the default of the dataset, and no policy or split."""
-
-    label_source: str | None = None
-    policy: Policy | None = None
-    split_by: SplitRule | None = None
-    source_is_new: bool = False
-
-    def with_given(self, label_source: str | None, policy: Policy | None, split_by: SplitRule | None) -> Choices:
-        """These, but for what is chosen anew."""
-        return Choices(
-            label_source or self.label_source, policy or self.policy, split_by or self.split_by, bool(label_source)
-        )
-
-    def described(self) -> dict[str, Any]:
-        """As footers have them; what was not chosen is left out."""
-        options_given = {
-            "label_source": self.label_source,
-            "policy": None if self.policy is None else self.policy.describe(),
-            "split": None if self.split_by is None else self.split_by.describe(),
-        }
-        return {name: value for name, value in options_given.items() if value}
-
-    @classmethod
-    def of_last(cls, manifests: Path) -> Choices:
-        """Those by which the manifest there was made, as its footer says; the defaults where there is none."""
-        from cxrprep.labels.policy import Policy
-        from cxrprep.labels.splits import SplitRule
-        from cxrprep.manifest.build import IMAGES_NAME
-        from cxrprep.storage.parquet import read_footer
-
-        path = manifests / IMAGES_NAME
-        if not path.is_file():
-            return cls()
-        try:
-            made_from = read_footer(path)
-            policy, split = made_from.get("policy"), made_from.get("split")
-            chosen = None if made_from.get("label_source_by_default") else made_from.get("label_source")
-            return cls(
-                chosen,
-                None if policy is None else Policy.parse(**policy),
-                None if split is None else SplitRule.described(split),
-            )
-        except (TableError, UsageError, KeyError, TypeError, ValueError):
-            # A damaged manifest, or one of another time: it is about to be made again.
-            return cls()
-
-
-def shown_label_source(home: Path) -> str | None:
-    """Whose labels the image table below ``home`` shows: ``""`` for none, ``None`` where there is no such table."""
-    from cxrprep.manifest.build import IMAGES_NAME
-    from cxrprep.storage.parquet import read_footer
-
-    path = home / "manifests" / IMAGES_NAME
-    return str(read_footer(path).get("label_source") or "") if path.is_file() else None
-
-
-def rebuild_manifest(
-    folder: DatasetFolder,
-    *,
-    choices: Choices | None = None,
-    discarded: bool = False,
-    to: Path | None = None,
-    allow_loss: bool = False,
-    on_event: Sink = ignore,
-) -> ManifestResult:
-    """The manifest of an open folder, current again.
-
-    Args:
-        folder: The open folder.
-        choices: Label source, policy and split; by default those by which it was made last.
-        discarded: Count files that were used up, too.
-        to: Where it goes; by default into the folder's manifests.
-        allow_loss: Let the tables know less than those that are there.
-        on_event: Called with progress and remarks.
-
-    Returns:
-        Counts of what was written.
-
-    Raises:
-        UsageError: A label source that no label has, or tables that would know less.
-        StorageError: The disk refuses.
-    """
-    chosen = choices or Choices.of_last(folder.read_from)
-    prepared = prepare(folder, chosen, discarded=discarded, to=to, allow_loss=allow_loss, on_event=on_event)
-    return prepared.write(on_event)
-
-
-def prepare(
-    folder: DatasetFolder,
-    choices: Choices,
-    *,
-    labels: Labels | None = None,
-    discarded: bool = False,
-    to: Path | None = None,
-    allow_loss: bool = False,
-    on_event: Sink = ignore,
-) -> PreparedManifest | ManifestParts:
-    """The manifest of an open folder, checked and not written yet.
-
-    Args:
-        folder: The open folder.
-        choices: Label source, policy and split.
-        labels: Those that were read just now; by default those of ``labels.parquet``.
-        discarded: Count files that were used up, too.
-        to: Where it will go; by default into the folder's manifests.
-        allow_loss: Let the tables know less than those that are there.
-        on_event: Called with progress and remarks.
-
-    Returns:
-        The tables, to be written.
-
-    Raises:
-        UsageError: A label source that no label has, or tables that would know less.
-        TableError: A damaged ``labels.parquet``.
-    """
-    from cxrprep.images.decode import measure as measure_files
-    from cxrprep.labels.extract import LABELS_NAME
-    from cxrprep.labels.policy import KEEP
-    from cxrprep.manifest.build import prepare_manifest
-    from cxrprep.manifest.converted import carry_labels
-    from cxrprep.manifest.image_sizes import SIZES, measure_dropped
-    from cxrprep.manifest.label_join import check_sources, check_stated
-    from cxrprep.storage.unfetched import unfetched
-
-    if labels is None and not (folder.manifests / LABELS_NAME).is_file():
-        # A folder of state begins with what ROOT's own manifests know.
-        carry_labels(folder.root / "manifests", folder.manifests)
-    there = unfetched(folder.root)
-    measure = measure_files if there is None else functools.partial(there.measured, measure=measure_files)
-    source = choices.label_source
-    if source and (choices.source_is_new or source != folder.spec.default_label_source):
-        if labels is not None:
-            check_stated(labels.table, source, f"the tables of {folder.root}")
-        else:
-            check_sources(folder.manifests, source)
-    as_released = choices.split_by is None and choices.policy in (None, KEEP)
-    if labels is None and to is None and not discarded and as_released and _is_large(folder):
-        from cxrprep.manifest.by_patient import NotByPatientError, prepare_by_patient
-
-        # A damaged table is said, or written anew, as for any other folder.
-        with contextlib.suppress(NotByPatientError, UnreadableTableError):
-            return prepare_by_patient(
-                folder.spec,
-                folder.root,
-                record=folder.record.tables if folder.record.exists else None,
-                manifests=folder.manifests,
-                measure=measure,
-                label_source=source,
-                release=folder.release,
-                allow_loss=allow_loss,
-                on_event=on_event,
-            )
-    return prepare_manifest(
-        folder.spec,
-        folder.root,
-        manifests=to or folder.manifests,
-        labels_in=folder.manifests,
-        labels=labels,
-        files=folder.record.table(["path", "size", "digest", "state"]) if folder.record.exists else None,
-        discarded=discarded,
-        # What was dropped once it was converted had a size, by which its boxes are scaled.
-        measure=measure_dropped(measure, folder.root, folder.record.cache / SIZES) if discarded else measure,
-        label_source=source,
-        release=folder.release,
-        policy=choices.policy or KEEP,
-        split=choices.split_by,
-        # In a cache it replaces nothing that anybody was given.
-        allow_loss=allow_loss or to is not None,
-        on_event=on_event,
-    )
-
-
-def _is_large(folder: DatasetFolder) -> bool:
-    """Whether a folder has, or has tables of, more files than are held in memory."""
-    from cxrprep.labels.extract import LABELS_NAME
-    from cxrprep.manifest.image_files import listed_files
-    from cxrprep.storage.parquet import count_rows
-    from cxrprep.system import FILES_IN_MEMORY
-
-    table = folder.manifests / LABELS_NAME
-    rows = count_rows(table) if table.is_file() else 0
-    if rows or folder.record.exists:
-        return max(rows, folder.record.count() if folder.record.exists else 0) > FILES_IN_MEMORY
-    listed = (part.num_rows for part in listed_files(folder.root, folder.spec.images.suffixes))
-    return any(count > FILES_IN_MEMORY for count in itertools.accumulate(listed))

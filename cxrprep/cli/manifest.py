@@ -48,7 +48,7 @@ def command(invocation: Invocation) -> int:
 
 def perform(invocation: Invocation, sink: Sink) -> Any:
     """The verb itself, with the settings of this call."""
-    from cxrprep.api.labels import build_manifest
+    from cxrprep.api.manifest import build_manifest
     from cxrprep.cli.arguments import manifest_arguments
 
     return build_manifest(**manifest_arguments(invocation), on_event=sink)

@@ -13,7 +13,7 @@ import pytest
 
 from cxrprep.api.convert import convert
 from cxrprep.api.export import export
-from cxrprep.api.labels import build_manifest as build_manifest_at
+from cxrprep.api.manifest import build_manifest as build_manifest_at
 from cxrprep.api.verify import verify
 from cxrprep.collection import FolderKind, open_folder
 from cxrprep.errors import UsageError
