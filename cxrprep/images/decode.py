@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, BinaryIO
 
 from cxrprep.errors import ImageError, StorageError
-from cxrprep.images import codecs, dicom, file_formats, png_jpeg
+from cxrprep.images import codec_headers, dicom, file_formats, png_jpeg
 from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits, Radiograph
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def decode(
     """
     if not data:
         raise ImageError(f"{name} is empty", hint="fetch it again: cxrprep verify ROOT --repair")
-    if data[:8] == png_jpeg.PNG_MAGIC or data[:3] == codecs.JPEG_MAGIC:
+    if data[:8] == png_jpeg.PNG_MAGIC or data[:3] == codec_headers.JPEG_MAGIC:
         return png_jpeg.decode_raster(data, name, limits, reduce=reduce, frame=frame)
     if dicom.is_named(data, name):
         return dicom.decode_dicom(header or data, name, limits, frame=frame)
@@ -91,7 +91,7 @@ def header_of(file: BinaryIO, name: str) -> tuple[int, int, str] | None:
         if head[:8] == png_jpeg.PNG_MAGIC:
             return png_jpeg.png_header(head)
         head += file.read(_HEAD)
-        if head[:2] == codecs.JPEG_MAGIC[:2]:
+        if head[:2] == codec_headers.JPEG_MAGIC[:2]:
             return png_jpeg.jpeg_header(head) or png_jpeg.jpeg_header(head + file.read())
         if dicom.is_dicom(head) or name.lower().endswith((".dcm", ".dicom")):
             try:

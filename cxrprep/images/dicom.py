@@ -20,7 +20,7 @@ import numpy as np
 
 from cxrprep.errors import ImageError
 from cxrprep.extras import install_command
-from cxrprep.images import codecs
+from cxrprep.images import codec_headers, codecs
 from cxrprep.images.dicom_grayscale import aspect, code, grayscale_rules, spacing
 from cxrprep.images.dicom_lut import GrayscaleRules
 from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits, Radiograph, check_frame, one_channel, radiograph_of
@@ -269,7 +269,9 @@ class _PixelData:
     @property
     def syntax_name(self) -> str:
         """The transfer syntax in words where the registry of pydicom has it."""
-        return codecs.stated_codec(self.syntax) if self.syntax.name == str(self.syntax) else str(self.syntax.name)
+        return (
+            codec_headers.stated_codec(self.syntax) if self.syntax.name == str(self.syntax) else str(self.syntax.name)
+        )
 
     def _without_end(self, file: DicomFile) -> bool:
         """Take encapsulated pixel data up to the end of the file where its end mark alone is missing."""
@@ -288,19 +290,19 @@ class _PixelData:
         Whether there is one is seen by the bytes: some writers encapsulate under the syntax of plain words.
         """
         element = self.dataset["PixelData"]
-        if element.is_undefined_length or (element.value[:4] == _ITEM and codecs.stated_codec(self.syntax)):
+        if element.is_undefined_length or (element.value[:4] == _ITEM and codec_headers.stated_codec(self.syntax)):
             try:
                 stream = self._stream(element.value)
             except Exception as e:  # fragments of hostile files
                 raise ImageError(
                     f"{self.name}: pixel data ({self.syntax_name}) is cut short: {_unquoted(str(e))}", hint=_AGAIN
                 ) from e
-        elif codecs.stated_codec(self.syntax) and self._frames == 1:
+        elif codec_headers.stated_codec(self.syntax) and self._frames == 1:
             self._notes.append("the compressed pixels are not encapsulated")
             stream = bytes(element.value)
         else:
             return None
-        self.codec = codecs.codec_of(stream) or codecs.stated_codec(self.syntax) or str(self.syntax)
+        self.codec = codec_headers.codec_of(stream) or codec_headers.stated_codec(self.syntax) or str(self.syntax)
         return stream
 
     def _stream(self, value: bytes) -> bytes:
@@ -323,7 +325,7 @@ class _PixelData:
         """The samples as pydicom decodes them, in this machine's byte order; ``raw`` keeps colour spaces."""
         from pydicom.pixels.utils import pixel_array
 
-        if not (self.syntax.is_transfer_syntax or codecs.stated_codec(self.syntax)) or self.syntax.is_private:
+        if not (self.syntax.is_transfer_syntax or codec_headers.stated_codec(self.syntax)) or self.syntax.is_private:
             # Of a header nothing is quoted but what the standard gives a form that no name has.
             stated = f" {self.syntax}" if _UID.fullmatch(self.syntax) else ""
             raise ImageError(
@@ -361,7 +363,7 @@ def _fragments(value: bytes) -> tuple[bytes, list[bytes]]:
         at = end
     if value[at : at + 4] != _DELIMITER and value[at:].strip(b"\0"):
         raise ValueError(f"no fragment begins at byte {at}")
-    is_without_table = bool(found and codecs.codec_of(found[0]))
+    is_without_table = bool(found and codec_headers.codec_of(found[0]))
     fragments = found if is_without_table else found[1:]
     if not any(fragments):
         raise ValueError("there is no fragment")
@@ -377,7 +379,7 @@ def _lacking_hint() -> str:
 
 def _check_size(frame: bytes | None, name: str, rows: int, columns: int) -> None:
     """Raise for a codestream of another size than the header's: a decoder would make room for what it states."""
-    stated = None if frame is None else codecs.frame_size(frame)
+    stated = None if frame is None else codec_headers.frame_size(frame)
     if stated is not None and stated != (columns, rows):
         raise ImageError(
             f"{name}: the compressed pixels are {stated[0]} x {stated[1]}, the header says {columns} x {rows}",

@@ -13,7 +13,7 @@ import imagecodecs
 import numpy as np
 
 from cxrprep.errors import ImageError
-from cxrprep.images import codecs
+from cxrprep.images import codec_headers, codecs
 from cxrprep.images.dicom_lut import GrayscaleRules
 from cxrprep.images.png_jpeg import BEHIND, check_limits, note_orientation
 from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits, Radiograph, check_frame, one_channel, radiograph_of
@@ -44,15 +44,15 @@ def format_of(data: bytes) -> str:
         return "WebP"
     if data[:2] == b"BM" and data[6:10] == b"\0\0\0\0":
         return "BMP"
-    found = codecs.codec_of(data)
-    return found if found in (codecs.J2K, codecs.HTJ2K, codecs.JXL) else ""
+    found = codec_headers.codec_of(data)
+    return found if found in (codec_headers.J2K, codec_headers.HTJ2K, codec_headers.JXL) else ""
 
 
 def header(data: bytes) -> tuple[int, int, str] | None:
     """Width, height and format that the file states; ``None`` where that cannot be read."""
     kind = format_of(data)
     try:
-        size = {"TIFF": _tiff_size, "WebP": _webp_size, "BMP": _bmp_size}.get(kind, codecs.frame_size)(data)
+        size = {"TIFF": _tiff_size, "WebP": _webp_size, "BMP": _bmp_size}.get(kind, codec_headers.frame_size)(data)
     except (struct.error, IndexError, KeyError):
         return None
     return None if size is None else (*size, kind)
@@ -114,13 +114,13 @@ def _decoded(data: bytes, kind: str, name: str, page: int | None, notes: list[st
         if 0 < stated < len(data):
             notes.append(BEHIND)
         return np.asarray(imagecodecs.bmp_decode(data, asrgb=True))
-    if codecs.is_followed(data, kind):
+    if codec_headers.is_followed(data, kind):
         notes.append(BEHIND)
-    if kind == codecs.JXL and (turned := codecs.jxl_orientation(data)) != 1:
+    if kind == codec_headers.JXL and (turned := codec_headers.jxl_orientation(data)) != 1:
         notes.append(f"JPEG XL orientation {turned} was not applied: pixels are as stored")
     decoded = codecs.decode_codestream(data, kind)
-    width, height = codecs.frame_size(data) or (0, 0)
-    if kind == codecs.JXL and decoded.shape[:2] != (height, width) == decoded.shape[1:3]:
+    width, height = codec_headers.frame_size(data) or (0, 0)
+    if kind == codec_headers.JXL and decoded.shape[:2] != (height, width) == decoded.shape[1:3]:
         return np.asarray(decoded[check_frame(name, len(decoded), page) - 1])
     return decoded
 

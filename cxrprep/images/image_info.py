@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from cxrprep.errors import ImageError, SeveralFramesError
-from cxrprep.images import codecs, dicom, file_formats, png_jpeg
+from cxrprep.images import codec_headers, dicom, file_formats, png_jpeg
 from cxrprep.images.decode import decode
 from cxrprep.images.local_files import read_source
 from cxrprep.images.orientation import orientation_of
@@ -23,7 +23,7 @@ def format_of(data: bytes, name: str) -> str:
     """PNG, JPEG, DICOM or another format by the first bytes; ``""`` for anything else."""
     if data[:8] == png_jpeg.PNG_MAGIC:
         return "PNG"
-    if data[:3] == codecs.JPEG_MAGIC:
+    if data[:3] == codec_headers.JPEG_MAGIC:
         return "JPEG"
     if dicom.is_named(data, name):
         return "DICOM"

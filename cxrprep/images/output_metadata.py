@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import imagecodecs
 
 from cxrprep.errors import ImageError
-from cxrprep.images.codecs import JPEG_MAGIC
+from cxrprep.images.codec_headers import JPEG_MAGIC
 from cxrprep.images.png_jpeg import PNG_MAGIC, jpeg_header, png_header
 from cxrprep.images.quality import Quality
 from cxrprep.images.radiograph import CoordinateMap

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ImageError
-from cxrprep.images.codecs import JPEG_MAGIC
+from cxrprep.images.codec_headers import JPEG_MAGIC
 from cxrprep.images.dicom import is_deflated, open_dicom
 from cxrprep.images.local_files import open_store
 from cxrprep.images.png_jpeg import PNG_MAGIC

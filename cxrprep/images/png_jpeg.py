@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from cxrprep.errors import ImageError
-from cxrprep.images import codecs
+from cxrprep.images import codec_headers, codecs
 from cxrprep.images.dicom_lut import GrayscaleRules
 from cxrprep.images.radiograph import (
     DEFAULT_LIMITS,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cxrprep.images.codecs import JpegFrame
+    from cxrprep.images.codec_headers import JpegFrame
 
 
 PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
@@ -62,7 +62,7 @@ def png_header(data: bytes) -> tuple[int, int, str] | None:
 
 def jpeg_header(data: bytes) -> tuple[int, int, str] | None:
     """Width, height and mode from a JPEG's frame header; ``None`` when there is none in ``data``."""
-    found = codecs.jpeg_frame(data)
+    found = codec_headers.jpeg_frame(data)
     if found is None:
         return None
     mode = {1: "L", 3: "RGB", 4: "CMYK"}.get(found.channels, f"{found.channels} channels")
@@ -119,7 +119,7 @@ def _jpeg_notes(data: bytes, start: int, notes: list[str]) -> None:
     exif = data.find(b"Exif\0\0", 0, start)
     if exif >= 0:
         note_orientation(data[exif + 6 : start], notes)
-    if codecs.bytes_behind(data):
+    if codec_headers.bytes_behind(data):
         notes.append(BEHIND)
 
 
@@ -154,8 +154,8 @@ def decode_raster(
     width, height, mode = header
     check_limits(width, height, name, limits)
     notes: list[str] = []
-    found = codecs.jpeg_frame(data)
-    small = reduce is not None and found is not None and mode == "L" and found.codec == codecs.JPEG
+    found = codec_headers.jpeg_frame(data)
+    small = reduce is not None and found is not None and mode == "L" and found.codec == codec_headers.JPEG
     factor = reduce(width, height) if small and reduce is not None else 1
     try:
         decoded = _decoded_png(data, name, frame, notes) if found is None else _decoded_jpeg(data, found, factor, notes)
@@ -205,8 +205,8 @@ def _decoded_png(data: bytes, name: str, frame: int | None, notes: list[str]) ->
 
 def _decoded_jpeg(data: bytes, found: JpegFrame, factor: int, notes: list[str]) -> NDArray[Any]:
     _jpeg_notes(data, found.at, notes)
-    if found.codec == codecs.LS:
-        return codecs.decode_codestream(data, codecs.LS)
+    if found.codec == codec_headers.LS:
+        return codecs.decode_codestream(data, codec_headers.LS)
     if found.channels == 4:
         # libjpeg-turbo has no way from CMYK to grey; OpenCV's is its own.
         codecs.check_four_channels(data)
