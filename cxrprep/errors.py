@@ -107,6 +107,10 @@ class ConfigError(UsageError):
     """Raise when a TOML file is invalid; the message gives file and line. Do not raise for command-line options."""
 
 
+class FolderKindError(UsageError):
+    """Raise when a verb is for other kinds of folder. Do not raise for a folder that lacks something."""
+
+
 class SomeFailedError(CxrprepError):
     """Raise when some items failed and the others are done. Do not raise when nothing could be tried."""
 

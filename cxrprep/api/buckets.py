@@ -203,20 +203,22 @@ def _addresses(value: Any) -> bool:
 
 
 def _is_dataset(value: Any, dataset: str | None) -> bool:
-    """Whether a bucket holds what a working copy is for: a record, manifests, or the files of a known dataset."""
+    """Whether a bucket holds what a working copy is for: a record, manifests, an export, or a known dataset's files."""
     if not _addresses(value) or dataset is not None:
         return True
     from cxrprep.collection.recognition import recognise
     from cxrprep.credentials.secret import return_store_secrets
     from cxrprep.storage.object_store import ObjectStore
+    from cxrprep.storage.working_copy_paths import EXPORT_LIST
 
     return_store_secrets()
     store = ObjectStore(whole_addresses(str(value)).rstrip("/"))
-    if any(
-        store.version_tag(name) for name in ("cxrprep.lock", "manifests/images.parquet", "manifests/labels.parquet")
-    ):
+    ours = ("cxrprep.lock", "manifests/images.parquet", "manifests/labels.parquet", EXPORT_LIST)
+    if any(map(store.version_tag, ours)):
         return True
     names = sorted((entry.name for entry in store.list()), key=lambda name: (name.count("/"), name))
+    if any(name.startswith("manifests/shards/") for name in names):
+        return True
     return recognise(frozenset(names[:_SAMPLE])) is not None
 
 

@@ -261,6 +261,24 @@ def perform(invocation: Invocation, sink: Sink) -> Any:
     return extract_labels(**label_arguments(invocation), on_event=sink)
 
 
+def perform_tables(invocation: Invocation, sink: Sink) -> Any:
+    """The tables of a job's folder; ``None`` where only reports or other labelers' tables can give it labels."""
+    from cxrprep.errors import FolderKindError, UsageError
+
+    labels = invocation.job.labels
+    try:
+        return perform(invocation, sink)
+    except FolderKindError as error:
+        if not (labels.reports or labels.imports):
+            raise
+        idle = [key for key in _FOR_TABLES if invocation.settings.origins[key] != "default"]
+        if idle:
+            raise UsageError(
+                f"{idle[0]} goes with the label tables of a release: {error.message}", hint="leave it out of the job"
+            ) from error
+        return None
+
+
 def perform_reports(invocation: Invocation, sink: Sink) -> Any:
     """Free-text reports, with the settings of this call."""
     from cxrprep.api.report_labels import label_reports

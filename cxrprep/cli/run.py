@@ -211,6 +211,8 @@ def run_steps(invocation: Invocation, steps: Sequence[str], sink: Sink) -> JobRe
             code, facts, rows = error.exit_code, {}, ()
             message, hint = error.message, error.hint
         else:
+            if result is None:
+                continue
             code, facts, rows = ExitCode(result.exit_code), result.to_dict(), tuple(result.summary_rows())
             message = hint = ""
         done.append(StepResult(step, code, time.monotonic() - begun, facts, rows, message, hint))
@@ -227,7 +229,7 @@ def _performers(invocation: Invocation) -> dict[str, Callable[[Invocation, Sink]
     performers: dict[str, Callable[[Invocation, Sink], Any]] = {
         "download": download.perform,
         "verify": verify.perform,
-        "extract-labels": extract_labels.perform,
+        "extract-labels": extract_labels.perform_tables,
         "convert": convert.perform,
         "manifest": manifest.perform,
         "check-phi": convert.perform_phi,

@@ -21,7 +21,7 @@ from cxrprep.collection.state_folder import check_state
 from cxrprep.datasets.catalog import catalog, find_dataset, is_built_in, known_dataset
 from cxrprep.datasets.own_folder import NAME as OWN_NAME
 from cxrprep.datasets.own_folder import OWN_FOLDER, SUFFIXES
-from cxrprep.errors import TableError, UsageError
+from cxrprep.errors import FolderKindError, TableError, UsageError
 from cxrprep.model import FolderRef
 from cxrprep.record import Record
 from cxrprep.storage.paths import refuse_address
@@ -98,9 +98,9 @@ class DatasetFolder:
         return files_of(self.record, self.lineage, self.image_tables)
 
     def require(self, verb: str, *kinds: FolderKind, instead: str = "") -> None:
-        """Raise ``UsageError`` that names the kind and the command ``instead`` where ``verb`` is for other kinds."""
+        """Raise ``FolderKindError`` with the kind and the command ``instead`` where ``verb`` is for other kinds."""
         if self.kind not in kinds:
-            raise UsageError(f"{verb} is not for {self.described()}", hint=instead)
+            raise FolderKindError(f"{verb} is not for {self.described()}", hint=instead)
 
     def described(self) -> str:
         """The folder and its kind, for messages."""

@@ -149,9 +149,9 @@ def _of_splits(table: pa.Table, wanted: frozenset[Split], dataset: str, known: f
     if known is None:
         known = frozenset(pc.unique(splits).drop_null().to_pylist())
     if not known:
-        raise TableError(
+        raise UsageError(
             f"the tables of {dataset} that are here do not state a split",
-            hint="add the split table, or select otherwise",
+            hint="add the release's split table; or divide by patient first: cxrprep manifest ROOT --split-by patient",
         )
     missing = sorted(str(split) for split in wanted if str(split) not in known)
     if missing:

@@ -704,3 +704,20 @@ def test_the_command_names_addresses_and_not_working_copies(bucket: str, tmp_pat
         assert f"cxrprep verify {where}" in said
         assert f"Converted {bucket}/nih\n" in said
         assert "/cache/" not in said
+
+
+def test_an_export_is_refused_and_a_part_of_a_job_array_keeps_its_labels_in_a_bucket_as_here(
+    bucket: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "nih"
+    nih_chestxray14.write(root)
+    cxrprep.extract_labels(root)
+    for form in ("hf", "webdataset"):
+        cxrprep.export(root, form=form, out=f"{bucket}/{form}")
+        with pytest.raises(UsageError, match=f"{bucket}/{form}, which holds an export in the form {form}"):
+            cxrprep.convert(f"{bucket}/{form}", recipe="square-224", out=tmp_path / "out")
+    once = {"recipe": "square-224", "engine": Engine("inline")}
+    cxrprep.convert(root, out=f"{bucket}/part", shard=Shard(1, 1), **once)  # type: ignore[arg-type]
+    cxrprep.convert(f"{bucket}/part", out=tmp_path / "again", **once)  # type: ignore[arg-type]
+    table = cxrprep.load(tmp_path / "again").to_arrow()
+    assert set(table.column("split").to_pylist()) == {"test", "train_val"}

@@ -214,3 +214,26 @@ def test_labels_of_reports_are_in_the_manifest_at_once(own: Path, tmp_path: Path
     assert len(labelled) == len(rows(own))
     assert {row["label_source"] for row in labelled} == {"cxrprep"}
     assert verified(own)[0] == 0
+
+
+def test_a_job_takes_labels_over_for_a_folder_that_has_no_tables(own: Path, tmp_path: Path) -> None:
+    ok("manifest", own)
+    studies = sorted({row["study_id"] for row in rows(own)})
+    (tmp_path / "theirs.csv").write_text("study_id,Edema\n" + "".join(f"{one},1\n" for one in studies))
+    job = tmp_path / "job.toml"
+    text = f'root = "{own}"\nsteps = ["extract-labels"]\n[labels]\nimports = ["theirs={tmp_path / "theirs.csv"}"]\n'
+    # What is said of tables that the folder cannot have is refused, as on the command line.
+    job.write_text(text + "demographics = true\n")
+    done = cxrprep("run", job)
+    assert (done.returncode, "labels.demographics goes with the label tables" in " ".join(done.stdout.split())) == (
+        2,
+        True,
+    )
+    job.write_text(text)
+    ok("run", job)
+    ok("manifest", own, "--label-source", "theirs")
+    assert {row["label_edema"] for row in rows(own)} == {1}
+    # A job that gives no labels in another way says what does.
+    job.write_text(f'root = "{own}"\nsteps = ["extract-labels"]\n')
+    done = cxrprep("run", job)
+    assert (done.returncode, "--import NAME=FILE" in " ".join(done.stdout.split())) == (2, True)
