@@ -14,14 +14,14 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import cxrprep as package
-from tests.collection.hints import commands_in, hints_of
+from tests.collection.hints import commands_in, hints_of, options_of
 from tests.collection.worlds import release
 from tests.commands import cxrprep, ok
 
@@ -51,7 +51,13 @@ class Case:
         return found[0] if found else ""
 
 
-CASES: Final = [Case(**{**one, "damage": tuple(one.get("damage", ()))}) for one in SAID["case"]]
+def cases(said: dict[str, Any]) -> list[Case]:
+    return [Case(**{**one, "damage": tuple(one.get("damage", ()))}) for one in said["case"]]
+
+
+CASES: Final = cases(SAID)
+OPTIONS: Final = tomllib.loads(Path(__file__).with_name("option_hints.toml").read_text(encoding="utf-8"))
+OPTION_CASES: Final = cases(OPTIONS)
 
 
 def without(path: Path, column: str) -> None:
@@ -116,16 +122,29 @@ def home(made: Path, tmp_path: Path) -> Path:
     return shutil.copytree(made, tmp_path / "home")
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.module}: {case.hint[:60]}")
-def test_a_hint_is_followed(made: Path, home: Path, case: Case) -> None:
-    put = {**case.put, **({"DIGEST": ok("digest", "raw", cwd=made).strip()} if "DIGEST" in case.command else {})}
-    for damage in case.damage:
-        what, rest = damage.split(" ", 1)
+def damage(home: Path, case: Case) -> None:
+    for one in case.damage:
+        what, rest = one.split(" ", 1)
         if what == "run":
             ok(*shlex.split(rest), cwd=home)
         else:
             path, *more = shlex.split(rest)
             DAMAGES[what](home / path, *more)
+
+
+@pytest.mark.parametrize("case", OPTION_CASES, ids=lambda case: f"{case.module}: {case.hint[:60]}")
+def test_an_option_that_a_hint_names_leads_on(home: Path, case: Case) -> None:
+    damage(home, case)
+    code, said = run(home, case.command, {})
+    assert (code != 0, bool(case.found_in(said))) == (True, True), said
+    code, text = run(home, case.does, {})
+    assert code == 0, (case.does, text)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.module}: {case.hint[:60]}")
+def test_a_hint_is_followed(made: Path, home: Path, case: Case) -> None:
+    put = {**case.put, **({"DIGEST": ok("digest", "raw", cwd=made).strip()} if "DIGEST" in case.command else {})}
+    damage(home, case)
     _, said = run(home, case.command, put)
     hint = case.found_in(said)
     assert hint, said
@@ -169,3 +188,15 @@ def test_of_each_hint_there_is_a_case_or_a_reason() -> None:
     known |= {(name, text) for name, texts in reasons.items() if isinstance(texts, dict) for text in texts}
     assert sorted(one for one in said - known if not isinstance(reasons.get(one[0]), str)) == []
     assert sorted(one for one in known - said if commands_in(one[1])) == []
+
+
+def test_of_each_hint_that_names_an_option_there_is_a_case_or_a_reason() -> None:
+    base = Path(package.__file__).parent
+    said = {
+        f"{path.relative_to(base).with_suffix('').as_posix()}: {text}"
+        for path in sorted(base.rglob("*.py"))
+        for text in options_of(path)
+    }
+    known = {f"{case.module}: {case.hint}" for case in OPTION_CASES}
+    known |= {one for texts in OPTIONS["no_case"].values() for one in texts}
+    assert (sorted(said - known), sorted(known - said)) == ([], [])

@@ -70,6 +70,13 @@ def hints_of(module: Path) -> list[str]:
     return list(dict.fromkeys(_sentences(ast.parse(module.read_text(encoding="utf-8")))))
 
 
+def options_of(module: Path) -> list[str]:
+    """The hints of a module that name an option and no command."""
+    nodes = (node for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))) if isinstance(node, ast.keyword))
+    said = (text for node in nodes if node.arg == "hint" for text in _sentences(node.value))
+    return [text for text in dict.fromkeys(said) if re.search(r"(?<![\w-])--[a-z]", text) and not commands_in(text)]
+
+
 def _sentences(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.keyword) and node.arg in _NO_HINTS:
         return
