@@ -78,7 +78,10 @@ def read_report(file: Path) -> str:
             f"cannot read {file}: {error.strerror}", hint="name a text file with one report, or - for standard input"
         ) from error
     if len(data) > limit:
-        raise UsageError(f"{file} is too large for one report", hint="for many reports: cxrprep extract-labels ROOT --reports FILE")
+        raise UsageError(
+            f"{file} is too large for one report",
+            hint="name a text file with one report; for many reports: cxrprep extract-labels ROOT --reports FILE",
+        )
     return _decoded(data, "standard input" if str(file) == "-" else str(file))
 
 
