@@ -17,7 +17,7 @@ from cxrprep.datasets.catalog import check_aliases, declaration_of, find_dataset
 from cxrprep.errors import ExitCode, UsageError, did_you_mean
 from cxrprep.events import ignore
 from cxrprep.humanize import short_repr
-from cxrprep.storage.paths import refuse_address
+from cxrprep.storage.paths import home_path, refuse_address
 from cxrprep.storage.small_files import read_text
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _check_words(spec: DatasetSpec, file: Path) -> None:
 
     if file.suffix.lower() != ".toml":
         return
-    toml = TomlText(read_text(file.expanduser()), str(file))
+    toml = TomlText(read_text(home_path(file)), str(file))
     check_aliases(spec, toml)
     for number, fact in enumerate(spec.fact, 1):
         if (word := fact.measure.partition("@")[0].partition(".")[0]) not in MEASURES:

@@ -19,6 +19,7 @@ from cxrprep.errors import ExitCode, UsageError, did_you_mean
 from cxrprep.humanize import short_repr
 from cxrprep.sources import check_scheme
 from cxrprep.sources.base import AccessState
+from cxrprep.storage.paths import home_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -104,7 +105,8 @@ def doctor(
     Args:
         root: Where the data shall go; its disk is looked at.
         dataset: Ask about this one alone, and judge whether a download of it can start.
-        source: The mirror that is judged; the dataset's own when it is not named.
+        source: The mirror that is judged; the dataset's own when it is not named. Without ``dataset``: ask about those
+            that have it.
         whole: All of the dataset is wanted, so it has to fit on the disk.
         billing_project: Who pays for buckets that ask for it.
         scheduler: Address of a Dask scheduler that has to answer.
@@ -117,7 +119,7 @@ def doctor(
         agreement, 6 for the network, 7 for the disk, 2 for what this machine lacks.
 
     Raises:
-        UsageError: ``dataset`` is unknown, or has no mirror ``source``.
+        UsageError: ``dataset`` is unknown, or it, or any dataset, has no mirror ``source``.
 
     Examples:
         >>> import cxrprep
@@ -176,11 +178,14 @@ def examine(
         The checks, in the order in which they are known.
 
     Raises:
-        UsageError: ``dataset`` is unknown, or has no mirror ``source``.
+        UsageError: ``dataset`` is unknown, or it, or any dataset, has no mirror ``source``.
     """
     specs = [find_dataset(dataset)] if dataset else list(catalog().values())
     judged = _judged(specs[0], source) if dataset else None
-    folder = Path(source).expanduser() if dataset and source and judged is None and "://" not in source else None
+    if source and not dataset:
+        _check_mirror(source, specs)
+        specs = [spec for spec in specs if spec.mirror_named(source)] or specs
+    folder = home_path(source) if dataset and source and judged is None and "://" not in source else None
     yield from machine_checks()
     yield from disk_checks(root, specs[0] if dataset else None, judged, whole=whole, folder=folder)
     if dataset and judged is None and "://" not in (source or ""):
@@ -217,13 +222,19 @@ def examine(
 def _judged(spec: DatasetSpec, source: str | None) -> Mirror | None:
     """The mirror that a download would take; ``None`` for a folder or an address, which is not asked here."""
     mirror = spec.mirror_named(source or spec.default_mirror)
-    if mirror is None and source and not any(mark in source for mark in "/:.") and not Path(source).is_dir():
-        names = [mirror.name for mirror in spec.mirror]
-        hint = f"{did_you_mean(source, names)}mirrors: {', '.join(names)}"
-        raise UsageError(f"{source!r} is not a mirror of {spec.name}", hint=hint)
     if mirror is None and source:
-        check_scheme(source)
+        _check_mirror(source, [spec])
     return mirror
+
+
+def _check_mirror(source: str, specs: Sequence[DatasetSpec]) -> None:
+    """Raise ``UsageError`` where ``source`` is no folder, no address that is understood, and no mirror of ``specs``."""
+    names = sorted({mirror.name for spec in specs for mirror in spec.mirror})
+    if source not in names and not any(mark in source for mark in "/:.") and not Path(source).is_dir():
+        hint = f"{did_you_mean(source, names)}mirrors: {', '.join(names)}"
+        what = specs[0].name if len(specs) == 1 else "any dataset"
+        raise UsageError(f"{source!r} is not a mirror of {what}", hint=hint)
+    check_scheme(source)
 
 
 def _folder_check(spec: DatasetSpec, folder: Path | None) -> Check:

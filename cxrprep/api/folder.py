@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxrprep.collection.dataset_folder import DatasetFolder, checked_release, folder_words, open_folder
@@ -14,8 +13,11 @@ from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.record import Record
 from cxrprep.sources import check_scheme
 from cxrprep.sources.urls import behind
+from cxrprep.storage.paths import home_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cxrprep.datasets.catalog import DatasetSpec, Mirror
 
 __all__ = [
@@ -69,7 +71,7 @@ def find_mirror(spec: DatasetSpec, source: str | None, release: str | None = Non
                 hint=f"leave --release out, or name another of: {', '.join(m.name for m in spec.mirror)}",
             )
         return MirrorChoice(mirror.url, mirror.release, mirror)
-    path = Path(name).expanduser()
+    path = home_path(name)
     if path.is_dir():
         folder = path.resolve()
         return MirrorChoice(folder.as_uri(), wanted or release_here(spec, sample_names(folder)))

@@ -39,7 +39,7 @@ def check_job(file: Path) -> dict[str, Any]:
     Returns ``error`` and ``hint`` (empty when nothing is wrong), ``mistakes`` (each with its line), ``warnings`` (what
     this machine lacks, and another may have) and a ``summary`` of the job.
     """
-    from cxrprep.config.settings import path_values, read_job, unset_variables
+    from cxrprep.config.settings import misspelt_variables, path_values, read_job, unset_variables
     from cxrprep.config.toml import MistakesError
 
     found: dict[str, Any] = {"error": "", "hint": "", "summary": "", "mistakes": [], "warnings": []}
@@ -56,7 +56,8 @@ def check_job(file: Path) -> dict[str, Any]:
                 for name, message, _ in _missing_problems(settings)
             ]
         problems = name_problems(settings, whole=file.name not in NO_JOBS)
-        _raise_all(text, [*problems, *_address_problems(settings)])
+        misspelt = [(n, *told) for n, value in path_values(settings) for told in misspelt_variables(value)]
+        _raise_all(text, [*problems, *_address_problems(settings), *misspelt])
     except MistakesError as error:
         mistakes = [{"line": m.line, "message": m.message, "hint": m.hint.strip()} for m in error.mistakes]
         return {**found, "error": error.message, "hint": error.hint, "mistakes": mistakes}
@@ -110,9 +111,14 @@ def _missing_problems(settings: Settings) -> Iterator[Problem]:
 
 
 def _is_path(text: str) -> bool:
-    from cxrprep.config.settings import unset_variables
+    """Whether ``text`` names a place of this machine: other problems of it are said elsewhere."""
+    from cxrprep.config.settings import expand
 
-    return ":/" not in text and not any(unset_variables(text))
+    try:
+        expand(text)
+    except UsageError:
+        return False
+    return ":/" not in text
 
 
 def _raise_all(text: TomlText, problems: Iterable[Problem]) -> None:
@@ -123,20 +129,22 @@ def _raise_all(text: TomlText, problems: Iterable[Problem]) -> None:
 
 def _path_problems(settings: Settings) -> Iterator[Problem]:
     yield from _variable_problems(settings)
+    yield from _address_problems(settings)
     yield from _missing_problems(settings)
 
 
 def _address_problems(settings: Settings) -> Iterator[Problem]:
-    """Addresses that no store understands, where a folder or file has to stand."""
+    """Addresses that no store understands, where a folder or file has to stand, and homes of nobody here."""
     from cxrprep.config.settings import path_values
-    from cxrprep.storage.paths import is_served, refuse_address
+    from cxrprep.storage.paths import home_path, is_served, refuse_address
 
     for name, value in path_values(settings):
-        if name != "download.source" and not is_served(value):
-            try:
+        try:
+            home_path(value)
+            if name != "download.source" and not is_served(value):
                 refuse_address(value, name)
-            except UsageError as error:
-                yield name, error.message, error.hint
+        except UsageError as error:
+            yield name, error.message, error.hint
 
 
 def _variable_problems(settings: Settings) -> Iterator[Problem]:

@@ -206,7 +206,7 @@ def _report_error(invocation: Invocation, error: BaseException) -> int:
             if isinstance(error, click.UsageError) and error.ctx
             else ""
         )
-        out.error(_click_message(error), hint=hint, code=ExitCode.USAGE, kind="UsageError")
+        out.error(_click_message(error, invocation.arguments), hint=hint, code=ExitCode.USAGE, kind="UsageError")
         return int(ExitCode.USAGE)
     if isinstance(error, CxrprepError):
         return out.raised(error, hint=_of_this_folder(invocation, error.hint))
@@ -260,11 +260,13 @@ def _of_this_folder(invocation: Invocation, hint: str) -> str:
 _TYPED: Final = re.compile(r"'(.*?)' is not one of")
 
 
-def _click_message(error: click.ClickException) -> str:
+def _click_message(error: click.ClickException, arguments: Sequence[str]) -> str:
     if isinstance(error, click.NoSuchOption):
         where = error.ctx.command_path if error.ctx else "cxrprep"
         if error.option_name in ("-v", "--verbose"):
             return f"{where} has no option {error.option_name}: the log file has every detail; -V is --version"
+        if name := _command_with(error, arguments):
+            return f"{error.option_name} stands behind the command: cxrprep {name} {error.option_name}"
         # The nearest one is enough: a list of guesses is read by nobody.
         near = did_you_mean(error.option_name, error.possibilities or ())
         return f"{where} has no option {error.option_name}; {near}".rstrip("; ")
@@ -274,12 +276,26 @@ def _click_message(error: click.ClickException) -> str:
         kind = parameter.type
         choices = f"; one of {', '.join(kind.choices)}" if isinstance(kind, click.Choice) else ""
         return f"{names[0]} is missing{choices}"
+    if (
+        isinstance(error, click.BadParameter)
+        and error.param is not None
+        and isinstance(error.param.type, click.IntRange)
+    ):
+        return f"{error.param.opts[0]}: it takes a whole number from {error.param.type.min}"
     if isinstance(error, click.BadParameter) and error.param is not None and isinstance(error.param.type, click.Choice):
         known, typed = error.param.type.choices, _TYPED.match(error.message)
         name = error.param.opts[0] if isinstance(error.param, click.Option) else error.param.human_readable_name
         near = did_you_mean(typed[1], known) if typed else ""
         return f"{name}: {error.message.rstrip('.')}; {near}".rstrip("; ")
     return error.format_message()
+
+
+def _command_with(error: click.NoSuchOption, arguments: Sequence[str]) -> str:
+    """The command of this line, where it has the option that was written before it; else nothing."""
+    group = error.ctx.command if error.ctx else None
+    name = next((word for word in arguments if not word.startswith("-")), "")
+    command = group.get_command(error.ctx, name) if isinstance(group, Lazy) and error.ctx else None
+    return name if command and any(error.option_name in one.opts for one in command.params) else ""
 
 
 def _missing_package(error: BaseException) -> str | None:

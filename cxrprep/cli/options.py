@@ -12,7 +12,7 @@ from cxrprep.cli import completers
 from cxrprep.cli.context import invocation_of
 from cxrprep.config.job import KEYS
 from cxrprep.errors import UsageError
-from cxrprep.storage.paths import refuse_address
+from cxrprep.storage.paths import home_path, refuse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -265,10 +265,10 @@ def _add_catalog(ctx: click.Context, parameter: click.Parameter, value: tuple[st
 
         for folder in value:
             refuse_address(folder, "--catalog")
-        missing = [folder for folder in value if not Path(folder).expanduser().is_dir()]
+        missing = [folder for folder in value if not home_path(folder).is_dir()]
         if missing:
             raise UsageError(f"--catalog {missing[0]} is not a folder", hint="name a folder of datasets' TOML files")
-        named = [str(Path(folder).expanduser().resolve()) for folder in value]
+        named = [str(home_path(folder).resolve()) for folder in value]
         before = os.environ.get(CATALOG_VARIABLE, "").split(os.pathsep)
         os.environ[CATALOG_VARIABLE] = os.pathsep.join(dict.fromkeys([*named, *filter(None, before)]))
         forget()

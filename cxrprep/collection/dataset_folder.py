@@ -209,6 +209,8 @@ def require_image_table(root: Path, path: Path) -> None:
     """
     if path.is_file():
         return
+    if not root.is_dir():
+        raise UsageError(f"there is no folder {root}", hint="check the path")
     home = path.parent.parent
     if root.is_dir() and not Record.open(root, home, files=False).header.dataset:
         check_converted(root, home, sample_names(root))

@@ -15,7 +15,7 @@ from cxrprep.config.job import FORMS, KEYS, SECTIONS, Job, Key
 from cxrprep.config.toml import TomlText, type_problem, unknown_key, value_problem
 from cxrprep.credentials.secret import TOKEN_PREFIX
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
-from cxrprep.storage.paths import is_served, refuse_address
+from cxrprep.storage.paths import home_path, is_served, refuse_address
 from cxrprep.storage.small_files import MAX_BYTES, read_text
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def load_settings(
     """
     variables = os.environ if environment is None else environment
     if config is None and variables.get("CXRPREP_CONFIG"):
-        config = Path(variables["CXRPREP_CONFIG"]).expanduser()
+        config = home_path(variables["CXRPREP_CONFIG"])
     given: dict[str, _Given] = {}
     files = []
     beside = (folder or Path.cwd()) / LOCAL_FILE
@@ -184,7 +184,7 @@ def expand(text: str) -> Path:
     path = text if literal else with_variables(text)
     # A variable may hold one: it became a folder ``./s3:``.
     refuse_address(path, "a folder or file")
-    return Path(path).expanduser()
+    return home_path(path)
 
 
 def with_bucket(text: str) -> str:
@@ -213,7 +213,12 @@ def variable_problems(text: str) -> Iterator[tuple[str, str]]:
     """What keeps the variables of ``text`` from having values, with a hint: not set (or empty), or not understood."""
     for name in unset_variables(text):
         yield f"the variable {name} is not set", f"export {name}=..., or write the path without it"
-    if "${" in _VARIABLE.sub("", text):
+    yield from misspelt_variables(text)
+
+
+def misspelt_variables(text: str) -> Iterator[tuple[str, str]]:
+    """What ``text`` has beside variables that looks like one, with a hint: ``${}``, or a command of the shell."""
+    if re.search(r"\$[({]", _VARIABLE.sub("", text)):
         yield "a variable is $NAME, ${NAME} or ${NAME:-DEFAULT}", "write it so, or the path without it"
 
 

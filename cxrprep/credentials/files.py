@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.credentials.secret import Secret
 from cxrprep.credentials.services import ADVICE, KAGGLE_HOSTS
 from cxrprep.errors import AccessError
+from cxrprep.storage.paths import home_path
 from cxrprep.storage.small_files import encoding_of, parse_json
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _text_of(path: Path, hint: str) -> str:
     taken for the first character of a secret would make a good one wrong.
     """
     try:
-        with path.expanduser().open("rb") as file:
+        with home_path(path).open("rb") as file:
             data = file.read(_LIMIT + 1)
         if len(data) > _LIMIT:
             raise AccessError(f"{path} is too long for a secret", hint=hint)

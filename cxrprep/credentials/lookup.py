@@ -29,6 +29,7 @@ from cxrprep.credentials.files import (
 )
 from cxrprep.credentials.secret import TOKEN_PREFIX, WITHDRAWN, Secret
 from cxrprep.credentials.services import BOX_HOSTS, HUGGING_FACE_HOSTS, KAGGLE_HOSTS, PHYSIONET_HOSTS
+from cxrprep.storage.paths import home_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -298,7 +299,7 @@ class Credentials:
                 yield Token(stored.password, stored.origin, HUGGING_FACE_HOSTS)
             named, home = self._environment.get("HF_TOKEN_PATH"), self._environment.get("HF_HOME")
             cache = Path(self._environment.get("XDG_CACHE_HOME") or self._folder() / ".cache")
-            path = Path(named or (Path(home) if home else cache / "huggingface") / "token").expanduser()
+            path = home_path(named or (Path(home) if home else cache / "huggingface") / "token")
             if path.is_file():
                 yield Token(secret_in(path), str(path), HUGGING_FACE_HOSTS)
 

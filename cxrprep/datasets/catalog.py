@@ -28,6 +28,7 @@ from cxrprep.datasets.facts import (
     build,
 )
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
+from cxrprep.storage.paths import home_path
 from cxrprep.storage.small_files import MAX_BYTES, read_text
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ def find_dataset(name: str) -> DatasetSpec:
     """
     # No path has a NUL: such a word is no dataset, which the caller says with the file that it stands in.
     if name.strip().lower().endswith(".toml") and "\0" not in name:
-        path = Path(name.strip()).expanduser()
+        path = home_path(name.strip())
         spec = _spec_in(path)
         _refuse_known_name(spec, path)
         _named[spec.name] = path

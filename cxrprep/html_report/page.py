@@ -162,6 +162,8 @@ def write_report(
 
     begun = time.monotonic()
     require_image_table(root, manifests / "images.parquet")
+    if beside is not None:
+        require_image_table(beside.parent, beside / "images.parquet")
     refuse_over_others(out, lambda head: b'name="generator" content="cxrprep' in head, "report page", "--out")
     on_event(StageStarted(STAGE, items=thumbnails, unit="thumbnails"))
     with ThreadPoolExecutor(1, "labels") as pool:

@@ -7,7 +7,6 @@ import hashlib
 import importlib.resources
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import UsageError, did_you_mean
@@ -15,6 +14,7 @@ from cxrprep.images.antialias import KERNELS
 from cxrprep.images.recipe_file import read
 from cxrprep.images.resample import reduction
 from cxrprep.images.transforms import STEPS, Invert, Polarity, Resize, Spacing, SquarePixels, Step, Voi
+from cxrprep.storage.paths import home_path
 from cxrprep.storage.small_files import read_text
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def load_recipe(name: str, *, frame: int | None = None, fix: Iterable[str] = ())
 def _recipe_text(name: str) -> tuple[str, str, str]:
     """The TOML of a recipe, where it stands for errors, and what it is called."""
     if name.endswith(".toml") or "/" in name:
-        path = Path(name).expanduser()
+        path = home_path(name)
         try:
             return read_text(path), str(path), path.stem
         except (OSError, UnicodeDecodeError) as error:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.config.job import SelectionSettings, parse_label, parse_split, parse_view
 from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.model import ColumnTest, Selection
 from cxrprep.selection.id_lists import list_file, read_ids, read_list
+from cxrprep.storage.paths import home_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 # patient00001/study1, p10000032/s50414267, or the bare numbers.
 _STUDY: Final = re.compile(r"[a-z]*\d+/[a-z]*\d+", re.IGNORECASE)
@@ -105,7 +106,7 @@ def _existing(text: str) -> Path:
 def _words(texts: tuple[str, ...], kind: str) -> frozenset[str]:
     found: set[str] = set()
     for text in texts:
-        path = Path(text).expanduser()
+        path = home_path(text)
         if path.is_file():
             found |= read_list(path, kind)
         elif ("/" in text and not _STUDY.fullmatch(text)) or path.suffix in (".txt", ".csv", ".parquet"):

@@ -15,7 +15,7 @@ from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUn
 from cxrprep.model import RemoteFile
 from cxrprep.sources.base import Access, AccessState, Closing, Politeness, hole
 from cxrprep.sources.urls import parts_of
-from cxrprep.storage.paths import is_folder
+from cxrprep.storage.paths import home_path, is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ _Place = tuple[int, int]
 def folder_of(url: str) -> Path:
     """The path that a ``file://`` address or a plain path names. Raises ``UsageError`` for another host's."""
     if "://" not in url:
-        return Path(url).expanduser()
+        return home_path(url)
     parts = parts_of(url)
     if parts.netloc not in ("", "localhost"):
         raise UsageError(f"{url}: a file address names no host", hint="write file:///path, with three slashes")

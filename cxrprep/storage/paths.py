@@ -53,6 +53,16 @@ def leads_out(root: Path, path: str) -> bool:
     return os.path.commonpath((inside, place)) != inside
 
 
+def home_path(text: Path | str) -> Path:
+    """``text`` as a path, with a home folder for ``~`` and ``~NAME``. Raises ``UsageError`` where there is none."""
+    try:
+        return pathlib.Path(text).expanduser()
+    except RuntimeError:
+        user = os.fspath(text).partition("/")[0]
+        hint = f"write the path in full; a folder of that name is ./{user}"
+        raise UsageError(f"{text}: no home folder is known for {user}", hint=hint) from None
+
+
 # An address, also after a path object has taken one of its slashes away. A drive's letter is one letter.
 _ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 

@@ -256,6 +256,44 @@ def test_a_recipe_and_a_folder_of_a_job_may_be_named_by_variables(
     assert (tmp_path / "out" / "manifests" / "images.parquet").is_file()
 
 
+@pytest.mark.parametrize("verb", [["config", "check"], ["run"]])
+def test_each_place_that_is_none_is_named_with_its_line(
+    verb: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        'dataset = "nih-chestxray14"', 'root = "~nobody-of-this-name/x"', 'state = "$(pwd)/y"', 'tables = "${}"',
+        "[download]", 'source = "~nobody-of-this-name/mirror"',
+    ]  # fmt: skip
+    (tmp_path / "job.toml").write_text("\n".join(lines))
+    assert run([*verb, str(tmp_path / "job.toml")]) == 2
+    err = capsys.readouterr().err
+    assert [number for number in range(1, 7) if f"line {number}: " in err] == [2, 3, 4, 6]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status", "~nobody-of-this-name/x"],
+        ["download", "nih-chestxray14", "x", "--source", "~nobody-of-this-name/x"],
+        ["download", "nih-chestxray14", "x", "--source", "y", "--patients", "~nobody-of-this-name/ids.txt"],
+        ["download", "nih-chestxray14", "x", "--source", "y", "--from-plan", "~nobody-of-this-name/x"],
+        ["convert", "x", "--recipe", "~nobody-of-this-name/x.toml"],
+        ["doctor", "--dataset", "nih-chestxray14", "--source", "~nobody-of-this-name/x", "--offline"],
+        ["datasets", "check", "~nobody-of-this-name/x.toml"],
+        ["run", "~nobody-of-this-name/x.toml"],
+    ],
+)
+def test_a_home_of_nobody_here_is_a_mistake_of_the_line(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
+    code, said = run(words), capsys.readouterr()
+    assert code == 2, said
+    assert "nobody-of-this-name" in said.err
+    assert "bug" not in said.err
+
+
 @pytest.mark.parametrize("key", ["root", "state", "tables", "log_file", "url_file", "reports", "source", "out"])
 def test_a_variable_that_is_not_set_ends_a_job_before_its_first_byte(
     key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -233,6 +233,39 @@ def test_no_color_on_a_terminal_means_none(root: Path) -> None:
     assert "images" in sent
 
 
+def test_names_that_the_locale_cannot_spell_are_found_and_written_as_it_can(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "Röntgen"
+    folder.symlink_to(root)
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
+    done = subprocess.run(
+        [PROGRAM, "status", str(folder)], capture_output=True, text=True, encoding="ascii", check=False, env=ascii_only
+    )
+    assert done.returncode == 0, done.stderr
+    assert "nih-chestxray14" in done.stdout
+
+
+def test_an_option_before_its_command_is_told_its_place() -> None:
+    for option, command in (("-q", "report"), ("--json", "status")):
+        done = cxrprep(option, command, "nih")
+        assert done.returncode == 2
+        assert f"{option} stands behind the command: cxrprep {command} {option}" in done.stderr
+    assert "behind" not in cxrprep("--nosuch", "status", "nih").stderr
+
+
+@pytest.mark.parametrize("number", ["x", "0", "1.5"])
+def test_a_number_that_is_none_is_said_in_words(number: str, root: Path) -> None:
+    done = cxrprep("convert", root, "--recipe", "square-224", "--preview", number)
+    assert done.returncode == 2
+    assert "--preview: it takes a whole number from 1\n" in done.stderr
+
+
+def test_another_folder_that_is_not_there_is_said_before_the_work(root: Path) -> None:
+    done = cxrprep("report", root, "--beside", "nosuch")
+    assert done.returncode == 2
+    assert "there is no folder nosuch" in done.stderr
+    assert "thumbnails" not in done.stderr
+
+
 def test_tables_fit_a_narrow_terminal(root: Path) -> None:
     sent = ANSI.sub("", on_terminal("status", str(root), columns=50))
     table = sent[sent.index("Part") : sent.index("Stage")]

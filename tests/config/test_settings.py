@@ -200,6 +200,8 @@ def test_variables_have_defaults_as_in_a_shell(text: str, path: str) -> None:
         ("${SCRATCH:+y}/x", "a variable is $NAME"),
         ("${SCRATCH/x", "a variable is $NAME"),
         ("${}/x", "a variable is $NAME"),
+        ("$(whoami)/x", "a variable is $NAME"),
+        ("~nobody-of-this-name/x", "no home folder is known for ~nobody-of-this-name"),
     ],
 )
 @pytest.mark.usefixtures("variables")

@@ -147,3 +147,9 @@ def test_doctor_gives_its_checks(tmp_path):
     assert made.to_dict()["exit_code"] == made.exit_code == made.value.exit_code
     with pytest.raises(UsageError, match="unknown dataset"):
         cxrprep.doctor(dataset="dreams")
+    with pytest.raises(UsageError, match="'physonet' is not a mirror of any dataset") as caught:
+        cxrprep.doctor(source="physonet", offline=True)
+    assert caught.value.hint.startswith("did you mean physionet? ")
+    logins = {check.name for check in cxrprep.doctor(source="physionet", offline=True).value.checks}
+    assert "login physionet" in logins
+    assert "login kaggle" not in logins
