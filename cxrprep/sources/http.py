@@ -132,7 +132,7 @@ class HttpSource:
         """Whether the address answers, and to whom."""
         try:
             address = self._url(urllib.parse.unquote(self._single)) if self._single else self._base
-            self._client.head(address, private=self._token.headers())
+            self._client.head(address, private=self._token.headers(), doubted=True)
         except AccessError as error:
             missing = isinstance(error, LoginError) and not isinstance(error, LoginRejectedError)
             return access_refused(error, AccessState.MISSING if missing else AccessState.REJECTED)
@@ -395,7 +395,9 @@ class HttpSource:
         try:
             url = self._url(file.key)
             private = self._token.headers()
-            answer = with_retries(lambda: self._client.head(url, key=file.key, private=private), optional=True)
+            answer = with_retries(
+                lambda: self._client.head(url, key=file.key, private=private, doubted=True), optional=True
+            )
         except SourceUnreachableError as error:
             if isinstance(error, NotConnectedError):
                 if error.host == self._host:

@@ -14,7 +14,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cxrprep._version import __version__
-from cxrprep.errors import AccessError, CxrprepError, LoginRejectedError, SourceUnreachableError, UsageError
+from cxrprep.errors import (
+    AccessError,
+    CxrprepError,
+    LoginRejectedError,
+    NotInSourceError,
+    SourceUnreachableError,
+    UsageError,
+)
 from cxrprep.sources.http_auth import HostSession, HttpAuth, load_cookies, wants_digest
 from cxrprep.sources.http_body import EmptyBody, GzipBody, HttpBody
 from cxrprep.sources.http_connection import ConnectionSettings, HttpConnection, Request, TooSoonError
@@ -89,7 +96,7 @@ class HttpClient:
         self._auth = HttpAuth(login)
         self._explain = explain
         self._lock = threading.Lock()
-        self._knows_head = True
+        self._knows_head = self._doubts_head = True
         self._idle: dict[Endpoint, list[HttpConnection]] = {}
         if options.cookie_file:
             load_cookies(self.settings.share, options.cookie_file)
@@ -163,20 +170,41 @@ class HttpClient:
                 )
         return response, bytes(pieces)
 
-    def head(self, url: str, *, key: str = "", private: Mapping[str, str] = _NONE) -> HttpResponse:
-        """The headers alone, of a GET for one byte where the server knows no HEAD. Raises as ``open``."""
+    def head(
+        self, url: str, *, key: str = "", private: Mapping[str, str] = _NONE, doubted: bool = False
+    ) -> HttpResponse:
+        """The headers alone, of a GET for one byte where the server knows no HEAD. Raises as ``open``.
+
+        Args:
+            url: an http or https address.
+            key: the file's name in errors.
+            private: headers for the endpoint of ``url``, and for nobody whom it redirects to.
+            doubted: the first refusal is asked again by GET: some servers say 403 or 404 to HEAD alone.
+
+        Returns:
+            Status and headers.
+        """
         query = _Query(url, key or without_query(url), private)
         request = Request(head=True) if self._knows_head else Request(byte_range="0-0")
         response, connection = self._exchange(request, query)
-        if request.head and response.status in _NO_HEAD:
+        doubtful = doubted and self._doubts_head and response.status in (403, 404)
+        if request.head and (doubtful or response.status in _NO_HEAD):
             self.release(connection)
-            self._knows_head = False
-            return self.head(url, key=key, private=private)
+            self._knows_head = self._doubts_head = False
+            try:
+                return self.head(url, key=key, private=private)
+            except (AccessError, NotInSourceError):
+                self._knows_head = doubtful
+                raise
+        self._doubts_head &= response.status >= 300
         total = response.content_range[1]
+        stated = {name: value for name, value in response.headers.items() if name not in _OF_A_PART}
         if response.status in (206, 416) and total is not None:
             # What is said of the part goes.
-            stated = {name: value for name, value in response.headers.items() if name not in _OF_A_PART}
             response = replace(response, status=200, headers={**stated, "content-length": str(total)})
+        elif request.head and response.content_length == 0:
+            # Some servers state the length of what they send in answer to HEAD: nothing.
+            response = replace(response, headers={n: v for n, v in response.headers.items() if n != "content-length"})
         self._accept(response, connection, query)
         self.release(connection)
         return response

@@ -45,6 +45,7 @@ _PAGE: Final = re.compile(
 )
 _PAGES: Final = (".html", ".htm", ".xhtml")
 _LONGEST_WAIT: Final = 3600.0
+_DATES_FROM: Final = 1e9
 # What servers write into Content-Encoding that changes no byte: transfer encodings of mail, charsets, and what S3 keeps
 # of how an upload was framed.
 _NO_CODINGS: Final = frozenset(
@@ -63,7 +64,7 @@ def seconds_to_wait(text: str) -> float | None:
     text = text.strip()
     numbers = [_SECONDS.fullmatch(part.strip()) for part in text.split(",")]
     if all(numbers):
-        return min(max(float(number[1]) for number in numbers if number), _LONGEST_WAIT)
+        return min(max(_from_now(float(number[1])) for number in numbers if number), _LONGEST_WAIT)
     try:
         date = dt.datetime.fromisoformat(text) if text[:4].isdigit() else parsedate_to_datetime(text)
         # asctime's form names no zone, and means Greenwich all the same.
@@ -71,6 +72,11 @@ def seconds_to_wait(text: str) -> float | None:
     except (ValueError, OverflowError):
         return None
     return min(max(when - time.time(), 0.0), _LONGEST_WAIT)
+
+
+def _from_now(seconds: float) -> float:
+    """Seconds from now on; some servers count them from 1970, as other headers of theirs do."""
+    return seconds if seconds < _DATES_FROM else max(seconds - time.time(), 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -323,6 +323,7 @@ def test_nothing_is_continued_by_a_date_within_the_second_of_the_answer() -> Non
         "{0}, 5, 7",
         "{0} seconds",
         '"{0}"',
+        "epoch",
         "%a, %d %b %Y %H:%M:%S GMT",
         "%A, %d-%b-%y %H:%M:%S GMT",
         "%a %b %d %H:%M:%S %Y",
@@ -335,6 +336,7 @@ def test_the_wait_is_read_in_each_form_and_zone(monkeypatch: pytest.MonkeyPatch,
     time.tzset()
     try:
         text = form.format(30) if "{" in form else time.strftime(form, time.gmtime(time.time() + 30))
+        text = f"{time.time() + 30:.0f}" if form == "epoch" else text
         wait = HttpResponse(503, {"retry-after": text}, "http://a.test/").retry_after
     finally:
         monkeypatch.undo()

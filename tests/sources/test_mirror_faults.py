@@ -17,7 +17,7 @@ from cxrprep.sources.base import AccessState, SourceOptions
 from cxrprep.sources.index_pages import read_page
 from cxrprep.sources.urls import behind
 from tests.servers import loopback, raw_http
-from tests.servers.loopback import Reply, Request
+from tests.servers.loopback import Reply, Request, object_reply
 from tests.servers.raw_http import answer
 from tests.sources.contract import content
 
@@ -109,6 +109,36 @@ def test_a_server_that_refuses_head_is_asked_for_a_byte(status: int, ranges: boo
             ("empty.csv", 0, None),
         ]
         assert sum(request.method == "HEAD" for request in server.seen) == 1
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_refusal_of_head_is_asked_again_by_get_once(status: int) -> None:
+    """Box's links say 404 to HEAD, and filters before a server 403."""
+    seen: list[tuple[str, str]] = []
+
+    def app(request: Request) -> Reply:
+        seen.append((request.method, request.path))
+        there = request.path in ("/a.zip", "/b.zip") and request.method == "GET"
+        return object_reply(request, b"data") if there else Reply(status)
+
+    known = tuple(RemoteFile(name) for name in ("a.zip", "b.zip", "c.zip", "d.zip"))
+    with loopback.running(app) as server:
+        with closing(open_source(server.url, SourceOptions(timeout=5, known=known))) as source:
+            assert [(file.key, file.size) for file in source.list()] == [("a.zip", 4), ("b.zip", 4)]
+        with closing(open_source(f"{server.url}/a.zip", SourceOptions(timeout=5))) as source:
+            assert source.access().state is AccessState.OPEN
+    assert [method for method, path in seen if path == "/b.zip"] == ["GET"]
+
+
+def test_a_length_of_nothing_in_answer_to_head_is_none() -> None:
+    def app(request: Request) -> Reply:
+        return Reply(200, b"data" if request.method == "GET" else b"")
+
+    with (
+        loopback.running(app) as server,
+        closing(open_source(f"{server.url}/a.zip", SourceOptions(timeout=5))) as source,
+    ):
+        assert [(file.key, file.size) for file in source.list()] == [("a.zip", None)]
 
 
 def test_a_mirror_that_says_nothing_of_its_files_may_have_all_of_them() -> None:
