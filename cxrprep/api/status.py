@@ -350,7 +350,10 @@ def _as_run(stage: StageStatus, runs: Sequence[RunState]) -> StageStatus:
     done, known = sum(run.done for run in alike), [run.total for run in alike if run.total is not None]
     total = sum(known) if len(known) == len(alike) else None
     words = [last.message] if last.message else []
-    if last.unit:
+    if last.unit and state == "running" and total is None and not done:
+        # What is read whole is counted at its end.
+        words.append(f"counting {last.unit}")
+    elif last.unit:
         percent = f" ({done * 100 // total} %)" if total else ""
         words.append(f"{done:,}{f' of {total:,}' if total is not None else ''} {last.unit}{percent}")
     left = None

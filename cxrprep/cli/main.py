@@ -276,12 +276,11 @@ def _click_message(error: click.ClickException, arguments: Sequence[str]) -> str
         kind = parameter.type
         choices = f"; one of {', '.join(kind.choices)}" if isinstance(kind, click.Choice) else ""
         return f"{names[0]} is missing{choices}"
-    if (
-        isinstance(error, click.BadParameter)
-        and error.param is not None
-        and isinstance(error.param.type, click.IntRange)
-    ):
-        return f"{error.param.opts[0]}: it takes a whole number from {error.param.type.min}"
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        kind = error.param.type
+        if isinstance(kind, click.IntRange | click.FloatRange):
+            number = "whole number" if isinstance(kind, click.IntRange) else "number"
+            return f"{error.param.opts[0]}: it takes a {number} from {kind.min}"
     if isinstance(error, click.BadParameter) and error.param is not None and isinstance(error.param.type, click.Choice):
         known, typed = error.param.type.choices, _TYPED.match(error.message)
         name = error.param.opts[0] if isinstance(error.param, click.Option) else error.param.human_readable_name

@@ -16,6 +16,7 @@ from cxrprep.api.status import PartStatus, Status, again_command, status
 from cxrprep.cli.context import Invocation
 from cxrprep.cli.main import cli
 from cxrprep.config.settings import load_settings
+from cxrprep.events import StageStarted, ignore
 from cxrprep.model import LabelTest, Selection, Split
 from cxrprep.record import Record
 from cxrprep.record.last_run import LastRun
@@ -81,6 +82,14 @@ def test_a_run_that_ends_while_the_files_are_counted_goes_on_for_this_look(
     assert of(root)[1]["download"] == "running"
     monkeypatch.undo()
     assert of(root)[1]["download"] == "done"
+
+
+def test_a_stage_that_is_counted_at_its_end_is_not_said_to_have_nothing(root: Path) -> None:
+    run = LastRun([root / ".cxrprep"], "extract-labels", ["extract-labels"])
+    run.counting(ignore)(StageStarted("extract-labels", unit="rows"))
+    with run:
+        (stage,) = [one for one in of(root)[0].stages if one.name == "extract-labels"]
+    assert (stage.state, stage.detail) == ("running", "counting rows")
 
 
 def test_a_download_is_done_and_labels_come_next(root: Path) -> None:

@@ -23,6 +23,7 @@ import cxrprep
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import StorageError, TableError, UsageError
 from cxrprep.events import Event, StageFinished
+from cxrprep.html_report import page as page_module
 from cxrprep.html_report.page import ReportResult, shade, write_report
 from cxrprep.html_report.sampling import sample_rows
 from cxrprep.html_report.svg_charts import Bar, BarPart, bars, histogram
@@ -65,6 +66,23 @@ def tags(page: str) -> list[tuple[str, dict[str, str | None]]]:
     parser = _Tags()
     parser.feed(page)
     return parser.tags
+
+
+@pytest.mark.parametrize("shut", [False, True])
+def test_the_template_is_compiled_once_where_something_can_be_kept(
+    shut: bool, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "cache"
+    home.write_text("a file") if shut else home.mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    pages = []
+    for number in range(2):
+        page_module._template.cache_clear()
+        write(root, tmp_path / f"{number}.html", thumbnails=0)
+        pages.append((tmp_path / f"{number}.html").read_text(encoding="utf-8"))
+    page_module._template.cache_clear()
+    assert [page.partition("<footer>")[0] for page in pages] == [pages[0].partition("<footer>")[0]] * 2
+    assert shut or len([*(home / "cxrprep" / "pages").iterdir()]) == 1
 
 
 def test_the_result_counts_what_the_page_shows(root: Path, tmp_path: Path) -> None:
