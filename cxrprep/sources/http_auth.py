@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from cxrprep.sources.urls import Endpoint
 
 _SCHEME: Final = re.compile(r"(?:^|,)\s*([A-Za-z][\w-]*)(?=\s*(?:,|$)|\s+[^=\s,]+\s*=|\s+[\w+/~.-]+=*\s*(?:,|$))")
-# What stands there may read like another scheme.
 _QUOTED: Final = re.compile(r'"(?:\\.|[^"\\])*"')
-# Without one there is nothing to answer (RFC 7616, 3.3).
-_NONCE: Final = re.compile(r"\bnonce\s*=", re.IGNORECASE)
+_PARAMETER: Final = re.compile(r'([\w-]+)\s*=\s*("(?:\\.|[^"\\])*"|[^\s,]+)')
+# What libcurl answers of RFC 7616.
+_ALGORITHMS: Final = frozenset({"md5", "sha-256", "sha-512-256"})
 _MAGIC: Final = re.compile(r"^#.*HTTP Cookie File", re.MULTILINE)
 # A session that ends this soon after its login was none.
 _SESSION_SECONDS: Final = 60.0
@@ -85,18 +85,19 @@ def wants_digest(response: HttpResponse, key: str) -> bool:
     Raises ``AccessError`` when it asks for neither: then nothing is sent.
     """
     header = response.headers.get("www-authenticate", "")
-    bare = _QUOTED.sub("x", header)
+    # What is quoted may read like another scheme; its length stays, so that places in both are the same.
+    bare = _QUOTED.sub(lambda text: f'"{"x" * (len(text[0]) - 2)}"', header)
     found = list(_SCHEME.finditer(bare))
     schemes = [scheme[1].lower() for scheme in found]
     ends = [scheme.start() for scheme in found[1:]] + [len(bare)]
     if any(
-        scheme == "digest" and _NONCE.search(bare, begin.end(), end)
+        scheme == "digest" and _can_answer(header[begin.end(1) : end])
         for scheme, begin, end in zip(schemes, found, ends, strict=False)
     ):
         return True
     if header and "basic" not in schemes:
         named = schemes[0].capitalize() if schemes else "another scheme"
-        named += " without a nonce" if named == "Digest" else ""
+        named += " in a form that is not known here" if named == "Digest" else ""
         raise LoginError(
             f"{key}: {response.url} wants a login by {named} (401), which a user name and a password do not serve",
             hint="the login found for this host was not sent; "
@@ -107,6 +108,14 @@ def wants_digest(response: HttpResponse, key: str) -> bool:
             ),
         )
     return False
+
+
+def _can_answer(challenge: str) -> bool:
+    """Whether libcurl can answer the parameters of a Digest challenge (RFC 7616, 3.3)."""
+    said = {name.lower(): value.strip('"').lower() for name, value in _PARAMETER.findall(challenge)}
+    algorithm = said.get("algorithm", "md5").removesuffix("-sess")
+    qualities = [quality.strip() for quality in (said.get("qop") or "auth").split(",")]
+    return bool(said.get("nonce")) and algorithm in _ALGORITHMS and "auth" in qualities
 
 
 def load_cookies(share: Any, cookie_file: str) -> None:

@@ -44,6 +44,8 @@ REFERENCES = frozenset(
         "curl.se",
         "docs.aws.amazon.com",
         "encoding.spec.whatwg.org",
+        "mimesniff.spec.whatwg.org",
+        "url.spec.whatwg.org",
         "lancedb.github.io",
     }
 )

@@ -596,9 +596,18 @@ def test_what_a_realm_is_called_is_no_scheme(tmp_path: Path, realm: str) -> None
         assert content(client.open(server.url + "/x.png")) == DATA
 
 
-def test_a_digest_challenge_that_cannot_be_answered_leaves_the_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        'realm="nonce=1"',
+        'realm="x", nonce="n", algorithm=SHA-512, qop="auth"',
+        'realm="x", nonce="n", qop="auth-int"',
+        'realm="x", nonce=""',
+    ],
+)
+def test_a_digest_challenge_that_cannot_be_answered_leaves_the_other(tmp_path: Path, parameters: str) -> None:
     def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
-        lines = ['WWW-Authenticate: Digest realm="nonce=1"', 'WWW-Authenticate: Basic realm="x"']
+        lines = [f"WWW-Authenticate: Digest {parameters}", 'WWW-Authenticate: Basic realm="x"']
         sent = headers.get("authorization", "").startswith("Basic ")
         connection.send(answer(b"data") if sent else answer(b"", *lines, status="401 No"))
 
