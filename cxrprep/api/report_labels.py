@@ -14,6 +14,7 @@ from cxrprep.errors import ExitCode, UsageError
 from cxrprep.events import ignore
 from cxrprep.executors import Engine
 from cxrprep.model import FolderRef
+from cxrprep.record import CACHE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -189,6 +190,7 @@ def _reports_in(root: Path) -> Path:
 def _plugin(named: str, options: Mapping[str, Any], folder: LabelledFolder) -> PlugIn | None:
     """The labeler ``[NAME=]LABELER``, whose labels become the label source NAME; ``None`` for the shipped rules."""
     from cxrprep.labels.label_sources import OURS, check_name
+    from cxrprep.labels.labelers.answer_cache import FOLDER
     from cxrprep.labels.labelers.contract import RULES, LabelerOptions
     from cxrprep.labels.nlp.label_collection import PlugIn
 
@@ -201,7 +203,7 @@ def _plugin(named: str, options: Mapping[str, Any], folder: LabelledFolder) -> P
     folder.check_free(check_name(name))
     agreement = folder.known.spec.licence.agreement if folder.known is not None else ""
     chosen = LabelerOptions(agreement=agreement, **options)
-    return PlugIn(labeler, check_name(name), chosen, folder.home / ".cxrprep" / "labeler-answers")
+    return PlugIn(labeler, check_name(name), chosen, folder.home / CACHE_NAME / FOLDER)
 
 
 def _given(counts: Mapping[str, int]) -> str:

@@ -18,8 +18,6 @@ from cxrprep.images.radiograph import CoordinateMap
 from cxrprep.model import CONVERSION_KEY
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cxrprep.storage.filesystem import ImageStore
 
 # A mark has some hundred bytes; notes make it longer.
@@ -78,19 +76,6 @@ class OutputMetadata:
             codec=str(values.get("codec", "")),
             quality=Quality.parse(values.get("quality")),
         )
-
-
-def read_metadata(path: Path) -> OutputMetadata | None:
-    """The mark of an output of ours; ``None`` for any other file. Reads the head of the file (WebP: its tail) only."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-            if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-                file.seek(max(0, file.seek(0, 2) - _HEAD))
-                head = file.read()
-    except OSError:
-        return None
-    return metadata_in(head)
 
 
 def metadata_in(data: bytes) -> OutputMetadata | None:

@@ -42,7 +42,6 @@ ADDED_ROLES: Final = ("report-labels", "imported-labels")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _IDS: Final = ("report_id", "patient_id", "study_id", "image_id")
 _NO_FINDING: Final = "label_no_finding"
-_NOT_REPORTED: Final = frozenset((_NO_FINDING, "label_support_devices"))
 # 1 > -1 > 0 > null, as a study has it whose images differ.
 _RANK: Final[Mapping[int | None, int]] = {1: 3, -1: 2, 0: 1, None: 0}
 

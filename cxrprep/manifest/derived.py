@@ -342,11 +342,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 _WITH_READERS: Final = with_boxes(DERIVED, pa.list_(READ_BOX))
 _OWN: Final = pa.schema(
     [
-        *(
-            with_boxes(DERIVED, pa.list_(READ_BOX)).field(name)
-            for name in (*_CHANGED, "source_path", "source_digest")
-            if name != "source_mode"
-        ),
+        *(_WITH_READERS.field(name) for name in (*_CHANGED, "source_path", "source_digest") if name != "source_mode"),
         *(pa.field(name, _plain(DERIVED.field(name).type)) for name in MEASURED),
         pa.field("source_mode", pa.string()),
         pa.field("about", pa.string()),

@@ -275,17 +275,7 @@ _DECIDING: Final = (
 def asked_columns(selection: Selection, schema: pa.Schema) -> list[str]:
     """The columns of a manifest by which ``undrawn_rows`` decides; all where it would miss one, for it says which."""
     asked = {test.column for test in selection.where} | {column_of(test.observation) for test in selection.labels}
-    names = asked | {
-        "dataset",
-        "path",
-        "patient_id",
-        "study_id",
-        "image_id",
-        "split",
-        "view",
-        "projection",
-        "label_source",
-    }
+    names = asked.union(_DECIDING)
     return [name for name in schema.names if name in names or not asked <= set(schema.names)]
 
 

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
     from cxrprep.model import RemoteFile
 
-LINKS: Final = ("copy", "reflink", "hardlink")
-
-
 # _IOW(0x94, 9, int) on Linux: share the blocks of another file until one of the two is written to.
 _FICLONE: Final = 0x40049409
 

@@ -22,14 +22,6 @@ _POSITIVE, _NEGATIVE, _UNCERTAIN = 1, 2, 4
 _BITS = {MentionStatus.POSITIVE: _POSITIVE, MentionStatus.NEGATIVE: _NEGATIVE, MentionStatus.UNCERTAIN: _UNCERTAIN}
 
 
-def settle(statuses: Iterable[MentionStatus], precedence: Precedence = Precedence.POSITIVE_WINS) -> int | None:
-    """The label that several mentions of one observation give together: 1, 0, -1, or ``None`` for none."""
-    bits = 0
-    for status in statuses:
-        bits |= _BITS[status]
-    return _table(precedence)[bits]
-
-
 def _table(precedence: Precedence) -> tuple[int | None, ...]:
     return tuple(_label(bits, precedence) for bits in range(8))
 

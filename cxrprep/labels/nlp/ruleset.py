@@ -153,11 +153,6 @@ _ROLES = {
 }
 
 
-def shipped_rules(cut: Hedge = Hedge.PROBABLE) -> Rules:
-    """The rule set that comes with the package."""
-    return build_rules(shipped_sources(), cut)
-
-
 def shipped_sources() -> list[tuple[str, str]]:
     """``(name, text)`` of the phrase tables in the package."""
     folder = resources.files("cxrprep.labels.nlp") / "data"

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from cxrprep.errors import UsageError
-from cxrprep.labels.nlp.aggregate import settle
+from cxrprep.labels.nlp.aggregate import _label, mask_of
 from cxrprep.labels.nlp.label_report import label_report
 from cxrprep.labels.nlp.mentions import MentionStatus
 from cxrprep.labels.nlp.policies import POLICIES, Precedence, policy_named
@@ -31,8 +31,8 @@ P, N, U = MentionStatus.POSITIVE, MentionStatus.NEGATIVE, MentionStatus.UNCERTAI
 )
 def test_which_mention_wins(statuses: tuple[MentionStatus, ...], paper: int | None, program: int | None) -> None:
     for order in itertools.permutations(statuses):
-        assert settle(order) == paper
-        assert settle(order, Precedence.CHEXPERT_LABELER) == program
+        assert _label(mask_of((0, status) for status in order), Precedence.POSITIVE_WINS) == paper
+        assert _label(mask_of((0, status) for status in order), Precedence.CHEXPERT_LABELER) == program
 
 
 THREE = "No effusion on the right. Small left effusion. A loculated effusion cannot be excluded."

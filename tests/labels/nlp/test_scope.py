@@ -10,7 +10,7 @@ from cxrprep.labels.nlp.custom_rules import selftest
 from cxrprep.labels.nlp.label_report import label_report
 from cxrprep.labels.nlp.mentions import MentionStatus, Rule
 from cxrprep.labels.nlp.negation import read_sentence
-from cxrprep.labels.nlp.ruleset import shipped_rules
+from cxrprep.labels.nlp.ruleset import build_rules, shipped_sources
 
 
 def test_every_shipped_example_gives_its_labels() -> None:
@@ -87,7 +87,7 @@ WORDS = (
 
 @given(st.lists(st.sampled_from(WORDS), max_size=60))
 def test_any_row_of_words_is_read(words: list[str]) -> None:
-    found = read_sentence(" ".join(words), shipped_rules())
+    found = read_sentence(" ".join(words), build_rules(shipped_sources()))
     for mention in found:
         assert mention.status in MentionStatus
         assert 0 <= mention.first < mention.last <= len(words)
