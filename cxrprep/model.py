@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _HEX_LENGTHS: Final[Mapping[str, int]] = {"md5": 32, "sha1": 40, "sha256": 64, "crc32": 8, "crc32c": 8}
-
-
 CONVERSION_KEY: Final = b"cxrprep"
 """The key of the text in each image that a conversion made."""
 

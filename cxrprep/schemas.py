@@ -22,11 +22,7 @@ CATEGORY: Final = pa.dictionary(pa.int8(), pa.string())
 
 # Text of a source table, which repeats as often as the table's authors pleased.
 TEXT: Final = pa.dictionary(pa.int32(), pa.string())
-
-
 REPORT_TEXT: Final = pa.dictionary(pa.int32(), pa.large_string())
-
-
 BOX: Final = pa.struct(
     [
         pa.field("label", pa.string()),
@@ -66,20 +62,10 @@ def label_fields() -> list[pa.Field]:
 
 
 _DATASET = describe("dataset", CATEGORY, "name of the dataset in the catalog, such as chexpert", required=True)
-
-
 _RELEASE = describe("release", CATEGORY, "release of the dataset, such as v1.0-small", required=True)
-
-
 _PATIENT = describe("patient_id", pa.string(), "patient, as the release spells it (NIH: 8 digits)", required=True)
-
-
 _STUDY = describe("study_id", pa.string(), "study, unique in the dataset; NIH has none: the image id", required=True)
-
-
 _SPLIT = describe("split", CATEGORY, "train, validate, test or train_val, as the release says; null: not stated")
-
-
 _VIEWS = (
     describe("view", CATEGORY, "normalised view such as PA, AP, LATERAL, LL; null: not stated"),
     describe("projection", CATEGORY, "frontal, lateral or other; null: not known"),
@@ -115,17 +101,9 @@ _LABEL_ORIGIN = (
 
 
 _LABELS_RAW = describe("labels_raw", pa.list_(pa.string()), "findings as the release words them, where it lists words")
-
-
 _BOXES = describe("boxes", pa.list_(BOX), "rectangles around findings, in pixels of the image; null: none were drawn")
-
-
 _REPORT = describe("report_path", pa.string(), "release path of the study's report")
-
-
 _PATH_RAW = describe("path_raw", pa.string(), "path or file name of the image as the release's table spells it")
-
-
 _PROVIDERS = (
     describe("ordering_provider_id", pa.string(), "MIMIC: who ordered the study"),
     describe("attending_provider_id", pa.string(), "MIMIC: attending radiologist"),
@@ -134,8 +112,6 @@ _PROVIDERS = (
 
 
 _REPORT_WORDS: Final = "text of the report, on request only"
-
-
 LABELS: Final = pa.schema(
     [
         _DATASET,

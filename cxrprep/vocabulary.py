@@ -149,8 +149,6 @@ GOOGLE_FOUR: Final = Vocabulary(
 
 
 VOCABULARIES: Final[Mapping[str, Vocabulary]] = {v.name: v for v in (CHEXPERT, NIH, GOOGLE_FOUR)}
-
-
 PRESETS: Final[Mapping[str, tuple[str, ...]]] = {
     "chexpert-competition": ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"),
     "chexpert": CHEXPERT.names,
@@ -184,8 +182,6 @@ def _index() -> dict[str, str]:
 
 
 _STEMS: Final[Mapping[str, str]] = _index()
-
-
 _PUBLISHED: Final[Mapping[str, str]] = {
     **{t.stem: t.name for t in NIH.terms},
     **{t.stem: t.name for t in CHEXPERT.terms},

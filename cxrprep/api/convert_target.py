@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.collection import FolderKind
-from cxrprep.collection.recognition import OWN_FOLDERS
 from cxrprep.errors import UsageError
 from cxrprep.humanize import format_count
 from cxrprep.record import CACHE_NAME
 from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.paths import OWN_FOLDERS
 from cxrprep.storage.small_files import read_file
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.result import Result
-from cxrprep.collection.recognition import OWN_FOLDERS, recognise, sample_names
+from cxrprep.collection.recognition import recognise, sample_names
 from cxrprep.config.toml import TomlText
 from cxrprep.datasets.catalog import check_aliases, declaration_of, find_dataset
 from cxrprep.errors import ExitCode, UsageError, did_you_mean
 from cxrprep.events import ignore
 from cxrprep.humanize import short_repr
-from cxrprep.storage.paths import home_path, refuse_address
+from cxrprep.storage.paths import OWN_FOLDERS, home_path, refuse_address
 from cxrprep.storage.small_files import read_text
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.collection.recognition import OWN_FOLDERS
 from cxrprep.datasets.declaration import slug
 from cxrprep.errors import CxrprepError, TableError, UsageError
 from cxrprep.events import Note
+from cxrprep.storage.paths import OWN_FOLDERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

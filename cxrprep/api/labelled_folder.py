@@ -163,6 +163,4 @@ class LabelledFolder:
 
 # What stands as dataset and release in the labels of a folder that is no known dataset.
 _UNLISTED: Final = "unlisted"
-
-
 _NONE_CHOSEN: Final[Mapping[str, Any]] = {"label_source": None, "policy": None, "split_by": None}

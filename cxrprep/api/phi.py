@@ -32,8 +32,6 @@ _LISTED: Final = 1000
 
 # Lines of one kind that a person reads.
 _MOST_LINES: Final = 8
-
-
 _BY_FILE: Final = ("burned in", "file name")
 
 

@@ -7,7 +7,7 @@ import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import DatasetFolder, folder_words, open_folder
@@ -22,13 +22,11 @@ from cxrprep.record import CACHE_NAME
 from cxrprep.record.last_run import RunState, unfinished_runs
 from cxrprep.record.requested import asked
 from cxrprep.selection.options import SELECTING, options_of
-from cxrprep.storage.paths import is_folder
+from cxrprep.storage.paths import OWN_FOLDERS, is_folder
 from cxrprep.storage.small_files import parse_json, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-_OWN: Final = frozenset({"manifests", "derived", ".cxrprep", "export"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +217,7 @@ def _walk(root: Path) -> Iterator[tuple[str, int]]:
 
     from cxrprep.storage.unfetched import names_and_sizes
 
-    yield from ((path, size) for path, size in names_and_sizes(root) if path.partition("/")[0] not in _OWN)
+    yield from ((path, size) for path, size in names_and_sizes(root) if path.partition("/")[0] not in OWN_FOLDERS)
     queue = [("", root)]
     while queue:
         prefix, folder = queue.pop()
@@ -229,7 +227,7 @@ def _walk(root: Path) -> Iterator[tuple[str, int]]:
             continue
         for entry in entries:
             if is_folder(entry):
-                if prefix or entry.name not in _OWN:
+                if prefix or entry.name not in OWN_FOLDERS:
                     queue.append((f"{prefix}{entry.name}/", Path(entry.path)))
             else:
                 try:

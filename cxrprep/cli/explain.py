@@ -141,11 +141,7 @@ def _form_of_text(text: str) -> str:
 
 
 _MARKS: Final = {1: "+", 0: "-", -1: "?"}
-
-
 _COLORS: Final = {1: "red", 0: "green", -1: "yellow"}
-
-
 _WORDS: Final = {1: "1  positive", 0: "0  negative", -1: "-1 uncertain"}
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.datasets.catalog import catalog, is_built_in
 from cxrprep.errors import StorageError
-from cxrprep.record import CACHE_NAME
-from cxrprep.storage.paths import is_folder
+from cxrprep.storage.paths import OWN_FOLDERS, is_folder
 from cxrprep.storage.unfetched import names_and_sizes
 
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.catalog import DatasetSpec
 
-OWN_FOLDERS: Final = ("manifests", "derived", "export", CACHE_NAME)
-"""The folders that the program itself puts below a ROOT."""
 _SAMPLE: Final = 2_000
 # measured: `report` on MIMIC-CXR-JPG's 377,110 images spent a third of its time on entering all 66,000 folders.
 _FOLDERS: Final = 500

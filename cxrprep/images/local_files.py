@@ -31,15 +31,11 @@ if TYPE_CHECKING:
 
 
 _LINKS: Final = 8
-
-
 _TEMPORARY: Final = ".tmp"
 
 
 # As this module and durable name them: a folder of the user's may hold other temporary files.
 _OURS: Final = re.compile(rf"\.[0-9a-f]+-[0-9a-f]+-[0-9a-f]+\.tmp|{TEMPORARY.pattern}")
-
-
 _serial = itertools.count()
 
 

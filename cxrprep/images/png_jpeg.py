@@ -35,11 +35,7 @@ if TYPE_CHECKING:
 
 
 PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
-
-
 _PNG_MODES: Final = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
-
-
 _ORIENTATION: Final = 0x0112  # EXIF 2.32, 4.6.4
 BEHIND: Final = "bytes follow the end of the image"
 _HINT: Final = "fetch the file again: cxrprep verify ROOT --repair"

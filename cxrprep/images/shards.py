@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from cxrprep.model import Shard as Part
 
 FORMS: Final = ("webdataset", "parquet")
-
-
 _PROBED: Final = 8
 
 

@@ -11,9 +11,9 @@ from cxrprep.errors import TableError
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.manifest.build import IMAGES_NAME, STUDIES_NAME
 from cxrprep.manifest.dataset_card import CARD_NAME
-from cxrprep.manifest.image_files import OURS, digest_of_sorted
+from cxrprep.manifest.image_files import digest_of_sorted
 from cxrprep.storage.parquet import count_rows, footer_of, read_footer
-from cxrprep.storage.paths import is_folder
+from cxrprep.storage.paths import OWN_FOLDERS, is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -73,7 +73,7 @@ def _count(folder: str, suffixes: tuple[str, ...], *, top: bool = True) -> int:
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_folder(entry):
-                if not top or entry.name not in OURS:
+                if not top or entry.name not in OWN_FOLDERS:
                     count += _count(entry.path, suffixes, top=False)
             else:
                 count += entry.name.lower().endswith(suffixes)

@@ -22,7 +22,7 @@ from cxrprep.labels.joins import all_distinct
 from cxrprep.model import Digest
 from cxrprep.schemas import CATEGORY
 from cxrprep.storage.parquet import read_combined
-from cxrprep.storage.paths import is_file, is_folder
+from cxrprep.storage.paths import OWN_FOLDERS, is_file, is_folder
 from cxrprep.storage.unfetched import names_and_sizes
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ LISTED: Final = pa.schema([("path", pa.string()), ("size", pa.int64()), ("digest
 IDS: Final = pa.schema([(name, pa.string()) for name in ("image", "study", "patient", "view", "projection", "split")])
 # As many paths are objects of Python at once: all of them would take more room than the tables.
 _PART: Final = 16_384
-# What cxrprep itself puts beside a release.
-OURS: Final = frozenset({".cxrprep", "manifests", "derived", "export"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +83,14 @@ def listed_files(root: Path, suffixes: tuple[str, ...]) -> Iterator[pa.Table]:
 
 def _is_theirs(path: str) -> bool:
     """Whether a path is none of what cxrprep itself puts beside a release."""
-    return path.partition("/")[0] not in OURS
+    return path.partition("/")[0] not in OWN_FOLDERS
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_folder(entry):
-                if prefix or entry.name not in OURS:
+                if prefix or entry.name not in OWN_FOLDERS:
                     yield from _walk(entry.path, f"{prefix}{entry.name}/")
             elif is_file(entry):
                 yield prefix + entry.name, entry.stat().st_size

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import IntegrityError, UnsafePathError, storage_error
 from cxrprep.record import file_table as files
 from cxrprep.record.lockfile import MEND, Header, load_header
+from cxrprep.storage.paths import FILES_NAME, LOCK_NAME
 from cxrprep.storage.small_files import parse_json, regular
 
 if TYPE_CHECKING:
@@ -19,18 +20,7 @@ if TYPE_CHECKING:
     from cxrprep.record.stored_table import ChangedTable
 
 
-LOCK_NAME: Final = "cxrprep.lock"
-
-
-FILES_NAME: Final = "cxrprep.files.parquet"
-
-
-CACHE_NAME: Final = ".cxrprep"
-
-
 _TORN_READS: Final = 4
-
-
 _TORN_WAIT: Final = 0.1
 
 

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from cxrprep.errors import BusyError, CxrprepError, UsageError, storage_error
 from cxrprep.record import file_table as files
 from cxrprep.record.entry import FileEntry, FileState, was_written_at
-from cxrprep.record.loading import CACHE_NAME, FILES_NAME, LOCK_NAME, _load, _stored_header, read_files
+from cxrprep.record.loading import _load, _stored_header, read_files
 from cxrprep.record.lockfile import Header, dump_header
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, journal_name, read_journal
 from cxrprep.storage.locks import LockLost, SaveLock, writer_is_gone
+from cxrprep.storage.paths import CACHE_NAME, FILES_NAME, LOCK_NAME
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 _PENDING_ROWS: Final = 30_000
 # Rows of a large record that are held in memory before they are saved.
 _UNSAVED_ROWS: Final = 250_000
-
-
 _TORN_WRITES: Final = 8
 # How often a place in line may be lost to others before that is said.
 _LOST_LOCKS: Final = 5

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from cxrprep.model import ImageId, Selection
 
 _STUDY_TEXT: Final = re.compile(r"(?:^|/)p(\d{8})/s(\d{8})\.txt$", re.ASCII)
-
-
 _WORD: Final = re.compile(r"[A-Za-z]+")
 
 

@@ -23,8 +23,6 @@ _COLUMNS: Final = {
 
 
 _LIMIT: Final = 256_000_000
-
-
 _FILE: Final = re.compile(r"\.(?:png|jpe?g|dcm)$", re.IGNORECASE)
 
 

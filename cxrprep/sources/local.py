@@ -15,7 +15,7 @@ from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUn
 from cxrprep.model import RemoteFile
 from cxrprep.sources.base import Access, AccessState, Closing, Politeness, hole
 from cxrprep.sources.urls import parts_of
-from cxrprep.storage.paths import home_path, is_folder
+from cxrprep.storage.paths import CACHE_NAME, LOCK_NAME, OWN_NAMES, home_path, is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from cxrprep.model import Digest
     from cxrprep.sources.base import ByteStream, SourceOptions
 
-# In a folder that cxrprep made, these hold what it made of the release; they are no part of it.
-_OWN: Final = frozenset({".cxrprep", "manifests", "derived", "export", "cxrprep.lock", "cxrprep.files.parquet"})
-_MARKS: Final = frozenset({".cxrprep", "cxrprep.lock"})
+# A folder that cxrprep made: of it OWN_NAMES are no part of the release.
+_MARKS: Final = frozenset({CACHE_NAME, LOCK_NAME})
 _Place = tuple[int, int]
 
 
@@ -135,7 +134,7 @@ class LocalSource:
             self.holes.append(hole(folder, refused))
             return iter(())
         if not _MARKS.isdisjoint([entry.name for _, entry in found]):
-            found = [one for one in found if one[1].name not in _OWN]
+            found = [one for one in found if one[1].name not in OWN_NAMES]
         found.sort(key=itemgetter(0))
         return iter(found)
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SYNC_SECONDS: Final = 1.0
-
-
 _LINE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 

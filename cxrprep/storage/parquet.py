@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA_VERSION: Final = 1
-
-
 FOOTER_KEY: Final = b"cxrprep"
 _LACKS: Final = "there is no column"
 _VERIFY_NAMES_IT: Final = "make it again; cxrprep verify names the command"

@@ -21,6 +21,14 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-
 
 _ARCHIVES: Final = (".tar.gz", ".tgz", ".tar", ".zip")
 
+LOCK_NAME: Final = "cxrprep.lock"
+FILES_NAME: Final = "cxrprep.files.parquet"
+CACHE_NAME: Final = ".cxrprep"
+OWN_FOLDERS: Final = frozenset({CACHE_NAME, "manifests", "derived", "export"})
+"""The folders that the program itself puts below a ROOT, beside what was released."""
+OWN_NAMES: Final = OWN_FOLDERS | {LOCK_NAME, FILES_NAME}
+"""These, and its files there."""
+
 
 def is_safe(path: str) -> bool:
     """Whether ``path`` is relative, ``/``-separated and stays below its root."""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 # _IOW(0x94, 9, int) on Linux: share the blocks of another file until one of the two is written to.
 _FICLONE: Final = 0x40049409
-
-
 _CANNOT: Final = frozenset(
     {errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EACCES}
 )

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from cxrprep.digests import file_digest
 from cxrprep.events import StageFinished, StageStarted
 from cxrprep.record import Origin
+from cxrprep.storage.paths import CACHE_NAME
 from cxrprep.storage.sorted_tables import HeldRows, by_path
 from cxrprep.verification.check_cache import Checks
 from cxrprep.verification.file_checks import STAGE, FileCheck
@@ -227,7 +228,7 @@ def _bytes(
     problems: list[Finding] = []
     wrong: set[str] = set()
     seen = [pa.schema([("path", pa.string())]).empty_table()]
-    checks = Checks(home / ".cxrprep")
+    checks = Checks(home / CACHE_NAME)
     check = _MadeFileCheck(folder.root, folder.spec, folder.release, "", checks, on_event, options.jobs)
     check.are_originals = folder.are_originals
     check.named = frozenset(recorded.filter(pc.is_null(recorded["digest"]))["path"].to_pylist())

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from cxrprep.record import CACHE_NAME, FILES_NAME, LOCK_NAME
-from cxrprep.storage.paths import is_folder
+from cxrprep.storage.paths import OWN_NAMES, is_folder
 from cxrprep.storage.unfetched import unfetched
 from cxrprep.verification.finding import Finding, Kind, make_finding
 
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
 
     from cxrprep.storage.filesystem import StoredFile
     from cxrprep.storage.unfetched import Unfetched
-
-OWN: Final = frozenset({"manifests", "derived", "export", CACHE_NAME, LOCK_NAME, FILES_NAME})
-"""Top-level names that cxrprep itself keeps in a ROOT; they are no part of the release."""
 
 SCHEMA: Final = pa.schema(
     [
@@ -86,7 +82,7 @@ def _files(root: Path, skip: set[str], problems: list[Finding]) -> Iterator[_Fil
     if there is None:
         yield from here
         return
-    stored = (_in_bucket(there, entry) for entry in there.files() if entry.name.partition("/")[0] not in OWN)
+    stored = (_in_bucket(there, entry) for entry in there.files() if entry.name.partition("/")[0] not in OWN_NAMES)
     last = ""
     for file in heapq.merge(here, stored, key=itemgetter(0)):
         # One that came meanwhile is on the disk too, and was told first.
@@ -143,7 +139,7 @@ def _walk(root: str, skip: set[str], problems: list[Finding]) -> Iterator[tuple[
         _, prefix, entries = stack[-1]
         for name, entry in entries:
             path = prefix + entry.name
-            if not prefix and entry.name in OWN:
+            if not prefix and entry.name in OWN_NAMES:
                 continue
             try:
                 if not name.endswith("/"):

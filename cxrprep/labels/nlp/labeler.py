@@ -24,15 +24,11 @@ if TYPE_CHECKING:
     from cxrprep.labels.nlp.mentions import Found
 
 _REMEMBERED_SENTENCES = 50_000
-
-
 _REMEMBERED_LENGTH = 400
 
 
 # Characters, and the share of words that must be known for a text to be a report in English.
 _SAMPLE = 2000
-
-
 _ENGLISH = 0.34
 
 
