@@ -12,6 +12,13 @@ from typing import Final, NoReturn
 _OBJECTS: Final = 100_000
 
 
+def _open_closed_streams() -> None:
+    """What is written to a stream that the caller closed (``>&-``) goes nowhere, and into no file of that number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: PTH123, SIM115  # stays open
+
+
 def _read_names_as_utf8() -> None:
     """Start anew where this locale makes other letters of names: pyarrow names every file in UTF-8, and found none.
 
@@ -25,6 +32,7 @@ def _read_names_as_utf8() -> None:
 
 def main() -> NoReturn:
     """Start the command line."""
+    _open_closed_streams()
     _read_names_as_utf8()
     gc.set_threshold(_OBJECTS)
     # What is left at the end goes with the process, and is not searched for cycles. measured: 0.72 -> 0.65 s of CPU

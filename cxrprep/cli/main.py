@@ -283,7 +283,7 @@ def _click_message(error: click.ClickException, arguments: Sequence[str]) -> str
             return f"{error.param.opts[0]}: it takes a {number} from {kind.min}"
     if isinstance(error, click.BadParameter) and error.param is not None and isinstance(error.param.type, click.Choice):
         known, typed = error.param.type.choices, _TYPED.match(error.message)
-        name = error.param.opts[0] if isinstance(error.param, click.Option) else error.param.human_readable_name
+        name = error.param.opts[0] if isinstance(error.param, click.Option) else (error.param.name or "").upper()
         near = did_you_mean(typed[1], known) if typed else ""
         return f"{name}: {error.message.rstrip('.')}; {near}".rstrip("; ")
     return error.format_message()

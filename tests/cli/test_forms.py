@@ -244,6 +244,16 @@ def test_names_that_the_locale_cannot_spell_are_found_and_written_as_it_can(root
     assert "nih-chestxray14" in done.stdout
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_a_stream_that_is_closed_is_written_to_nobody(closed: str, root: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f'"$0" verify "$1" {closed}', PROGRAM, str(root)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "bug" not in done.stderr
+    assert ">&-" in closed.split() or "Verified" in done.stdout
+
+
 def test_an_option_before_its_command_is_told_its_place() -> None:
     for option, command in (("-q", "report"), ("--json", "status")):
         done = cxrprep(option, command, "nih")
