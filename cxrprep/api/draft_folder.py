@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.datasets.declaration import slug
+from cxrprep.datasets.facts import RESAVED
 from cxrprep.errors import CxrprepError, TableError, UsageError
 from cxrprep.events import Note
 from cxrprep.storage.paths import OWN_FOLDERS
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
 
 PICTURES: Final = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
-_TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zip")
+_TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zip", *(f".{end}" for end in RESAVED))
 # Pictures of regions are no images of their own.
 _DRAWN: Final = re.compile(r"mask|segmentation|heatmap", re.IGNORECASE)
 _ENOUGH, _DEEPEST = 0.5, 6

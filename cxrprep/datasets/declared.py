@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cxrprep.datasets.declaration import MANY_FILES
+from cxrprep.datasets.facts import unpacked_name
 from cxrprep.datasets.patterns import compiled
 from cxrprep.model import ImageId
 
@@ -72,9 +73,8 @@ class DeclaredLayout:
 
     def _is_table(self, key: str) -> bool:
         name = key.lower()
-        words = (name, *(name[: -len(end)] for end in (".gz", ".zip") if name.endswith(end)))
-        spelled = [word for one in words for word in (one, one.rsplit("/", 1)[-1])]
-        one = any(fnmatchcase(word, pattern) for pattern in self.tables for word in spelled)
+        spelled = (name, name.rsplit("/", 1)[-1])
+        one = any(fnmatchcase(unpacked_name(word, pattern), pattern) for pattern in self.tables for word in spelled)
         return one or any(fnmatchcase(name, form) for pattern in self.sets for form in (pattern, f"*/{pattern}"))
 
     def recognise(self, names: frozenset[str]) -> float:

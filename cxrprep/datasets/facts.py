@@ -12,7 +12,7 @@ import typing
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cxrprep.config.toml import TomlText, type_problem
 from cxrprep.model import Digest, RemoteFile
@@ -177,12 +177,21 @@ def _is_named(key: str, pattern: str) -> bool:
     return fnmatchcase(unpacked_name(name, wanted), wanted)
 
 
+RESAVED: Final = ("parquet", "pq", "feather", "arrow", "xlsx")
+"""What the name of a table ends in that was saved again as another form than CSV, and is read all the same."""
+
+
 def unpacked_name(file: str, pattern: str) -> str:
     """The name of what a file holds: Kaggle packs a table of its own accord, and keeps the name before ``.zip``.
 
-    Both in lower case; a pattern that has a suffix of a packed file means that file.
+    Both in lower case; a pattern that has a suffix of a packed file means that file. A table that is published as CSV
+    may have been saved again as Parquet or as a workbook.
     """
-    return file if pattern.endswith((".gz", ".zip")) else file.removesuffix(".gz").removesuffix(".zip")
+    if pattern.endswith((".gz", ".zip")):
+        return file
+    file = file.removesuffix(".gz").removesuffix(".zip")
+    stem, _, end = file.rpartition(".")
+    return f"{stem}.csv" if stem and end in RESAVED and pattern.endswith(".csv") else file
 
 
 @dataclass(frozen=True, slots=True)

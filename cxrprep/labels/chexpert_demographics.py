@@ -6,16 +6,16 @@ Its columns become ``raw_`` columns as they are. The key is ``PATIENT``, written
 from __future__ import annotations
 
 import re
-import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from cxrprep.errors import MissingExtraError, TableError
-from cxrprep.extras import install_command
+from cxrprep.errors import TableError
 from cxrprep.labels.csv_text import digest_of
+from cxrprep.labels.resaved_formats import sheets_of
 from cxrprep.schemas import TEXT
+from cxrprep.storage.small_files import read_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,19 +98,7 @@ def _patient(cell: str | None, where: str) -> str:
 
 
 def _sheet(path: Path) -> list[tuple[Any, ...]]:
-    try:
-        import openpyxl
-    except ModuleNotFoundError as error:
-        hint = install_command("xlsx")
-        raise MissingExtraError("reading CHEXPERT DEMO.xlsx needs openpyxl", hint=hint) from error
-    try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        rows = list(book.worksheets[0].iter_rows(values_only=True))
-        book.close()
-    except (
-        OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile, openpyxl.utils.exceptions.InvalidFileException,
-    ) as error:  # fmt: skip
-        raise TableError(f"{path} cannot be read as a workbook: {error}", hint="fetch it again") from error
+    rows = next(iter(sheets_of(path, read_file(path)).values()), [])
     if len(rows) < 2:
         raise TableError(f"{path} has no rows", hint="fetch it again")
     return rows

@@ -1,4 +1,4 @@
-"""Text of a CSV file and its records: gzip or zip by content, the delimiter, a ``sep=`` line, line numbers."""
+"""Text of a CSV file and its records: gzip, zip, Parquet, a workbook by content; the delimiter; line numbers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib_ng import zlib_ng
 
 from cxrprep.errors import TableError
+from cxrprep.labels.resaved_formats import ARROW, csv_of_arrow, csv_of_workbook
 from cxrprep.model import Digest
 from cxrprep.storage.small_files import encoding_of, open_file, read_file
 
@@ -25,7 +26,7 @@ _DELIMITERS: Final = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars
 # What Excel writes and reads; saved again by another program it has quotation marks, or blanks.
 _NAMED_DELIMITER: Final = re.compile(rb'"?sep\s*=\s*([,;\t|])"?[,;\t|]*\r?\n', re.IGNORECASE)
 # What other programs' files begin with.
-_OTHERS: Final = {b"PAR1": "a Parquet file", b"\xd0\xcf\x11\xe0": "a workbook of Excel", b"ARROW1": "an Arrow file"}
+_OLD_WORKBOOK: Final = b"\xd0\xcf\x11\xe0"
 _BLANK_LINES: Final = re.compile(rb"(?:[ ]*\r?\n)+")
 _BLANK_END: Final = re.compile(rb"(?:\r?\n[ ]*)+\Z")
 
@@ -80,11 +81,10 @@ def _uncompressed(path: Path, packed: bytes, notes: list[str]) -> bytes:
     elif named == ".gz" and packed and not packed.startswith(b"PK\x03\x04"):
         notes.append("not compressed, although its name ends in .gz")
     if packed.startswith(b"PK\x03\x04"):
-        return _only_member(path, packed)
-    for begin, what in _OTHERS.items():
-        if packed.startswith(begin):
-            raise TableError(f"{path} is {what}, whatever its name says", hint="save it as CSV, then run again")
-    return packed
+        return _only_member(path, packed, notes)
+    if packed.startswith(_OLD_WORKBOOK):
+        raise TableError(f"{path} is a workbook of Excel 97", hint="save it as CSV or .xlsx, then run again")
+    return csv_of_arrow(path, packed, notes) if packed.startswith(ARROW) else packed
 
 
 def _as_utf8(path: Path, data: bytes, notes: list[str]) -> bytes:
@@ -99,16 +99,16 @@ def _as_utf8(path: Path, data: bytes, notes: list[str]) -> bytes:
     return text.encode()
 
 
-def _only_member(path: Path, packed: bytes) -> bytes:
+def _only_member(path: Path, packed: bytes, notes: list[str]) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
             if len(members) == 1 and members[0].file_size <= _LIMIT:
                 return archive.read(members[0])
             if any(member.filename.startswith("xl/") for member in members):
-                raise TableError(
-                    f"{path} is a workbook of Excel, whatever its name says", hint="save it as CSV, then run again"
-                )
+                if sum(member.file_size for member in members) > _LIMIT:
+                    raise TableError(f"{path} is larger than {_LIMIT >> 30} GiB", hint="save it as CSV, then run again")
+                return csv_of_workbook(path, packed, notes)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, zlib_ng.error) as error:  # type: ignore[misc]  # as above
         raise TableError(f"{path} cannot be unpacked: {error}", hint="the file is cut short: fetch it again") from error
     raise TableError(f"{path} is an archive of {len(members):,} files, not a table", hint="unpack it, then run again")

@@ -10,18 +10,23 @@ import csv
 import gzip
 import io
 import re
+import shutil
 import zipfile
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cxrprep.api.verify import verify
 from cxrprep.datasets.catalog import catalog, declaration_of
 from cxrprep.datasets.patterns import group_in
 from cxrprep.errors import CxrprepError, ExitCode
 from cxrprep.labels.extract import read_labels
+from cxrprep.verification.finding import Kind
 from tests.datasets.test_catalog import NAMES, generate
+from tests.parts import need
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,6 +112,25 @@ FORMS: dict[str, tuple[Edit, str]] = {
         lambda rows: saved([*rows, *([""] * len(rows[0]) for _ in range(3))]), "rows of blank cells end it",
     ),
 }  # fmt: skip
+
+
+def by_pandas(save: Callable[[pd.DataFrame, io.BytesIO], None]) -> Edit:
+    def edit(rows: list[list[str]]) -> bytes:
+        out = io.BytesIO()
+        need("openpyxl")
+        # pandas' own strings would be of another type from version to version.
+        save(pd.read_csv(io.BytesIO(saved(rows)), dtype_backend="numpy_nullable"), out)
+        return out.getvalue()
+
+    return edit
+
+
+FORMS |= {
+    "Parquet": (by_pandas(lambda table, out: table.to_parquet(out, index=False)), "a Parquet file"),
+    "Arrow": (by_pandas(lambda table, out: table.to_feather(out)), "an Arrow file"),
+    "a workbook": (by_pandas(lambda table, out: table.to_excel(out, index=False)), "a workbook of Excel"),
+    "a workbook with an index": (by_pandas(lambda table, out: table.to_excel(out)), "a workbook of Excel"),
+}
 # Names that a program cannot keep apart, and numbers that are ids: neither is plain.
 NOT_PLAIN = {("siim-acr-pneumothorax", "floats"), ("nih-chestxray14", "capitals"), ("nih-chestxray14", "snake case")}
 
@@ -149,6 +173,22 @@ def test_tables_in_any_form_are_read_as_they_were(copy, form):
             path.write_bytes(data)
     assert [{k: v for k, v in row.items() if not str(k).endswith("__fold")} for row in after] == before
     assert any(note in one for one in said) or not note or not kept, said
+
+
+@pytest.mark.parametrize("end", [".parquet", ".xlsx"])
+def test_tables_under_the_name_of_their_form_are_found_and_are_not_extra(copy, end, tmp_path):
+    name, root, before = copy
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    edit = FORMS["Parquet" if end == ".parquet" else "a workbook"][0]
+    here = tables(tmp_path)
+    for path in here:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+        path.with_name(re.sub(r"\.csv(\.gz)?$", end, path.name)).write_bytes(edit(list(csv.reader(io.StringIO(text)))))
+        path.unlink()
+    assert read(name, tmp_path)[0] == before
+    findings = verify(tmp_path, dataset=name).value.findings
+    assert [one for one in findings if one.path.endswith(end) and one.kind is Kind.EXTRA] == []
 
 
 @pytest.mark.parametrize("edit", ["gone", "more", "thousands"])
@@ -233,7 +273,7 @@ def workbook() -> bytes:
     return out.getvalue()
 
 
-def parquet(data: bytes) -> bytes:
+def parquet(data: bytes | list[bytes]) -> bytes:
     out = io.BytesIO()
     pq.write_table(pa.table({"table": [data]}), out)
     return out.getvalue()
@@ -246,7 +286,9 @@ DAMAGED = {
     "half of UTF-16": lambda data: data.decode().encode("utf-16")[:-1],
     "a workbook": lambda data: workbook(),
     "a workbook, compressed": lambda data: gzip.compress(workbook(), mtime=0),
-    "Parquet": parquet,
+    "Parquet": lambda data: parquet(data)[:-8],
+    "Parquet of lists": lambda data: parquet([data]),
+    "an old workbook": lambda data: b"\xd0\xcf\x11\xe0" + data,
     "no UTF-8": lambda data: data.replace(b"\n", b"\xe9\n", 2),
     "another table": lambda data: b"a,b\n1,2\n",
     "noise": lambda data: bytes(range(256)) * 4,
@@ -255,6 +297,8 @@ DAMAGED = {
 
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_what_is_no_table_is_refused_with_its_name_and_a_hint(copy, damage):
+    if damage.startswith("a workbook"):
+        need("openpyxl")
     name, root, _ = copy
     for path in tables(root):
         kept = path.read_bytes()
@@ -268,7 +312,8 @@ def test_what_is_no_table_is_refused_with_its_name_and_a_hint(copy, damage):
         assert caught.value.exit_code in (ExitCode.INTEGRITY, ExitCode.USAGE)
         assert path.name in str(caught.value)
         assert caught.value.hint
-        said = {"a workbook": "workbook of Excel", "Parquet": "a Parquet file"}.get(damage.partition(",")[0], "")
+        known = {"a workbook": "cannot be read as a workbook", "Parquet": "cannot be read as a table"}
+        said = next((words for begin, words in known.items() if damage.startswith(begin)), "")
         assert said in str(caught.value)
 
 
