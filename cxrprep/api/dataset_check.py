@@ -154,7 +154,9 @@ def _clauses(spec: DatasetSpec, root: Path, labels: Labels, here: dict[str, str]
     twice = next((one for one in ids if ids.count(one) > 1), "") if len(set(ids)) < len(ids) else ""
     yield _clause("each image of the folder has an id of its own", not twice, f"two files are {twice}")
     moved = next((key for key in here if layout.place(key, release=labels.release) != key), "")
-    yield _clause("a path leads to its image and back", not moved, f"{moved} has another place")
+    place = layout.place(moved, release=labels.release) if moved else ""
+    said = f"a download would put {moved} to {place}: correct image or place of [paths]"
+    yield _clause("a path leads to its image and back", not moved, said)
     other = recognise(sample_names(root))
     known = other is None or other.name == spec.name or other.name in spec.aliases
     yield _clause("the folder is recognised as no other dataset", known, f"it looks like {other and other.name}")

@@ -165,7 +165,7 @@ def _brief(invocation: Invocation, spec: DatasetSpec) -> str:
     for access, names in by_access.items():
         lines.append(_prose(out, f"from {', '.join(names)}: {ACCESS.get(access, access)}"))
     if not spec.mirror:
-        lines.append(_prose(out, f"from a folder of yours (--source DIR): how to get it, {spec.homepage}"))
+        lines.append(_prose(out, f"from a folder of yours (--source DIR){_where(spec.homepage)}"))
     lines.append(_prose(out, f"licence: {_licence(spec)}"))
     return "\n".join(lines)
 
@@ -251,7 +251,7 @@ def _page(invocation: Invocation, spec: DatasetSpec) -> str:
         if mirror.agreement:
             lines.append(prose(f"agreement: {mirror.agreement}"))
     if not spec.mirror:
-        lines += ["", heading("--source DIR"), prose(f"from a folder of yours: how to get it, {spec.homepage}")]
+        lines += ["", heading("--source DIR"), prose(f"from a folder of yours{_where(spec.homepage)}")]
     published = published_counts(spec.name)
     if published:
         lines += ["", heading("Published pairs of images and reports, by filter of cxrprep pairs")]
@@ -259,5 +259,10 @@ def _page(invocation: Invocation, spec: DatasetSpec) -> str:
         numbers = ", ".join(f"{split} {format_number(n)}".strip() for split, n in by_split.items())
         lines.append(prose(f"{name}: {numbers} {FILTERS[name].unit}s".replace("studys", "studies")))
     lines += ["", heading("Licence"), prose(_licence(spec)), *([prose(spec.licence.url)] if spec.licence.url else [])]
-    lines += ["", heading("Citation"), prose(spec.citation), prose(spec.homepage)]
+    cited = [prose(text) for text in (spec.citation, spec.homepage) if text]
+    lines += ["", heading("Citation"), *cited] if cited else []
     return "\n".join(lines)
+
+
+def _where(homepage: str) -> str:
+    return f": how to get it, {homepage}" if homepage else ""

@@ -49,6 +49,7 @@ __all__ = [
     "catalog",
     "check_aliases",
     "declaration_of",
+    "file_of",
     "find_dataset",
     "is_built_in",
     "is_dataset",
@@ -182,9 +183,14 @@ def forget() -> None:
 
 def declaration_of(name: str) -> Declaration:
     """How the tables of a dataset are described, for one whose file describes them. Raises ``UsageError``."""
+    return _declaration_in(file_of(name))
+
+
+def file_of(name: str) -> Path:
+    """The file that describes a dataset. Raises ``UsageError``."""
     known = find_dataset(name).name
     # Of a built-in dataset the other files need no look: reading them all takes 60 ms.
-    return _declaration_in(_named.get(name) or _built_in().get(_file_name(known)) or _files()[known])
+    return _named.get(name) or _built_in().get(_file_name(known)) or _files()[known]
 
 
 def is_built_in(name: str) -> bool:

@@ -55,12 +55,14 @@ class CellRule:
 class DeclaredTable:
     """A table: ``patterns`` are globs of its names in the wild, ``form`` is one of ``FORMS``.
 
-    ``header`` names the columns where the file's own header is wrong or missing; ``rename`` spells single ones anew;
-    ``blank`` cells are null. names: a list of lines, column ``name``. json: a row per object of a list, or per leaf of
-    objects in objects, whose keys become the columns ``keys`` (a key in ``aside`` is a column beside them); ``explode``
-    are lists of one length, a row for each place. coco: a row per annotation, with ``category``, ``box_x`` ``box_y``
-    ``box_w`` ``box_h``. xml: a row per element ``rows`` of each document, columns are ElementTree's paths. files: a row
-    per file, with the groups of ``groups`` in its path, and its ``text``.
+    ``header`` names the columns where the file's own header is wrong, or with ``has_header = false`` where it has
+    none; ``delimiter`` is a sign that the header does not tell; ``rename`` spells single ones anew; ``blank`` cells
+    are null. names: a list of lines, column ``name``. json: a row per object of a list, or per leaf of objects in
+    objects, whose keys become the columns ``keys`` (a key in ``aside`` is a column beside them); ``explode`` are
+    lists of one length, a row for each place; objects in them are columns beside the others. coco: a row per
+    annotation, with ``category``, ``box_x`` ``box_y`` ``box_w`` ``box_h``. xml: a row per element ``rows`` of each
+    document, columns are ElementTree's paths. files: a row per file, with the groups of ``groups`` in its path, and
+    its ``text``.
 
     Where ``columns`` are given they must be there, ``optional_columns`` may, and any other is kept as text and said.
     ``cells`` says what the cells of a column must be.
@@ -70,6 +72,8 @@ class DeclaredTable:
     patterns: tuple[str, ...]
     form: str = "csv"
     header: tuple[str, ...] = ()
+    has_header: bool = True
+    delimiter: str = ""
     blank: tuple[str, ...] = ()
     rename: dict[str, str] = field(default_factory=dict)
     release: str = ""
@@ -142,9 +146,12 @@ class ImageRule(AboutImage):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkRule(AboutImage):
-    """What a second table says of an image, by its id: a patient that the first does not know, or a view."""
+    """What a second table says of an image, by its id: a patient that the first does not know, or a view.
 
-    image: Any
+    Without ``image`` its rows are about the ``study``, or else the ``patient``, that it names.
+    """
+
+    image: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +205,9 @@ class VocabularyRule:
         same = [one for one in self.names if one.casefold() == name.casefold()]
         return same[0] if len(same) == 1 else name
 
-    def column(self, name: str) -> str:
+    def column(self, name: str, namespace: str = "") -> str:
         """The column of a dataset's own observation: ``label_<namespace>__<name in snake case>``."""
-        return f"label_{self.namespace}__{slug(name)}"
+        return f"label_{namespace or self.namespace}__{slug(name)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +217,8 @@ class LabelRule:
     ``absent`` is what a name that is not there means: 0, or null where it is not given. ``reader`` makes a source of
     each reader; ``also`` adds sources that are true for any, the majority or all readers. ``raw`` names columns that
     are kept as they stand, as ``raw_<column>``, or is "all". ``known`` is the vocabulary whose every name is ``absent``
-    where a list lacks it, also where no list here has it.
+    where a list lacks it, also where no list here has it. ``where`` chooses rows, as of boxes. ``namespace`` is that of
+    findings of this source without a shared name, where it is another than the dataset's.
     """
 
     source: str
@@ -228,20 +236,25 @@ class LabelRule:
     rows_per_image: str = ""
     raw: Any = ()
     known: str = ""
+    namespace: str = ""
+    where: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class BoxRule:
-    """Rectangles: ``corners`` x1, y1, x2, y2, or ``corner_size`` x, y, w, h, or ``centre_size``; in pixels."""
+    """Rectangles: ``corners`` x1, y1, x2, y2, or ``corner_size`` x, y, w, h, or ``centre_size``; in pixels.
+
+    Each is four columns, or one whose cells have four numbers.
+    """
 
     table: Any
     image: Any
     label: Any
     reader: Any = None
     score: Any = None
-    corners: tuple[str, ...] = ()
-    corner_size: tuple[str, ...] = ()
-    centre_size: tuple[str, ...] = ()
+    corners: Any = ()
+    corner_size: Any = ()
+    centre_size: Any = ()
     where: dict[str, Any] = field(default_factory=dict)
 
 

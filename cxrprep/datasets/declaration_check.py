@@ -104,8 +104,8 @@ def _of_names(found: Declaration) -> Iterator[Problem]:
         yield "vocabulary.open", "[vocabulary] open: findings of its own need a namespace"
     if found.default_release not in found.releases:
         yield "default_release", f"default_release {found.default_release!r} is not one of releases"
-    for suffix in found.images.suffixes or ("",):
-        if not re.fullmatch(r"\.[\w.]+", suffix):
+    for suffix in found.images.suffixes or ("none",):
+        if not re.fullmatch(r"(\.[\w.]+)?", suffix):
             yield "images.suffixes", f"[images] suffixes: {suffix!r} is none; they are such as .png"
     if found.labels and found.default_label_source and not found.has_source(found.default_label_source):
         sources = ", ".join(rule.source for rule in found.labels)
@@ -156,6 +156,10 @@ def _of_tables(found: Declaration) -> Iterator[Problem]:
             yield f"table.{number}.name", f"two [[table]] have the name {table.name!r}"
         if not table.patterns:
             yield f"table.{number}.patterns", f"{place}: patterns has no name of a file"
+        if not table.has_header and not table.header:
+            yield f"table.{number}.has_header", f"{place}: a table without a header needs names of columns: header"
+        if len(table.delimiter) > 1:
+            yield f"table.{number}.delimiter", f"{place}: delimiter is one sign, not {table.delimiter!r}"
         if table.release:
             yield from _one_of(f"table.{number}.release", f"{place}: release", table.release, found.releases)
         for key in ("columns", "header"):
@@ -263,8 +267,8 @@ def _of_labels(found: Declaration) -> Iterator[Problem]:
 def _of_marks(found: Declaration) -> Iterator[Problem]:
     for number, box in enumerate(found.boxes, 1):
         given = [sides for sides in (box.corners, box.corner_size, box.centre_size) if sides]
-        if len(given) != 1 or len(given[0]) != 4:
-            said = "[[boxes]] needs the four columns of one of corners, corner_size, centre_size"
+        if len(given) != 1 or not (_is_text(given[0]) or (_are_texts(given[0]) and len(given[0]) == 4)):
+            said = "[[boxes]] needs the four columns, or the one, of one of corners, corner_size, centre_size"
             yield f"boxes.{number}", said
     for number, mask in enumerate(found.masks, 1):
         name = f"masks.{number}"
@@ -272,6 +276,9 @@ def _of_marks(found: Declaration) -> Iterator[Problem]:
         yield from _one_of(f"{name}.order", "[[masks]] order", mask.order, ("columns", "rows"))
         yield from _one_of(f"{name}.start", "[[masks]] start", mask.start, ("absolute", "relative"))
         yield from _lacking(name, "[[masks]]", mask, f"encoding = {mask.encoding!r}", _NEEDED.get(mask.encoding, ()))
+    for number, link in enumerate(found.link, 1):
+        if link.image is None and link.study is None and link.patient is None:
+            yield f"link.{number}", "[[link]] needs the image, the study or the patient that a row is about"
     for number, report in enumerate(found.reports, 1):
         if report.study is None and report.image is None:
             yield f"reports.{number}", "[[reports]] needs the study or the image that a text is of"

@@ -187,11 +187,11 @@ def unpacked_name(file: str, pattern: str) -> str:
     Both in lower case; a pattern that has a suffix of a packed file means that file. A table that is published as CSV
     may have been saved again as Parquet or as a workbook.
     """
-    if pattern.endswith((".gz", ".zip")):
-        return file
-    file = file.removesuffix(".gz").removesuffix(".zip")
     stem, _, end = file.rpartition(".")
-    return f"{stem}.csv" if stem and end in RESAVED and pattern.endswith(".csv") else file
+    name = pattern.removesuffix(".gz").removesuffix(".zip")
+    if stem and end in RESAVED and name.endswith(".csv"):
+        return f"{stem}.csv{pattern.removeprefix(name)}"
+    return file if name != pattern else file.removesuffix(".gz").removesuffix(".zip")
 
 
 @dataclass(frozen=True, slots=True)

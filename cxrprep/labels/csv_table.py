@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from cxrprep.errors import TableError, did_you_mean
-from cxrprep.labels.csv_text import AGAIN, CsvContent, read_content, records_of
+from cxrprep.labels.csv_text import AGAIN, AS_IT_STANDS, CsvContent, Written, read_content, records_of
 from cxrprep.labels.text_table import TextTable, first_true
 from cxrprep.model import Digest
 from cxrprep.schemas import TEXT
@@ -48,7 +48,7 @@ class Form:
     ``required`` columns must be there, ``optional`` ones may; any other is kept as text and said, unless it looks like
     a misspelt one; ``open`` keeps any without a word. ``plain`` columns hold mostly different values. ``drop`` columns
     are recognised and not read. ``header`` turns the header's fields, as a CSV reader sees them, into column names.
-    ``multiline`` cells may hold line breaks.
+    ``multiline`` cells may hold line breaks. ``written`` says what the file does not tell itself.
     """
 
     required: tuple[str, ...]
@@ -58,6 +58,7 @@ class Form:
     header: Callable[[list[str]], list[str]] | None = None
     multiline: bool = False
     open: bool = False
+    written: Written = AS_IT_STANDS
 
 
 def _digest(data: bytes) -> Digest:
@@ -119,8 +120,9 @@ def _names(header: list[str], first: list[str], form: Form, path: Path) -> list[
 
 def _spelled_as_released(names: list[str], form: Form) -> list[str]:
     """The names with the release's capitals and blanks: databases write ``pleural_effusion`` and ``DICOM_ID``."""
-    plain = {_plain(name): name for name in (*form.required, *form.optional, *form.drop)}
-    spelled = [plain.get(_plain(name), name) for name in names]
+    known = (*form.required, *form.optional, *form.drop)
+    plain = {_plain(name): name for name in known}
+    spelled = [name if name in known else plain.get(_plain(name), name) for name in names]
     return spelled if len(set(spelled)) == len(set(names)) else names
 
 
@@ -139,7 +141,7 @@ def read_table(path: Path, form: Form) -> TextTable:
     Raises ``TableError``, with file, line and column, for a file that cannot be read, is no CSV, has rows of another
     width, lacks a column or has one that is spelled nearly as one of the release.
     """
-    content = read_content(path)
+    content = read_content(path, form.written)
     packed, data = content.packed, content.data
     header, first = _head(content, path)
     names = _names(header, first, form, path)
@@ -185,7 +187,7 @@ def read_table(path: Path, form: Form) -> TextTable:
         notes.append("its header has other capitals or blanks than the release's")
     if extra:
         notes.append(f"columns that the release does not have, kept as text: {', '.join(extra)[:200]}")
-    found = TextTable(path, digest.result(), table, tuple(read), extra=extra, notes=tuple(notes))
+    found = TextTable(path, digest.result(), table, tuple(read), extra=extra, notes=tuple(notes), written=form.written)
     if b'"' in data and not form.multiline:
         _refuse_line_breaks(found, _extra(names, form))
     return found

@@ -41,7 +41,17 @@ class CsvContent(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def read_content(path: Path) -> CsvContent:
+class Written(NamedTuple):
+    """How a CSV is written where it does not tell itself: ``header`` are the names that it lacks."""
+
+    delimiter: str = ""
+    header: tuple[str, ...] = ()
+
+
+AS_IT_STANDS: Final = Written()
+
+
+def read_content(path: Path, written: Written = AS_IT_STANDS) -> CsvContent:
     """The file's contents. Raises ``TableError`` for one that cannot be read or unpacked."""
     try:
         packed = read_file(path)
@@ -57,7 +67,13 @@ def read_content(path: Path) -> CsvContent:
         raise TableError(
             f"{path} is larger than {_LIMIT >> 30} GiB", hint="no published table is that large: fetch it again"
         )
-    return _delimited(packed, _without_blank_end(_as_utf8(path, data, notes)), notes)
+    content = _delimited(packed, _without_blank_end(_as_utf8(path, data, notes)), notes, written.delimiter)
+    if not written.header:
+        return content
+    names = io.StringIO()
+    csv.writer(names, delimiter=content.delimiter, lineterminator="\n").writerow(written.header)
+    data = names.getvalue().encode() + content.data.removeprefix(b"\xef\xbb\xbf")
+    return content._replace(data=data, lines_before=content.lines_before - 1)
 
 
 def _without_blank_end(data: bytes) -> bytes:
@@ -114,8 +130,8 @@ def _only_member(path: Path, packed: bytes, notes: list[str]) -> bytes:
     raise TableError(f"{path} is an archive of {len(members):,} files, not a table", hint="unpack it, then run again")
 
 
-def _delimited(packed: bytes, data: bytes, notes: list[str]) -> CsvContent:
-    """The delimiter: what Excel's ``sep=`` line says, or else what the header has most of."""
+def _delimited(packed: bytes, data: bytes, notes: list[str], stated: str) -> CsvContent:
+    """The delimiter: what is stated, what Excel's ``sep=`` line says, or else what the header has most of."""
     bom = 3 if data.startswith(b"\xef\xbb\xbf") else 0
     before = 0
     if blank := _BLANK_LINES.match(data, bom):
@@ -124,6 +140,10 @@ def _delimited(packed: bytes, data: bytes, notes: list[str]) -> CsvContent:
     if named := _NAMED_DELIMITER.match(data, bom):
         notes.append("its first line names the delimiter, as Excel writes it")
         return CsvContent(packed, data[named.end() :], named[1].decode(), before + 1, tuple(notes))
+    if stated:
+        # Columns that are set apart by blanks mostly have as many as it takes to stand below each other.
+        data = re.sub(rb" {2,}", b" ", re.sub(rb"(?m)^ +| +\r?$", b"", data)) if stated == " " else data
+        return CsvContent(packed, data, stated, before, tuple(notes))
     header = data[: 1 << 16].partition(b"\n")[0]
     count = {delimiter: header.count(delimiter.encode()) for delimiter in _DELIMITERS}
     delimiter = max(count, key=lambda one: (count[one], one == ","))

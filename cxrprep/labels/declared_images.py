@@ -93,14 +93,19 @@ def _add_links(
             table = here[name]
             facts = _about(declared, rule, table, "link")
             add_notes(table, label_rows)
-            asked = IdColumn(declared, table.cells, rule.image, "[[link]] image", table)
-            facts["image_id"], known = asked.known_images(images)
+            if rule.image is not None:
+                asked = IdColumn(declared, table.cells, rule.image, "[[link]] image", table)
+                facts["image_id"], known = asked.known_images(images)
+                facts = facts[known].groupby("image_id").first().reindex(images.index)
+            else:
+                owner = "study_id" if rule.study is not None else "patient_id"
+                known = facts[owner].isin(images[owner])
+                facts = facts[known].groupby(owner).first().reindex(images[owner]).set_axis(images.index)
             count_rows(label_rows, table, "images", known, "are_about_images_that_no_table_lists")
-            facts = facts[known].groupby("image_id").first().reindex(images.index)
             for column in facts.columns:
                 if not facts[column].isna().all():
                     images[column] = images[column].where(images[column].notna(), facts[column])
-            told = told or (rule.patient is not None and bool(facts["patient_id"].notna().any()))
+            told = told or ("patient_id" in facts and bool(facts["patient_id"].notna().any()))
     return told
 
 
@@ -146,8 +151,12 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
     facts["sex"] = of("sex")
     age = pd.to_numeric(of("age", number_of))
     if rule.birth_year is not None and rule.date is not None:
-        born = pd.to_numeric(of("birth_year", number_of))
-        age = age.where(age.notna(), pd.to_datetime(of("date")).dt.year - born)
+        born = of("birth_year")
+        # A day of birth gives the same years as its year, and the age to the day.
+        days = born.dtype.kind == "M"
+        made = pd.to_datetime(of("date"))
+        years = (made - born).dt.days / 365.2425 if days else made.dt.year - pd.to_numeric(of("birth_year", number_of))
+        age = age.where(age.notna(), years)
     believed = age.between(0, rule.oldest)
     facts["age_years"] = age.where(believed)
     facts["age_flag"] = pd.Series([None] * len(frame), index=frame.index, dtype=object)

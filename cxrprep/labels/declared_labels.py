@@ -13,7 +13,7 @@ from cxrprep.datasets.declaration import Declaration, LabelRule, tables_of
 from cxrprep.errors import ConfigError
 from cxrprep.labels.columns import constant
 from cxrprep.labels.declared_images import add_notes, in_order_of_ids, only_listed
-from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of
+from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of, rows_where
 from cxrprep.labels.declared_tables import TABLE, count_rows
 from cxrprep.labels.declared_values import (
     by_word,
@@ -136,7 +136,7 @@ def _add_labels(block: _Labels, writer: _Writer, digest: Digest, plain: tuple[st
     for source, of_source in _by_source(block, values):
         every = of_source.index.equals(writer.images.index)
         seen.append(np.arange(len(of_source)) if every else writer.images.index.get_indexer(of_source.index))
-        columns, own = _observations(block.declared, of_source, block.place)
+        columns, own = _observations(block.declared, of_source, block.place, block.rule.namespace)
         about = writer.images if every else writer.images.iloc[seen[-1]]
         columns |= {
             "label_source": constant(source, len(about)),
@@ -167,7 +167,7 @@ def _label_block(
     declared: Declaration, rule: LabelRule, table: TableRead, images: pd.DataFrame, label_rows: LabelRows
 ) -> _Labels:
     """The rows of a table that are about images which are known; the others are counted."""
-    frame = table.cells
+    frame = rows_where(table, rule.where)
     place = f"[[labels]] {rule.source}"
     if rule.study is None:
         asked = IdColumn(declared, frame, rule.image or declared.image.id, f"{place} image", table)
@@ -348,7 +348,7 @@ _SHAPES: Final[Mapping[str, Callable[[_Labels], tuple[pd.DataFrame, pd.Series | 
 
 
 def _observations(
-    declared: Declaration, values: pd.DataFrame, place: str
+    declared: Declaration, values: pd.DataFrame, place: str, namespace: str
 ) -> tuple[dict[str, pa.Array], dict[str, tuple[pa.Array, str]]]:
     """The shared columns, and the dataset's own with what each means. Raises ``ConfigError`` for an unknown name."""
     rules = declared.vocabulary
@@ -368,7 +368,7 @@ def _observations(
             shared[stem] = column if stem not in shared else _either(shared[stem], column)
         # A dataset without a namespace has no observation beside the shared ones.
         if known is None or (known[1] and rules.namespace):
-            key = rules.column(name)
+            key = rules.column(name, namespace)
             before = own.get(key)
             meaning = rules.own.get(name, f"{name}, as {declared.name} words it")
             own[key] = (column if before is None else _either(before[0], column), meaning)

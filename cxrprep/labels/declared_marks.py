@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from cxrprep.labels.declared_values import TableRead
     from cxrprep.labels.label_rows import LabelRows
 
+_NUMBER: Final = re.compile(r"-?\d+\.?\d*(?:[eE][-+]?\d+)?")
 Boxes = dict[str, list[dict[str, Any]]]
 
 
@@ -93,7 +96,10 @@ def _labels_of(declared: Declaration, frame: pd.DataFrame, value: Any, table: Ta
 
 def _sides(rule: BoxRule, frame: pd.DataFrame, table: TableRead) -> dict[str, pd.Series]:
     names = rule.corners or rule.corner_size or rule.centre_size
-    sides = {side: _pixels(frame, column, table) for side, column in zip("xywh", names, strict=True)}
+    if isinstance(names, str):
+        sides, names = _four_numbers(frame, names, table), (names,) * 4
+    else:
+        sides = {side: _pixels(frame, column, table) for side, column in zip("xywh", names, strict=True)}
     if rule.corners:
         sides["w"], sides["h"] = sides["w"] - sides["x"], sides["h"] - sides["y"]
     elif rule.centre_size:
@@ -103,6 +109,17 @@ def _sides(rule: BoxRule, frame: pd.DataFrame, table: TableRead) -> dict[str, pd
             what = "[[boxes]] this box ends before it begins: corners are x1, y1, x2, y2, and sizes above 0"
             raise table.error(backwards.idxmax(), column, what)
     return sides
+
+
+def _four_numbers(frame: pd.DataFrame, column: str, table: TableRead) -> dict[str, pd.Series]:
+    """The sides of each box, of a column whose cells have all four: a list, or text such as [1, 2, 3, 4]."""
+    cells = column_of(frame, column, "[[boxes]]", table)
+    made = [_NUMBER.findall(cell if isinstance(cell, str) else str(cell or "")) for cell in cells]
+    for row, numbers in zip(frame.index, made, strict=True):
+        if len(numbers) not in (0, 4):
+            raise table.error(row, column, f"[[boxes]] expects four numbers, found {str(cells[row])[:80]!r}")
+    return {side: pd.Series([float(n[at]) if n else None for n in made], frame.index, float)
+            for at, side in enumerate("xywh")}  # fmt: skip
 
 
 def _pixels(frame: pd.DataFrame, column: str, table: TableRead) -> pd.Series:
@@ -228,8 +245,12 @@ def _regions(rule: MaskRule, frame: pd.DataFrame, table: TableRead) -> Iterator[
 
 
 def _rings(cell: Any) -> list[Any]:
-    """The rings of a region: one list of points, or several."""
-    return [cell] if cell and not isinstance(cell[0], (list, tuple)) else list(cell or [])
+    """The rings of a region: one list of points or of numbers, or several; also as text."""
+    rings = json.loads(cell) if isinstance(cell, str) else cell or []
+    one = rings and all(
+        not isinstance(part, list) or (len(part) == 2 and not isinstance(part[0], list)) for part in rings
+    )
+    return [rings] if one else list(rings)
 
 
 def _column_runs(rule: MaskRule, text: str, height: int, width: int) -> list[int]:

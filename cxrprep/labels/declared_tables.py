@@ -17,7 +17,7 @@ from cxrprep.datasets.declaration import MANY_FILES, CellRule, tables_of
 from cxrprep.datasets.patterns import compiled
 from cxrprep.errors import ConfigError, TableError
 from cxrprep.labels.csv_table import Form, line_of_name, read_names, read_table
-from cxrprep.labels.csv_text import digest_of
+from cxrprep.labels.csv_text import AS_IT_STANDS, Written, digest_of
 from cxrprep.labels.declared_values import TableRead, categories_of, named_columns
 from cxrprep.labels.text_table import are_plain, first_true, plain_form
 from cxrprep.model import Digest
@@ -44,6 +44,7 @@ _VALUES: Final = (
 )  # fmt: skip
 _NO_BOX: Final = dict.fromkeys(("box_x", "box_y", "box_w", "box_h", "score"))
 _WINDOWS_PATH: Final = re.compile(r"\\.*\.(png|jpe?g|dcm|dicom|txt)$", re.IGNORECASE)
+_PICTURE: Final = re.compile(r"\w\.(png|jpe?g|dcm|dicom|img|tiff?)$", re.IGNORECASE)
 _AGAIN: Final = "fetch the table again, or correct the dataset's file if it is of another form"
 
 
@@ -107,12 +108,12 @@ def tables_here(
         path: Path
         if table.name in texts:
             csv = texts[table.name]
-            cells, digest, path = _frame(table, csv), csv.digest, csv.path
+            cells, digest, path, written = _frame(table, csv), csv.digest, csv.path, csv.written
         elif table.name not in here or table.form == "csv":
             continue
         else:
             paths = here[table.name][1]
-            path = paths[0]
+            path, written = paths[0], AS_IT_STANDS
             if table.form in MANY_FILES:
                 cells, digest = _of_files(declared, table, paths, tables.bases)
             else:
@@ -126,7 +127,7 @@ def tables_here(
         if TABLE not in cells.columns:
             cells[TABLE] = table.name
         spelled = {new: old for old, new in table.rename.items()}
-        found[table.name] = TableRead(cells, path, digest, table.form, spelled)
+        found[table.name] = TableRead(cells, path, digest, table.form, spelled, written=written)
     return found
 
 
@@ -183,6 +184,9 @@ def _texts_here(
 
 def _csv(declared: Declaration, table: DeclaredTable, path: Path, hook: Hook) -> TextTable:
     def header(names: list[str]) -> list[str]:
+        if table.header and table.has_header and (data := next(filter(_PICTURE.search, names), "")):
+            said = f"its first line has {data[:80]!r}, and is no header"
+            raise TableError(f"{path}, line 1: {said}", hint="say has_header = false in the dataset's file")
         names = [*table.header, *([""] * (len(names) - len(table.header)))] if table.header else names
         return hook.header(table.name, names)
 
@@ -191,9 +195,10 @@ def _csv(declared: Declaration, table: DeclaredTable, path: Path, hook: Hook) ->
     columns = _names_of(declared, table.name)
     wanted = tuple(dict.fromkeys(spelled.get(name, name) for name in (*columns, *table.rename)))
     as_it_stands = {spelled.get(name, name) for name in _kept_as_they_stand(declared, table.name)}
-    form = Form((), optional=wanted, header=header, open=True, multiline=True)
+    written = Written(table.delimiter, () if table.has_header else table.header)
+    form = Form((), optional=wanted, header=header, open=True, multiline=True, written=written)
     if table.columns:
-        form = Form(table.columns, optional=table.optional_columns, header=header)
+        form = Form(table.columns, optional=table.optional_columns, header=header, written=written)
     csv = read_table(path, form)
     for name in csv.names:
         csv = csv.without_edges(name) if name in wanted and name not in as_it_stands else csv
@@ -279,7 +284,8 @@ def _json_rows(table: DeclaredTable, data: Any, path: Path) -> Iterator[dict[str
         if any(not isinstance(one, list) or len(one) != len(lists[0]) for one in lists):
             raise TableError(f"{path}: {', '.join(table.explode)} are not lists of one length in {stated}", hint=_AGAIN)
         for several in zip(*lists, strict=True) if lists else ((),):
-            yield row | {name: _cell(one) for name, one in zip(table.explode, several, strict=True)}
+            inner = {name: _cell(of) for one in several if isinstance(one, dict) for name, of in one.items()}
+            yield row | {name: _cell(one) for name, one in zip(table.explode, several, strict=True)} | inner
 
 
 def _leaves(data: Any, keys: Sequence[str], aside: Sequence[str]) -> Iterator[tuple[dict[str, Any], Any]]:
@@ -394,6 +400,7 @@ def _names_of(declared: Declaration, table: str) -> tuple[str, ...]:
         if table in tables_of(block.table):
             for key in ("corners", "corner_size", "centre_size", "where", "raw"):
                 value = getattr(block, key, ())
+                value = () if value == "all" else value
                 names += [value] if isinstance(value, str) else [*value]
     return tuple(dict.fromkeys(names))
 

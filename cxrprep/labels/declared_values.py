@@ -21,7 +21,7 @@ from cxrprep.datasets.declaration import MANY_FILES
 from cxrprep.errors import ConfigError, TableError, did_you_mean
 from cxrprep.labels.columns import is_grouped
 from cxrprep.labels.csv_table import line_of_name
-from cxrprep.labels.csv_text import line_of, read_content
+from cxrprep.labels.csv_text import AS_IT_STANDS, Written, line_of, read_content
 from cxrprep.system import see_pandas
 
 if TYPE_CHECKING:
@@ -38,6 +38,17 @@ see_pandas()
 TRUTH: Final = {"TRUE": "1", "True": "1", "FALSE": "0", "False": "0"}
 _NUMBERS: Final = ("number", "dicom-age")
 _CORRECT: Final = "correct that cell, or the dataset's file"
+
+
+class MissingColumnError(TableError):
+    """Raise when a table lacks a column that a block of its dataset's file names.
+
+    Do not raise for a cell, or for a column that may be absent.
+    """
+
+    column = ""
+    place = ""
+    """The block that names the column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,7 @@ class TableRead:
     """The images that all rows speak of, by the value that says so: two blocks of a table mostly ask for the same."""
     notes: list[str] = field(default_factory=list)
     """What a person should know of its cells."""
+    written: Written = AS_IT_STANDS
 
     def error(self, row: Any, column: str, what: str, hint: str = _CORRECT) -> TableError:
         """The error for a cell: it names the file, the line (of JSON the row, of many files the file) and the column.
@@ -83,7 +95,7 @@ class TableRead:
         if self.form in MANY_FILES:
             return str(self.cells["path"].iloc[number])
         if self.form == "csv":
-            return f"line {line_of(read_content(self.path), number)}"
+            return f"line {line_of(read_content(self.path, self.written), number)}"
         if self.form == "names":
             return f"line {line_of_name(self.path, number)}"
         return f"row {number + 1}"
@@ -269,11 +281,13 @@ def column_of(frame: pd.DataFrame, name: str, place: str, where: TableRead, *, w
     """
     if name not in frame.columns:
         shown = ", ".join(map(str, frame.columns[:8]))
-        raise TableError(
+        error = MissingColumnError(
             f"{where.path}: column {name!r} is missing, which {place} names; it has {shown}",
             hint=did_you_mean(name, map(str, frame.columns))
             + "is this the right table? Correct the dataset's file if its columns are called otherwise",
         )
+        error.column, error.place = name, place
+        raise error
     return frame[name] if whole else by_word(frame[name], lambda words: words)
 
 

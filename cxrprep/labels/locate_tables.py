@@ -15,7 +15,7 @@ from cxrprep.events import Note
 from cxrprep.storage.paths import is_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec, Table
@@ -74,14 +74,17 @@ def _listed(base: Path) -> Iterator[tuple[Path, list[str]]]:
         level = inner
 
 
-def _files(table: Table, listed: list[tuple[Path, list[str]]]) -> list[Path]:
+def _files(table: Table, listed: list[tuple[Path, list[str]]], bases: Sequence[Path]) -> list[Path]:
     """Every copy of a table, best name first, nearest first. People rename: the case of letters does not matter."""
     found = []
     for pattern in table.patterns:
         inside, _, name = pattern.lower().rpartition("/")
         for folder, files in listed:
-            if not inside or folder.name.lower() == inside:
+            if not inside or fnmatchcase(folder.as_posix().lower(), f"*/{inside}"):
                 found += [folder / file for file in files if fnmatchcase(unpacked_name(file.lower(), name), name)]
+        if inside and not found:
+            # A folder of images, or one far down, is looked into where a pattern names it.
+            found += [path for base in bases for path in sorted(base.glob(pattern)) if path.is_file()]
     return list(dict.fromkeys(found))
 
 
@@ -139,7 +142,7 @@ def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: P
     bases = tuple(base for base in (tables, root) if base is not None)
     of_sets = [table for table in spec.table if table.settings.get("files") == "many"]
     sets = tuple((table, held) for table in of_sets if (held := _set_of(table, bases)))
-    found = [(table, _files(table, listed)) for table in spec.table if table not in of_sets]
+    found = [(table, _files(table, listed, bases)) for table in spec.table if table not in of_sets]
     present = {table.release for table, paths in found if paths and table.release}
     if release is None or not any(table.release == release for table in spec.table):
         chosen = next((name for name in spec.releases if name in present), None)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.labels.csv_text import AGAIN, line_of, read_content
+from cxrprep.labels.csv_text import AGAIN, AS_IT_STANDS, Written, line_of, read_content
 from cxrprep.labels.joins import all_distinct
 from cxrprep.storage.value_codes import flat
 
@@ -43,6 +43,7 @@ class TextTable:
     notes: tuple[str, ...] = ()
     matched: frozenset[tuple[str, str]] = frozenset()
     """Columns of which every cell is known to match a pattern."""
+    written: Written = AS_IT_STANDS
 
     @property
     def rows(self) -> int:
@@ -141,7 +142,7 @@ class TextTable:
         """
         value = self.columns.column(column)[row].as_py() if column in self else None
         shown = "blank" if value is None else repr(value if len(value) < 80 else value[:77] + "...")
-        line = line_of(read_content(self.path), self._place(row))
+        line = line_of(read_content(self.path, self.written), self._place(row))
         return TableError(f"{self.path}, line {line}, column {column!r}: {what} ({shown})", hint=hint)
 
     def mapped(self, name: str, values: Mapping[str, Any], kind: pa.DataType, what: str) -> pa.Array:
@@ -299,7 +300,7 @@ class TextTable:
         if all_distinct(column):
             return
         seen: dict[str, int] = {}
-        data = read_content(self.path)
+        data = read_content(self.path, self.written)
         for row, key in enumerate(column.to_pylist()):
             if key in seen:
                 raise TableError(

@@ -494,3 +494,156 @@ def test_categories_of_boxes_do_not_depend_on_what_is_drawn():
     assert names == box_categories("vindr-cxr", ["Edema", "Clavicle fracture"])
     assert "No finding" not in names
     assert box_categories("vindr-cxr", ["Other"]) == (*names, "Other")
+
+
+# ---- tables of other collections, as their publishers wrote them ----
+
+NO_HEADER = """
+[[table]]
+name = "t"
+patterns = ["lists/of/t.txt"]
+delimiter = " "
+header = ["patient", "file", "word", "age"]
+has_header = false
+[image]
+table = "t"
+id = { column = "file", match = '^(a\\d+)' }
+patient = "patient"
+age = { column = "age", use = "number" }
+[[labels]]
+source = "r"
+table = "t"
+shape = "columns"
+image = { column = "file", match = '^(a\\d+)' }
+columns = { word = "Effusion" }
+values = { positive = 1, negative = 0 }
+"""
+
+
+@pytest.mark.parametrize("folder", ["lists/of", "images/lists/of"])
+def test_a_table_without_a_header_loses_no_row_and_its_lines_are_counted_from_1(tmp_path, folder):
+    (tmp_path / folder).mkdir(parents=True)
+    blocks = NO_HEADER.replace("lists/of", folder)
+    text = "p1 a1.png  positive 40\np1 a2.png  negative 41\n  p2 a3.png positive 42 \r\n"
+    table = read(tmp_path, blocks, {f"{folder}/t.txt": text}).table
+    columns = (table.column(name).to_pylist() for name in ("image_id", "patient_id", "label_pleural_effusion"))
+    assert [*zip(*columns, strict=True)] == [("a1", "p1", 1), ("a2", "p1", 0), ("a3", "p2", 1)]
+    with pytest.raises(TableError, match=r"t\.txt, line 2, column 'word': 'maybe' is no label"):
+        read(tmp_path, blocks, {f"{folder}/t.txt": text.replace("negative", "maybe")})
+    with pytest.raises(TableError, match=r"line 1: its first line has 'a1\.png', and is no header") as refused:
+        read(tmp_path, blocks.replace("has_header = false\n", ""), {f"{folder}/t.txt": text})
+    assert "has_header = false" in refused.value.hint
+
+
+NESTED = """
+[[table]]
+name = "list"
+form = "json"
+patterns = ["t.json"]
+[[table]]
+name = "drawn"
+form = "json"
+patterns = ["t.json"]
+explode = ["found"]
+[image]
+table = "list"
+id = "image"
+[[labels]]
+source = "r"
+table = "drawn"
+shape = "rows"
+image = "image"
+name = "what"
+where = { sure = ["true"] }
+absent = 0
+[[boxes]]
+table = "drawn"
+image = "image"
+label = "what"
+corners = "box"
+[[masks]]
+table = "drawn"
+image = "image"
+label = "what"
+encoding = "polygons"
+points = "ring"
+"""
+
+
+def test_objects_in_a_list_are_rows_with_boxes_and_rings_in_one_cell(tmp_path):
+    found = {"what": "Effusion", "sure": True, "box": [1, 2, 31.5, 42], "ring": [[1, 2], [30, 2], [30, 40]]}
+    as_text = {"what": "rib", "sure": False, "box": "(5, 6, 7, 8)", "ring": "[[0, 0], [9, 0], [9, 9]]"}
+    data = [{"image": "a1", "found": [found, as_text]}, {"image": "a2", "found": []}]
+    labels = read(tmp_path, NESTED, {"t.json": data})
+    assert labels.table.column("label_pleural_effusion").to_pylist() == [1, None]
+    assert "label_ward__rib" not in labels.table.column_names
+    boxes = [(box["x"], box["y"], box["w"], box["h"]) for box in labels.table.column("boxes").to_pylist()[0]]
+    assert boxes == [(1, 2, 30.5, 40), (5, 6, 2, 2)]
+    rings = [row["polygons"] for row in labels.masks.to_pylist()]
+    assert rings == [[[1, 2, 30, 2, 30, 40]], [[0, 0, 9, 0, 9, 9]]]
+    found["box"] = [1, 2, 3]
+    with pytest.raises(TableError, match=r"t\.json, row 1, column 'box': \[\[boxes\]\] expects four numbers, found"):
+        read(tmp_path, NESTED, {"t.json": data})
+
+
+PEOPLE = """
+[[table]]
+name = "t"
+patterns = ["t.csv"]
+[[table]]
+name = "people"
+patterns = ["people.csv"]
+[image]
+table = "t"
+id = "image"
+patient = "whose"
+birth_year = { column = "born", use = "date:%d/%m/%Y" }
+date = { column = "taken", use = "date:%Y%m%d" }
+[[link]]
+table = "people"
+patient = "person"
+sex = "sex"
+"""
+
+
+def test_a_table_of_patients_and_days_of_birth(tmp_path):
+    files = {
+        "t.csv": "image,whose,born,taken\na1,p1,31/12/1960,20200101\na2,p1,31/12/1960,20210101\na3,p2,,20200101\n",
+        "people.csv": "person,sex\np1,F\np3,M\n",
+    }
+    labels = read(tmp_path, PEOPLE, files)
+    assert labels.table.column("sex").to_pylist() == ["F", "F", None]
+    assert labels.table.column("age_years").to_pylist() == pytest.approx([59.0, 60.0, None], abs=0.01, nan_ok=True)
+    (use,) = (use for use in labels.tables if use.name == "people.csv")
+    assert (use.rows, use.used) == (2, 1)
+    with pytest.raises(ConfigError, match=r"\[\[link\]\] needs the image, the study or the patient"):
+        read(tmp_path, PEOPLE.replace('patient = "person"\n', ""), files)
+
+
+def test_a_column_that_is_missing_is_named_with_the_line_of_the_datasets_file(tmp_path):
+    with pytest.raises(TableError, match=r"t\.csv: column 'taken' is missing") as refused:
+        read(tmp_path, PEOPLE, {"t.csv": "image,whose,born\na1,p1,31/12/1960\n", "people.csv": "person,sex\np1,F\n"})
+    line = (HEAD + PEOPLE).splitlines().index('date = { column = "taken", use = "date:%Y%m%d" }') + 1
+    assert refused.value.hint.endswith(f"ward.toml, line {line}")
+
+
+def test_images_may_have_no_ending(tmp_path):
+    head = HEAD.replace(r"(?P<id>a\d+)\.png$", r"(?:^|/)(?P<id>1\.2[0-9.]*)$")
+    blocks = '[images]\nsuffixes = [""]\nformats = ["DICOM"]\n' + STUDIES
+    (tmp_path / "1.2.7").write_bytes(b"pixels")
+    labels = read(tmp_path, blocks, {"t.csv": "image,whose\n1.2.7,p1\n"}, head=head)
+    assert labels.table.column("image_id").to_pylist() == ["1.2.7"]
+    extract_labels(find_dataset(str(tmp_path / "ward.toml")), tmp_path)
+    made = build_manifest(find_dataset(str(tmp_path / "ward.toml")), tmp_path)
+    assert (made.images, made.not_here) == (1, 0)
+
+
+STUDIES = """
+[[table]]
+name = "t"
+patterns = ["t.csv"]
+[image]
+table = "t"
+id = "image"
+patient = "whose"
+"""

@@ -194,6 +194,34 @@ def test_googles_labels_are_rows_of_their_own(tmp_path):
     assert table.num_rows == 9
 
 
+def test_cxr_lts_findings_are_a_source_and_those_of_its_own_have_columns(tmp_path):
+    nih.write(tmp_path, images=False)
+    before = read_labels(SPEC, tmp_path).table
+    names = [
+        "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis", "Hernia",
+        "Infiltration", "Mass", "Nodule", "Pleural Thickening", "Pneumonia", "Pneumothorax", "Pneumoperitoneum",
+        "Pneumomediastinum", "Subcutaneous Emphysema", "Tortuous Aorta", "Calcification of the Aorta", "No Finding",
+    ]  # fmt: skip
+    cells = ["1" if name in ("Pleural Thickening", "Tortuous Aorta") else "0" for name in names]
+    text = "\n".join([",".join(["id", *names, "subj_id"]), ",".join(["00000003_000.png", *cells, "3"])])
+    (tmp_path / "miccai2023_nih-cxr-lt_labels_test.csv").write_text(text + "\n")
+    (tmp_path / "nih-cxr-lt_single-label_train.csv").write_text(text.replace("_000", "_001") + "\n")
+    table = read_labels(SPEC, tmp_path).table
+    found = [row for row in table.to_pylist() if (row["label_source"] or "").startswith("cxr-lt")]
+    assert [(row["image_id"], row["label_source"]) for row in found] == [
+        ("00000003_000", "cxr-lt"),
+        ("00000003_001", "cxr-lt-single-label"),
+    ]
+    for row in found:
+        assert {name for name, value in row.items() if name.startswith("label_") and value == 1} == {
+            "label_pleural_thickening",
+            "label_cxr_lt__tortuous_aorta",
+        }
+        assert sum(value == 0 for name, value in row.items() if name.startswith("label_")) == 18
+    rest = table.filter(pc.invert(pc.starts_with(table.column("label_source").cast("string"), "cxr-lt")))
+    assert rest.select([name for name in before.column_names if name in rest.column_names]).num_rows == before.num_rows
+
+
 def test_googles_labels_joined_in_one_table_are_the_same_source(tmp_path):
     nih.write(tmp_path, images=False)
     nih.write_google(tmp_path)
