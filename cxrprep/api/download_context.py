@@ -141,6 +141,11 @@ def opened(
     place = find_mirror(spec, source or remembered or held.mirror or None, where.release or held.release or None)
     place = replace(place, is_named=bool(source) and chosen.is_named)
     stream = open_source(place.url, source_options(spec, place, chosen))
+    if place.url.startswith("file:") and read_lineage(Path(stream.address) / "manifests") is not None:
+        # They have the names of originals, and took their place.
+        raise UsageError(
+            f"{stream.address} holds converted images, not originals", hint="name the folder of the originals"
+        )
     folder = DatasetFolder(root, record.home, spec, place.release, record, tables=where.tables)
     job = DownloadContext(folder, place, stream, chosen, on_event)
     try:

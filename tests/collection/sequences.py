@@ -13,9 +13,10 @@ import functools
 import hashlib
 import json
 import random
+import re
 import shutil
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pyarrow.parquet as pq
 
@@ -49,18 +50,44 @@ _KEYS: Final = {
 }
 
 
+class Store(Protocol):
+    """A bucket whose objects are copied into a folder after each command."""
+
+    def addressed(self, word: str) -> str:
+        """The word, with the bucket's address in the place of that folder."""
+
+    def fetch(self) -> None:
+        """Make the folder what the bucket is."""
+
+    def put(self) -> None:
+        """Make the bucket what the folder is."""
+
+
 @dataclass
 class World:
     """Folders made so far, by name, and the commands that led there.
 
     ``dataset`` is the name of the release in ``raw``; ``own`` are images of one's own, ``mirror`` is what ``raw`` came
-    from.
+    from. ``shared`` is a release that may only be read. What lies in ``store`` is looked at in ``bucket``.
     """
 
     home: Path
     dataset: str
     rng: random.Random
     told: list[str] = field(default_factory=list)
+    store: Store | None = None
+
+    @property
+    def shared(self) -> Path:
+        """A lab's copy of the release, that nobody may change: its record lies in ``shared-state``."""
+        return self.home / "shared"
+
+    def run(self, *words: str) -> Done:
+        """A command, with the address where a path means the bucket."""
+        done = cxrprep(*(words if self.store is None else map(self.store.addressed, words)))
+        if self.store is not None:
+            self.store.fetch()
+        return done
 
     @property
     def raw(self) -> Path:
@@ -70,7 +97,8 @@ class World:
     @property
     def originals(self) -> list[Path]:
         """Folders of images as they came."""
-        return [folder for name in ("raw", "own", "mirror", "fetched") if (folder := self.home / name).is_dir()]
+        names = ("raw", "own", "mirror", "fetched", "shared", "bucket/fetched")
+        return [folder for name in names if (folder := self.home / name).is_dir()]
 
     def folders(self) -> list[Path]:
         """Every folder that has tables."""
@@ -104,10 +132,11 @@ class World:
         folder = str(pick([*self.folders(), *self.originals, *self.exports()]))
         # Labels are mostly asked of a release: elsewhere they are refused.
         labelled = pick([str(self.raw), str(self.raw), folder])
-        out = str(home / f"out{self.rng.randint(1, 4)}")
-        state = pick([(), (), (), ("--state", str(home / "state"))])
+        place = home if self.store is None else pick([home, home / "bucket"])
+        out = str(place / f"out{self.rng.randint(1, 4)}")
+        state = pick([(), (), (), ("--state", str(place / "state"))])
         convert = ("convert", folder, "--recipe", pick(RECIPES), "--out", out)
-        fetched, mirror = str(home / "fetched"), str(home / "mirror")
+        fetched, mirror = str(place / "fetched"), str(home / "mirror")
         download = ("download", self.dataset, fetched, "--source", mirror)
         number = self.rng.randint(1, 2)
         other = str(pick([*self.folders(), *self.originals, *self.exports()]))
@@ -205,11 +234,27 @@ class World:
                 ("status", folder, other),
             ],
         ]
-        return pick(pick(verbs))
+        return self._reading_only(pick(pick(verbs)))
+
+    def _reading_only(self, words: tuple[str, ...]) -> tuple[str, ...]:
+        """The command as somebody gives it who may not write into ``shared``."""
+        shared = str(self.shared)
+        if "--out" in words and words[words.index("--out") + 1] == shared:
+            return self.command()
+        root = words[2:3] if words[0] in ("download", "prove") else words[1:2]
+        if root != (shared,) or words[0] in ("load", "run") or "--state" in words:
+            return words
+        return (*words, "--state", f"{shared}-state")
+
+    def write(self, path: Path, data: bytes) -> None:
+        """What somebody else writes into a file."""
+        path.write_bytes(data)
+        if self.store is not None:
+            self.store.put()
 
     def accident(self) -> None:
         """What people do beside the program: move a folder, lose a cache, the record or the labels, remove an image."""
-        folder = self.rng.choice([*self.folders(), *self.originals])
+        folder = self.rng.choice([one for one in (*self.folders(), *self.originals) if one != self.shared])
         what = self.rng.choice(["cache", "labels", "record", "move", "image", "shard", "copy", "table", "sums", "csv"])
         if what == "cache":
             shutil.rmtree(folder / ".cxrprep", ignore_errors=True)
@@ -230,8 +275,10 @@ class World:
         elif what == "shard":
             self._remove(folder, (".tar",))
         elif folder.name.startswith(("out", "moved")):
-            place = self.home / f"moved{len(self.told)}"
+            place = folder.with_name(f"moved{len(self.told)}")
             _ = folder.rename(place) if what == "move" else shutil.copytree(folder, place)
+        if self.store is not None:
+            self.store.put()
         self.told.append(f"({what}: {folder})")
 
     def _remove(self, folder: Path, suffixes: tuple[str, ...]) -> None:
@@ -247,6 +294,12 @@ def files(folder: Path) -> list[Path]:
         path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith((".", "cxrprep."))
     )
     return [path for path in every if not ours & set(path.relative_to(folder).parts)]
+
+
+def files_and_times(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of everything below a folder."""
+    every = ((path, path.lstat()) for path in folder.rglob("*"))
+    return {str(path): (found.st_size, found.st_mtime_ns) for path, found in every}
 
 
 @dataclass
@@ -269,7 +322,7 @@ def known(world: World) -> Known:
             if path.is_file():
                 columns[str(folder), name], tables[str(folder), name] = _table(path, name, *_version(path))
     records = {}
-    for path in world.home.glob("*/cxrprep.files.parquet"):
+    for path in (*world.home.glob("*/cxrprep.files.parquet"), *world.home.glob("bucket/*/cxrprep.files.parquet")):
         rows = pq.read_table(path, columns=["path", "digest"]).to_pylist()
         records[str(path.parent)] = {row["path"]: row["digest"] for row in rows}
     places = [*world.originals, *world.folders()]
@@ -316,9 +369,7 @@ def check(world: World, before: Known, words: tuple[str, ...]) -> None:
         if path not in now.images:
             assert dropped, (world.told, "an image is gone", path)
         elif now.images[path] != digest:
-            made = path.rpartition("/")[0].startswith(tuple(str(world.home / n) for n in ("out", "moved"))) or (
-                "/derived/" in path
-            )
+            made = re.match(rf"{re.escape(str(world.home))}/(?:bucket/)?(?:out|moved)", path) or "/derived/" in path
             assert repaired or (made and words[0] in ("convert", "download", "run")), (world.told, "other bytes", path)
     for path, digest in before.exported.items():
         ours = words[0] in ("export", "convert", "run")
@@ -347,6 +398,7 @@ def check(world: World, before: Known, words: tuple[str, ...]) -> None:
 
 def is_there(world: World, folder: str, cells: dict[str, Any]) -> bool:
     """Whether the file of a row, or its shard, is in the folder."""
+    folder = folder.removesuffix("-state") if folder == f"{world.shared}-state" else folder
     path = world.home / folder / str(cells.get("path", ""))
     return path.is_file() if "path" in cells else False
 
@@ -367,18 +419,18 @@ def damage_is_found(world: World) -> None:
     for folder in [*world.folders(), *world.exports()]:
         made = folder.name.startswith(("out", "moved", "export")) or folder.parent.name in ("derived", "export")
         here = [path for path in files(folder) if path.stat().st_size] if made else []
-        done = cxrprep("verify", folder, "-q")
+        done = world.run("verify", str(folder), "-q")
         if not here or done.returncode != 0:
             continue
         path = world.rng.choice(here)
         data = path.read_bytes()
-        report = cxrprep("verify", folder, "--json")
+        report = world.run("verify", str(folder), "--json")
         unproven = path.name == "croissant.json" and "../croissant.json" in report.stdout
         if unproven or f'"{path.relative_to(folder).as_posix()}"' in report.stdout or path.name == "README.md":
             continue  # it is named as unproven or as no part of the folder
-        path.write_bytes(bytes([*data[:-1], data[-1] ^ 1]))
-        done = cxrprep("verify", folder, "-q")
-        path.write_bytes(data)
+        world.write(path, bytes([*data[:-1], data[-1] ^ 1]))
+        done = world.run("verify", str(folder), "-q")
+        world.write(path, data)
         assert done.returncode == 4, (world.told, "verify is content with", path, done.stdout)
 
 
@@ -391,25 +443,25 @@ def hints_are_commands(world: World, said: str) -> list[list[str]]:
 
 def digest_holds(world: World, words: tuple[str, ...]) -> None:
     """What ``digest`` printed ``prove`` confirms, with the same options."""
-    told = json.loads(cxrprep(*words, "--json").stdout)
+    told = json.loads(world.run(*words, "--json").stdout)
     found = told.get("digest")
     if isinstance(found, str):
-        done = cxrprep("prove", found, *words[1:])
+        done = world.run("prove", found, *words[1:])
         assert done.returncode == 0, (world.told, "prove", found, done.stdout, done.stderr)
 
 
 def verify_is_remembered(world: World, words: tuple[str, ...]) -> None:
     """``status`` does not say that a check which found faults is done."""
     state = words[words.index("--state") :][:2] if "--state" in words else ()
-    told = json.loads(cxrprep("status", words[1], *state, "--json").stdout)
+    told = json.loads(world.run("status", words[1], *state, "--json").stdout)
     held = [stage["state"] for stage in told.get("stages", ()) if stage["name"] == "verify"]
     assert "done" not in held, (world.told, "status says of verify", held)
 
 
-def loaded(folder: str) -> Done:
+def loaded(world: World, folder: str) -> Done:
     """What ``load`` of Python comes to, as a command would."""
     try:
-        package.load(folder).to_pandas()
+        package.load(folder if world.store is None else world.store.addressed(folder)).to_pandas()
     except CxrprepError as error:
         return Done(error.exit_code, "", str(error))
     return Done(0, "", "")
@@ -418,6 +470,7 @@ def loaded(folder: str) -> Done:
 def play(world: World, steps: int) -> None:
     """A sequence of ``steps``; raises ``AssertionError`` that tells the commands."""
     following: list[list[str]] = []
+    shared = files_and_times(world.shared)
     for _ in range(steps):
         if world.rng.random() < 0.15:
             with contextlib.suppress(OSError):
@@ -426,11 +479,12 @@ def play(world: World, steps: int) -> None:
         follow = bool(following) and world.rng.random() < 0.6
         words = tuple(world.rng.choice(following)) if follow else world.command()
         before = known(world)
-        done = loaded(words[1]) if words[0] == "load" else cxrprep(*words, "-q")
+        done = loaded(world, words[1]) if words[0] == "load" else world.run(*words, "-q")
         world.told.append(f"{' '.join(words)} -> {done.returncode}{' (as a hint said)' if follow else ''}")
         assert done.returncode != 1, (world.told, done.stderr)
         following = hints_are_commands(world, done.stderr) if done.returncode else []
         check(world, before, words)
+        assert files_and_times(world.shared) == shared, (world.told, "a folder that is only read was written")
         digests_are_true(world)
         if words[0] == "digest" and not done.returncode:
             digest_holds(world, words)

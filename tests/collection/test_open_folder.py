@@ -21,6 +21,7 @@ from cxrprep.labels.extract import extract_labels
 from cxrprep.manifest.build import build_manifest
 from cxrprep.model import FolderRef
 from tests.api.convert import hospital
+from tests.commands import cxrprep, ok
 from tests.generators.small import nih_chestxray14
 from tests.manifest.made import made
 
@@ -283,3 +284,12 @@ def test_a_link_in_a_circle_hides_nothing_beside_it(tmp_path):
     assert spec.name == "nih-chestxray14"
     extract_labels(spec, tmp_path)
     assert build_manifest(spec, tmp_path).images == len(released.images)
+
+
+def test_converted_images_are_no_mirror_of_originals(tmp_path: Path) -> None:
+    root = made("nih-chestxray14", tmp_path / "raw")
+    ok("convert", root, "--recipe", "square-224", "--out", tmp_path / "made")
+    before = {path: path.read_bytes() for path in (root / "images").iterdir()}
+    done = cxrprep("download", "nih-chestxray14", root, "--source", tmp_path / "made")
+    assert (done.returncode, "holds converted images" in " ".join(done.stderr.split())) == (2, True), done
+    assert {path: path.read_bytes() for path in (root / "images").iterdir()} == before
