@@ -187,7 +187,8 @@ class Output:
         if code:
             meaning = _OF_VERBS.get((command, code)) or MEANINGS[code]
             lines.append(f"  {self.styled(f'exit code {code}: {meaning}', stream, fg='red')}")
-        lines += [f"  {self.symbol('next', stream)} {command}" for command in following if not code]
+        steps = (f"  {self.symbol('next', stream)} {step}" for step in following if not code)
+        lines += [self._folded(step, stream, "    ") for step in steps]
         self._write("\n".join(lines), stream)
 
     def _pairs(self, pairs: Sequence[tuple[str, Any]], stream: TextIO) -> list[str]:
@@ -304,13 +305,15 @@ class Output:
         about = f"{subject}: " if subject else ""
         self._write(self._folded(f"{head}{about}{message}", self.stderr), self.stderr)
 
-    def _folded(self, text: str, stream: TextIO) -> str:
+    def _folded(self, text: str, stream: TextIO, indent: str = "") -> str:
         """``text`` with no word broken at a terminal's edge; a line with a command to be copied stays one."""
         import textwrap
 
         if not stream.isatty():
             return text
-        fold = textwrap.TextWrapper(self.width, break_long_words=False, break_on_hyphens=False)
+        fold = textwrap.TextWrapper(
+            self.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
         lines = ([line] if "cxrprep " in line or " --" in line else fold.wrap(line) for line in text.splitlines())
         return "\n".join(part for line in lines for part in line or [""])
 

@@ -277,6 +277,14 @@ def test_another_folder_that_is_not_there_is_said_before_the_work(root: Path) ->
     assert "thumbnails" not in done.stderr
 
 
+def test_a_next_step_that_is_prose_is_folded_between_words(root: Path) -> None:
+    sent = ANSI.sub("", on_terminal("report", str(root), "--images", "0", columns=50)).replace("\r", "")
+    step = sent[sent.index("→ open") :].split("\n")
+    assert step[1].startswith("    ")
+    assert "→ open" in step[0]
+    assert str(root) in " ".join(step)
+
+
 def test_tables_fit_a_narrow_terminal(root: Path) -> None:
     sent = ANSI.sub("", on_terminal("status", str(root), columns=50))
     table = sent[sent.index("Part") : sent.index("Stage")]
