@@ -278,9 +278,10 @@ def _click_message(error: click.ClickException, arguments: Sequence[str]) -> str
         return f"{names[0]} is missing{choices}"
     if isinstance(error, click.BadParameter) and error.param is not None:
         kind = error.param.type
-        if isinstance(kind, click.IntRange | click.FloatRange):
-            number = "whole number" if isinstance(kind, click.IntRange) else "number"
-            return f"{error.param.opts[0]}: it takes a {number} from {kind.min}"
+        if isinstance(kind, (type(click.INT), type(click.FLOAT))):
+            number = "whole number" if isinstance(kind, type(click.INT)) else "number"
+            least = getattr(kind, "min", None)
+            return f"{error.param.opts[0]}: it takes a {number}" + (f" from {least}" if least is not None else "")
     if isinstance(error, click.BadParameter) and error.param is not None and isinstance(error.param.type, click.Choice):
         known, typed = error.param.type.choices, _TYPED.match(error.message)
         name = error.param.opts[0] if isinstance(error.param, click.Option) else (error.param.name or "").upper()

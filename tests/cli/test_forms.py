@@ -267,6 +267,7 @@ def test_a_number_that_is_none_is_said_in_words(number: str, root: Path) -> None
     done = cxrprep("convert", root, "--recipe", "square-224", "--preview", number)
     assert done.returncode == 2
     assert "--preview: it takes a whole number from 1\n" in done.stderr
+    assert "--jobs: it takes a whole number\n" in cxrprep("verify", root, "--jobs", "x").stderr
     assert "--every: it takes a number from 0.1\n" in cxrprep("status", root, "--watch", "--every", "-1").stderr
 
 
