@@ -198,8 +198,8 @@ class HttpConnection:
             # Some lengths libcurl does not heed: behind a blank before the colon, beside the transfer coding identity.
             self._left = response.content_length
             self._settings.framed &= self._left is None
-        location = next((value for name, value in map(_header, self._head[1:]) if name == "location" and value), "")
-        if 300 <= self.status < 400 and location:
+        named = (value for name, value in map(_header, self._head[1:]) if name == "location" and value)
+        if 300 <= self.status < 400 and (location := next(named, "")):
             # libcurl would say where it leads when the body is over, which may never be.
             return replace(response, location=redirected(self._request.url, location))
         return response
