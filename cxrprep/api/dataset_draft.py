@@ -6,6 +6,7 @@ corrects it, and ``cxrprep datasets check`` says what it makes of the folder.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from cxrprep.storage.paths import refuse_address
 from cxrprep.vocabulary import VOCABULARIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from cxrprep.api.dataset_check import DatasetCheck
@@ -33,31 +34,54 @@ if TYPE_CHECKING:
     Ask = Callable[[str, str], str]
 
 ROLES: Final[Mapping[str, tuple[str, ...]]] = {
-    "patient": ("patient", "patientid", "subject", "subjectid", "pid", "mrn", "person", "personid"),
-    "study": ("study", "studyid", "studyinstanceuid", "accession", "accessionnumber", "exam", "examid"),
-    "view": ("view", "viewposition", "projection", "viewpositiondicom", "position", "frontallateral"),
-    "sex": ("sex", "gender", "patientsex", "patientgender"),
-    "age": ("age", "patientage", "ageyears", "ageinyears"),
-    "split": ("split", "subset", "partition", "set", "dataset", "part"),
-}
+    "patient": (
+        "patient", "patientid", "subject", "subjectid", "pid", "mrn", "person", "personid", "participant",
+        "participantid", "paciente", "idpaciente", "prontuario", "patientenid",
+    ),
+    "study": (
+        "study", "studyid", "studyinstanceuid", "accession", "accessionnumber", "exam", "examid", "estudo", "exame",
+        "estudio", "examen", "studie", "untersuchung",
+    ),
+    "view": (
+        "view", "viewposition", "projection", "viewpositiondicom", "position", "frontallateral", "incidencia",
+        "projecao", "proyeccion", "projektion", "incidence",
+    ),
+    "sex": ("sex", "gender", "patientsex", "patientgender", "sexo", "genero", "geschlecht", "sexe"),
+    "age": ("age", "patientage", "ageyears", "ageinyears", "idade", "edad", "alter"),
+    "birth_year": ("birthdate", "dateofbirth", "dob", "birthyear", "yearofbirth", "patientbirthdate", "patientbirth",
+                   "datadenascimento", "nascimento", "fechadenacimiento", "geburtsdatum", "datedenaissance"),
+    "date": ("studydate", "date", "examdate", "acquisitiondate", "datadoexame", "data", "fecha", "fechadeestudio",
+             "untersuchungsdatum", "datum"),
+    "split": ("split", "subset", "partition", "set", "dataset", "part", "conjunto", "particao", "particion"),
+}  # fmt: skip
 """What a column may say of an image, and the names that it has then, without blanks and punctuation."""
 _FINDINGS: Final = (
     "findinglabels", "labels", "findings", "label", "finding", "classname", "class", "diagnosis", "category", "target",
-    "tags", "pathology", "pathologies", "disease", "diseases",
+    "tags", "pathology", "pathologies", "disease", "diseases", "achados", "achado", "hallazgos", "hallazgo", "befund",
+    "befunde", "diagnostico", "diagnose", "diagnostic", "patologia", "rotulo", "etiqueta", "classe", "clase",
 )  # fmt: skip
-_REPORTS: Final = ("report", "reporttext", "text", "findings", "impression", "indication", "comparison", "conclusion")
+_REPORTS: Final = (
+    "report", "reporttext", "text", "findings", "impression", "indication", "comparison", "conclusion", "laudo",
+    "informe", "bericht", "befundtext", "compterendu",
+)  # fmt: skip
 _RUNS: Final = ("rle", "encodedpixels", "maskrle", "rlemask", "runlengths", "segmentation")
 _READERS: Final = ("radid", "reader", "readerid", "annotator", "radiologist", "rater")
 _CORNERS: Final = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom"))
 _CORNER_SIZES: Final = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("boxx", "boxy", "boxw", "boxh"))
-_SEXES: Final = {"m": "M", "male": "M", "f": "F", "female": "F"}
+_SEXES: Final = {
+    **dict.fromkeys(("m", "male", "man", "masculino", "hombre", "mannlich", "männlich", "homme"), "M"),
+    **dict.fromkeys(("f", "female", "woman", "feminino", "femenino", "mujer", "w", "weiblich", "femme"), "F"),
+}
+_DATES: Final = ("%Y-%m-%d", "%Y%m%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y")
 _VIEWS: Final = {
     "pa": ("PA", "frontal"), "ap": ("AP", "frontal"), "frontal": ("", "frontal"), "lateral": ("LATERAL", "lateral"),
     "lat": ("LATERAL", "lateral"), "l": ("LATERAL", "lateral"), "ll": ("LL", "lateral"), "rl": ("RL", "lateral"),
+    "perfil": ("LATERAL", "lateral"), "seitlich": ("LATERAL", "lateral"), "profil": ("LATERAL", "lateral"),
 }  # fmt: skip
 _SPLITS: Final = {
     "train": "train", "training": "train", "test": "test", "testing": "test", "valid": "validate", "val": "validate",
-    "validate": "validate", "validation": "validate", "dev": "validate",
+    "validate": "validate", "validation": "validate", "dev": "validate", "treino": "train", "teste": "test",
+    "validacao": "validate", "entrenamiento": "train", "prueba": "test", "validacion": "validate",
 }  # fmt: skip
 _MOST_CLASSES, _LONG = 60, 60
 # A folder for each patient, as most people call it.
@@ -161,6 +185,7 @@ class _Writer:
                 own = table.first(ROLES["study"])
                 if not table.image and own and studies and set(table.words(own)) & set(main.words(studies)):
                     self._labels([table], [c for names in ROLES.values() if (c := table.first(names))], study=own)
+            self._people(main, [table for table in self.found.tables if not table.image])
         else:
             self._of_paths()
         for table in about:
@@ -168,7 +193,30 @@ class _Writer:
                 self.used.append(table)
                 self._block("splits", table=table.name, image=self._id(table), split=split)
         tables = list(chain.from_iterable(self._declared(table) for table in self.used))
+        tables += self._left_out()
         return "\n".join([*self._head(), *self._paths(), *tables, *self._vocabulary(), *self.blocks])
+
+    def _people(self, main: FolderTable, others: Sequence[FolderTable]) -> None:
+        """What tables of patients say of the images' patients."""
+        whose = self.given.get("patient", main.first(ROLES["patient"]))
+        for table in others if whose in main.columns else ():
+            person = table.first(ROLES["patient"])
+            if table in self.used or not person or not set(table.words(person)) & set(main.words(whose)):
+                continue
+            roles = {role: table.first(ROLES[role], [person]) for role in ("sex", "age", "birth_year", "date", "split")}
+            said = {role: value for role, name in roles.items() if name and (value := _value(role, table, name))}
+            if said:
+                self.used.append(table)
+                self._block("link", table=table.name, patient=person, **said)
+
+    def _left_out(self) -> list[str]:
+        """Tables and columns that no block names, as comments: whoever knows them writes what they say."""
+        named = "\n".join(self.blocks)
+        lines = [f"# {table.key}: no block reads it" for table in self.found.tables if table not in self.used]
+        for table in self.used:
+            gone = [name for name in table.columns if table.form == "csv" and not _is_named(name, named)]
+            lines += [f"# Columns of {table.key} that no block names: {', '.join(gone)}"] if gone else []
+        return [*(" ".join(line.split()) for line in lines), ""] if lines else []
 
     def _head(self) -> list[str]:
         return [
@@ -249,7 +297,14 @@ class _Writer:
         split = next((n for n, those in enumerate(words) if those and all(map(_split_in, those))), None)
         patient = next((n for n, those in enumerate(words) if all(re.fullmatch(_PATIENT, one) for one in those)), None)
         others = (split, patient)
-        label = next((n for n, those in enumerate(words) if n not in others and 1 < len(those) <= _MOST_CLASSES), None)
+        label = next(
+            (
+                n
+                for n, those in enumerate(words)
+                if n not in others and 1 < len(those) <= _MOST_CLASSES and not _numbered(those)
+            ),
+            None,
+        )
         places = {place: what for what, place in (("split", split), ("patient", patient), ("label", label))}
         groups = [f"(?P<{places[n]}>[^/]+)/" if n in places else "[^/]+/" for n in range(depth - 1, -1, -1)]
         groups = groups[: len(groups) + 1 - self.found.depth]
@@ -289,7 +344,8 @@ class _Writer:
         if known:
             self.findings += known
             self._block("labels", **common, shape="columns", **more,
-                        columns={name: name for name in known}, values=MARKS, rows_per_image="any")  # fmt: skip
+                        columns={name: name for name in known}, values=_meanings(main, known),
+                        rows_per_image="any")  # fmt: skip
         column = main.first(_FINDINGS, [*taken, *known, main.image, study])
         if not column or known or _is_text(main, column):
             return
@@ -395,12 +451,31 @@ def _value(role: str, table: FolderTable, column: str) -> Any:
             return {"column": column, "use": "dicom-age"}
         numbers = all(re.fullmatch(r"\d+(\.\d+)?", word) for word in words)
         return {"column": column, "use": "number", "min": 0, "max": 120} if numbers and words else None
+    if role in ("birth_year", "date"):
+        if role == "birth_year" and all(re.fullmatch(r"(19|20)\d\d(\.0)?", word) for word in words):
+            return column
+        # A day that may be a month too is left for whoever knows.
+        forms = [form for form in _DATES if words and all(_is_date(word, form) for word in words)]
+        return {"column": column, "use": f"date:{forms[0]}"} if len(forms) == 1 else None
     if role == "split":
         known = {word: split for word in words if (split := _split_in(word))}
         return {"column": column, "map": known, "else": "null"} if known else None
     if role == "view":
         return column if 0 < len(words) <= _MOST_CLASSES else None
     return column
+
+
+def _numbered(words: Collection[str]) -> bool:
+    """Whether words are one with numbers behind it, or numbers alone: those of studies and series are no classes."""
+    return all(re.fullmatch(r".*\d", word) for word in words) and len({re.sub(r"[\d.]+$", "", w) for w in words}) == 1
+
+
+def _is_date(text: str, form: str) -> bool:
+    try:
+        dt.datetime.strptime(text, form)  # noqa: DTZ007  # a day has no zone
+    except ValueError:
+        return False
+    return True
 
 
 def _split_in(text: str) -> str:
@@ -412,9 +487,22 @@ def _split_in(text: str) -> str:
 def _is_mark(table: FolderTable, column: str) -> bool:
     """Whether a column has labels: nothing but 1, 0, -1 and blanks, and not only one number for all."""
     words = table.words(column)
-    if not words or any(word not in MARKS for word in words) or not plain_name(column):
+    if not words or any(word.lower() not in MARKS for word in words) or not plain_name(column):
         return False
-    return plain_name(column) not in _NO_LABELS and any(MARKS[word] == 1 for word in words)
+    return plain_name(column) not in _NO_LABELS and any(MARKS[word.lower()] == 1 for word in words)
+
+
+def _meanings(table: FolderTable, columns: Sequence[str]) -> dict[str, int]:
+    """What the words of columns of labels say: numbers in all their spellings, words as they stand."""
+    words = sorted({word for column in columns for word in table.words(column)})
+    return {mark: value for mark, value in MARKS.items() if not mark.isalpha()} | {
+        word: MARKS[word.lower()] for word in words
+    }
+
+
+def _is_named(name: str, blocks: str) -> bool:
+    """Whether a column stands in blocks, in quotation marks or as a key."""
+    return any(word in blocks for word in (_toml(name), f"'{name}'", f"{_key(name)} ="))
 
 
 def _is_text(table: FolderTable, column: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain
@@ -27,7 +28,12 @@ _TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zip", *(f".{end}" 
 # Pictures of regions are no images of their own.
 _DRAWN: Final = re.compile(r"mask|segmentation|heatmap", re.IGNORECASE)
 _ENOUGH, _DEEPEST = 0.5, 6
-MARKS: Final = {"1": 1, "0": 0, "-1": -1, "1.0": 1, "0.0": 0, "-1.0": -1}
+MARKS: Final = {
+    "1": 1, "0": 0, "-1": -1, "1.0": 1, "0.0": 0, "-1.0": -1, "yes": 1, "no": 0, "y": 1, "n": 0, "true": 1, "false": 0,
+    "positive": 1, "negative": 0, "uncertain": -1, "present": 1, "absent": 0, "sim": 1, "não": 0, "nao": 0, "si": 1,
+    "sí": 1, "ja": 1, "nein": 0, "oui": 1, "non": 0,
+}  # fmt: skip
+"""What a cell of a column of labels says, in small letters."""
 
 
 @dataclass(slots=True)
@@ -152,7 +158,7 @@ def _find_images(table: FolderTable, found: FolderFiles, ids: set[str], given: s
         if given and given in table.columns and column != given:
             continue
         stated = [cell for cell in cells if cell]
-        if column != given and all(cell in MARKS for cell in stated):
+        if column != given and all(cell.lower() in MARKS for cell in stated):
             continue  # labels, where images have numbers for names
         known = {name for cell in stated if (name := found.id_of(cell)) in ids}
         share = sum(found.id_of(cell) in ids for cell in stated) / max(len(stated), 1)
@@ -179,5 +185,5 @@ def joined(tables: Sequence[FolderTable]) -> FolderTable:
 
 
 def plain_name(name: str) -> str:
-    """A column's name in small letters and digits, to compare."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    """A column's name in small letters and digits, without accents, to compare."""
+    return re.sub(r"[^a-z0-9]", "", unicodedata.normalize("NFKD", name).lower())

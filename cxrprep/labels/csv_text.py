@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import hashlib
 import io
+import lzma
 import re
 import zipfile
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -17,7 +19,7 @@ from cxrprep.model import Digest
 from cxrprep.storage.small_files import encoding_of, open_file, read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 _LIMIT: Final = 2 << 30
@@ -27,6 +29,12 @@ _DELIMITERS: Final = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars
 _NAMED_DELIMITER: Final = re.compile(rb'"?sep\s*=\s*([,;\t|])"?[,;\t|]*\r?\n', re.IGNORECASE)
 # What other programs' files begin with.
 _OLD_WORKBOOK: Final = b"\xd0\xcf\x11\xe0"
+_OF_A_MAC: Final = re.compile(r"(^|/)(__MACOSX/|\.DS_Store$|\._)")
+# pandas packs by the ending that somebody names.
+_PACKED: Final[dict[bytes, tuple[str, Callable[[bytes], bytes], type[Exception]]]] = {
+    b"\xfd7zXZ\0": ("xz", lambda data: lzma.LZMADecompressor().decompress(data, _LIMIT + 1), lzma.LZMAError),
+    b"BZh": ("bzip2", lambda data: bz2.BZ2Decompressor().decompress(data, _LIMIT + 1), OSError),
+}
 _BLANK_LINES: Final = re.compile(rb"(?:[ ]*\r?\n)+")
 _BLANK_END: Final = re.compile(rb"(?:\r?\n[ ]*)+\Z")
 
@@ -96,6 +104,13 @@ def _uncompressed(path: Path, packed: bytes, notes: list[str]) -> bytes:
             ) from error
     elif named == ".gz" and packed and not packed.startswith(b"PK\x03\x04"):
         notes.append("not compressed, although its name ends in .gz")
+    for begin, (what, unpack, refusal) in _PACKED.items():
+        if packed.startswith(begin):
+            notes.append(f"compressed by {what}")
+            try:
+                packed = unpack(packed)
+            except refusal as error:
+                raise TableError(f"{path} cannot be unpacked: {error}", hint="fetch it again") from error
     if packed.startswith(b"PK\x03\x04"):
         return _only_member(path, packed, notes)
     if packed.startswith(_OLD_WORKBOOK):
@@ -118,7 +133,8 @@ def _as_utf8(path: Path, data: bytes, notes: list[str]) -> bytes:
 def _only_member(path: Path, packed: bytes, notes: list[str]) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
+            # A Mac packs its own notes beside each file.
+            members = [m for m in archive.infolist() if not (m.is_dir() or _OF_A_MAC.search(m.filename))]
             if len(members) == 1 and members[0].file_size <= _LIMIT:
                 return archive.read(members[0])
             if any(member.filename.startswith("xl/") for member in members):

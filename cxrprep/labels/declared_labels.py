@@ -16,6 +16,7 @@ from cxrprep.labels.declared_images import add_notes, in_order_of_ids, only_list
 from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of, rows_where
 from cxrprep.labels.declared_tables import TABLE, count_rows
 from cxrprep.labels.declared_values import (
+    TRUTH,
     by_word,
     column_of,
     value_of,
@@ -270,8 +271,7 @@ def _label_cells(block: _Labels, column: str) -> pd.Series:
     if "1" in meanings and "0" in meanings:
         # What spreadsheets and databases make of 1 and 0.
         meanings = {
-            **dict.fromkeys(("TRUE", "True"), meanings["1"]),
-            **dict.fromkeys(("FALSE", "False"), meanings["0"]),
+            **{word: meanings[digit] for word, digit in TRUTH.items()},
             **meanings,
         }
 

@@ -294,8 +294,10 @@ def column_of(frame: pd.DataFrame, name: str, place: str, where: TableRead, *, w
 def _base(frame: pd.DataFrame, value: Mapping[str, Any], place: str, where: TableRead) -> pd.Series:
     if "column" in value:
         cells = column_of(frame, value["column"], place, where)
-        alone = value.get("use") == "all" or are_texts(cells.to_numpy(object))
-        return cells if alone else cells.map(_first, na_action="ignore")
+        if are_texts(cells.to_numpy(object)):
+            return cells
+        lists = value.get("use") in ("all", "python-list", "json-list")
+        return cells.map(_texts_of if lists else _first, na_action="ignore")
     if "columns" in value:
         parts = [column_of(frame, name, place, where).map(_first, na_action="ignore") for name in value["columns"]]
         joined = parts[0]
@@ -314,7 +316,15 @@ def _base(frame: pd.DataFrame, value: Mapping[str, Any], place: str, where: Tabl
 
 
 def _first(cell: Any) -> Any:
-    return (cell[0] if cell else None) if isinstance(cell, list) else cell
+    made = _texts_of(cell)
+    return (made[0] if made else None) if isinstance(made, list) else made
+
+
+def _texts_of(cell: Any) -> Any:
+    """A cell of JSON as text, or as a list of texts; numbers, lists and objects inside as JSON writes them."""
+    if isinstance(cell, list):
+        return [one if one is None or isinstance(one, str) else json.dumps(one) for one in cell]
+    return json.dumps(cell) if isinstance(cell, dict) else cell
 
 
 def _each(series: pd.Series, change: Callable[[str], Any]) -> pd.Series:
@@ -386,12 +396,13 @@ def _used(series: pd.Series, transform: str, place: str, column: str, where: Tab
         raise ConfigError(f"{place}: there is no transform {transform!r}", hint=f"known: {', '.join(known)}, all")
     distinct: dict[str, Any] = {}
     for row, cell in series.dropna().sort_index().items():
-        if cell not in distinct:
+        # JSON has lists themselves.
+        if not isinstance(cell, list) and cell not in distinct:
             try:
                 distinct[cell] = known[name](cell)
             except (ValueError, KeyError, SyntaxError, RecursionError, TypeError, MemoryError) as error:
                 raise where.error(row, column, f"{place} expects {transform}, found {cell[:80]!r}") from error
-    made = texts(map(distinct.get, series), series.index)
+    made = texts((cell if isinstance(cell, list) else distinct.get(cell) for cell in series), series.index)
     return pd.to_datetime(made) if name == "date" else pd.to_numeric(made) if name in _NUMBERS else made
 
 

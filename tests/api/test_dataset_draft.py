@@ -139,6 +139,33 @@ def test_labels_of_studies_are_those_of_their_images(tmp_path):
     assert rows["1"]["study_id"] == "70"
 
 
+def test_heads_in_other_languages_days_of_birth_and_a_table_of_patients(tmp_path):
+    root = folder(tmp_path / "data", [f"imagens/{n}.png" for n in range(4)])
+    (root / "dados.csv").write_text(
+        "Imagem;Prontuário;Incidência;Data de nascimento;Data do exame;Conjunto;Derrame;Altura\n"
+        "0.png;p1;PA;31/12/1960;15/06/2020;treino;Sim;170\n1.png;p1;Perfil;31/12/1960;15/06/2020;treino;Não;170\n"
+        "2.png;p2;PA;01/02/1950;16/06/2020;teste;;180\n3.png;p2;PA;01/02/1950;16/06/2020;teste;Sim;180\n"
+    )
+    (root / "pacientes.csv").write_text("Paciente,Sexo\np1,Feminino\np2,Masculino\n")
+    (root / "notes.csv").write_text("a,b\nx,y\n")
+    rows = drafted(tmp_path, root)
+    assert [rows[n]["patient_id"] for n in "0123"] == ["p1", "p1", "p2", "p2"]
+    assert [rows[n]["sex"] for n in "0123"] == ["F", "F", "M", "M"]
+    assert [rows[n]["projection"] for n in "0123"] == ["frontal", "lateral", "frontal", "frontal"]
+    assert [rows[n]["split"] for n in "0123"] == ["train", "train", "test", "test"]
+    assert [round(rows[n]["age_years"]) for n in "0123"] == [59, 59, 70, 70]
+    assert [rows[n]["label_drafted__derrame"] for n in "0123"] == [1, 0, None, 1]
+    text = (tmp_path / "drafted.toml").read_text()
+    assert "# notes.csv: no block reads it" in text
+    assert "# Columns of dados.csv that no block names: Altura" in text
+
+
+def test_numbered_folders_of_studies_are_no_findings(tmp_path):
+    rows = drafted(tmp_path, folder(tmp_path / "data", [f"study{n // 2}/{n}.png" for n in range(6)]))
+    assert len(rows) == 6
+    assert not [name for name in rows["0"] if name.startswith("label_drafted__")]
+
+
 @pytest.mark.parametrize("name", sorted(catalog()))
 def test_a_draft_of_any_datasets_folder_is_a_file_that_reads_it(tmp_path, name):
     root = tmp_path / "data"

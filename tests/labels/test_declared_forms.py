@@ -647,3 +647,35 @@ table = "t"
 id = "image"
 patient = "whose"
 """
+
+
+LISTS = """
+[[table]]
+name = "t"
+form = "json"
+patterns = ["t.json"]
+[image]
+table = "t"
+id = "image"
+age = { column = "age", use = "number" }
+[[labels]]
+source = "r"
+table = "t"
+shape = "list"
+image = "image"
+names = { column = "labels", use = "json-list" }
+absent = 0
+"""
+
+
+@pytest.mark.parametrize("age", [50, [50], "50", {"a": 1}, [[1]], [{}]])
+@pytest.mark.parametrize("labels", [["Effusion"], '["Effusion"]', [["Effusion"]], [{"a": 1}, 3]])
+def test_json_of_any_form_in_a_cell_is_read_or_refused_by_its_row(tmp_path, age, labels):
+    files = {"t.json": [{"image": "a1", "labels": labels, "age": age}]}
+    if age not in (50, [50], "50"):
+        with pytest.raises(TableError, match=r"t\.json, row 1, column 'age'"):
+            read(tmp_path, LISTS, files)
+        return
+    (row,) = read(tmp_path, LISTS, files).table.to_pylist()
+    assert row["age_years"] == 50
+    assert labels not in (["Effusion"], '["Effusion"]') or row["label_pleural_effusion"] == 1

@@ -5,10 +5,12 @@ What is plain is read as it was, with a note where a cell was understood; what i
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import csv
 import gzip
 import io
+import lzma
 import re
 import shutil
 import zipfile
@@ -60,6 +62,14 @@ def reversed_columns(rows: list[list[str]]) -> bytes:
     return saved([row[::-1] for row in rows])
 
 
+def zip_of_a_mac(rows: list[list[str]]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in (("t.csv", saved(rows)), ("__MACOSX/._t.csv", b"\0\5\x16\7"), (".DS_Store", b"\0")):
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
 # The form, and what is said of it.
 FORMS: dict[str, tuple[Edit, str]] = {
     "BOM, CRLF": (lambda rows: b"\xef\xbb\xbf" + saved(rows, lineterminator="\r\n"), ""),
@@ -108,6 +118,9 @@ FORMS: dict[str, tuple[Edit, str]] = {
     "a column with line breaks": (
         lambda rows: saved([[*row, "two\nlines" if number else "note"] for number, row in enumerate(rows)]), "",
     ),
+    "a zip of a Mac": (zip_of_a_mac, ""),
+    "xz": (lambda rows: lzma.compress(saved(rows)), "compressed by xz"),
+    "bzip2": (lambda rows: bz2.compress(saved(rows)), "compressed by bzip2"),
     "rows of blank cells at the end": (
         lambda rows: saved([*rows, *([""] * len(rows[0]) for _ in range(3))]), "rows of blank cells end it",
     ),
