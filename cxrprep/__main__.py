@@ -24,7 +24,7 @@ def _read_names_as_utf8() -> None:
 
     What is written to the terminal stays in the locale's letters.
     """
-    if sys.getfilesystemencoding().lower() != "utf-8":
+    if sys.getfilesystemencoding().lower() != "utf-8" and "utf8" not in sys._xoptions:  # noqa: SLF001  # as documented
         spelled = f"{sys.stdout.encoding}:{sys.stdout.errors}"
         os.environ["PYTHONIOENCODING"] = os.environ.get("PYTHONIOENCODING") or spelled
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  # the same program again
