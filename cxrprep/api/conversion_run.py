@@ -104,6 +104,7 @@ class ConversionRun:
         from cxrprep.images.local_files import open_store
         from cxrprep.images.radiograph import DEFAULT_LIMITS
         from cxrprep.images.shards import convert_to_shards, plan_shards
+        from cxrprep.manifest.previous import has_scores
 
         inputs, out = self.inputs, open_store(self.target)
         engine = self._on_cluster(engine, out)
@@ -116,7 +117,8 @@ class ConversionRun:
         totals.left_out.update(dict(inputs.left_out))
         shared: dict[str, Any] = {
             "engine": engine, "limits": limits or DEFAULT_LIMITS, "finished": finished, "pseudonyms": pseudonyms,
-            "scores": self.scores,
+            # What has them keeps them: without, an image that is made anew would lose its own.
+            "scores": self.scores or has_scores(out, manifests_below(self.shard)),
             "total": inputs.total, "on_event": self.on_event,
         }  # fmt: skip
         names: list[str] = []

@@ -7,11 +7,13 @@ dates, places, devices, free text, private groups, and UIDs that link to another
 from __future__ import annotations
 
 import functools
+import io
 import re
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from cxrprep.errors import ImageError
 from cxrprep.images.codec_headers import JPEG_MAGIC
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 _HEAD: Final = 1 << 18
 _SHOWN: Final = 24
+# The length of a sequence of items, bytes at the head of each, and the tag of the one that ends it.
+_UNDEFINED: Final = 0xFFFFFFFF
+_ITEM: Final = 8
+_LAST_ITEM: Final = b"\xfe\xff\xdd\xe0"
 # In the order in which a person should look at them.
 KINDS: Final = {
     "person": "names a person",
@@ -108,18 +114,43 @@ def _scan_file(folder: str, name: str, limits: ImageLimits) -> TagScan:
             return TagScan(name, error="the file is gone or cannot be read")
         if head[:8] == PNG_MAGIC or head[:3] == JPEG_MAGIC:
             return TagScan(name, tuple(_in_picture(head)))
+        behind: tuple[Suspect, ...] = ()
+        problem = ""
         if is_deflated(head):
             dataset = open_dicom(place.read(name, limits), name, limits).dataset
         else:
             with place.open(name) as file:
                 dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-        found = tuple(_in_dataset(dataset))
-        return TagScan(name, (*found, *_in_name(name, dataset)))
+                try:
+                    behind = tuple(_in_dataset(_behind_pixels(file, dataset)))
+                except Exception as error:  # noqa: BLE001  # as below
+                    problem = f"what stands behind the pixels cannot be read ({type(error).__name__})"
+        found = (*_in_dataset(dataset), *behind)
+        return TagScan(name, (*found, *_in_name(name, dataset)), problem)
     except ImageError as error:
         return TagScan(name, error=error.message)
     except Exception as error:  # noqa: BLE001  # damaged headers raise whatever their bytes lead pydicom to
         # Its words may quote the value that it could not read.
         return TagScan(name, error=f"the header cannot be read ({type(error).__name__})")
+
+
+def _behind_pixels(file: BinaryIO, dataset: Any) -> Any:
+    """What stands behind the pixels, which are passed over: groups of vendors, signatures, padding."""
+    from pydicom.filereader import read_dataset
+
+    implicit, little = dataset.original_encoding
+    order = "<" if little else ">"
+    head = file.read(8 if implicit else 12)
+    if len(head) < (8 if implicit else 12):
+        return ()
+    (length,) = struct.unpack(f"{order}L", head[-4:])
+    if length != _UNDEFINED:
+        file.seek(length, io.SEEK_CUR)
+    else:
+        # Items until one that ends the sequence.
+        while len(item := file.read(8)) == _ITEM and item[:4] != _LAST_ITEM:
+            file.seek(struct.unpack("<L", item[4:])[0], io.SEEK_CUR)
+    return read_dataset(file, implicit, little)
 
 
 def _in_dataset(dataset: Any, depth: int = 0) -> Iterator[Suspect]:

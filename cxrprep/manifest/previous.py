@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from cxrprep.storage.filesystem import ImageStore
+
 HEADERS_NAME: Final = "headers.parquet"
 # Names of many files; half a million of them as objects would be too many.
 Names: TypeAlias = pa.ChunkedArray
@@ -62,6 +64,16 @@ class PreviousImages:
         named = pc.is_in(self.rows.column("source_path"), value_set=found.column("path").combine_chunks())
         named = pc.and_(named, _made_by(self.rows, fingerprint))
         return self.rows.filter(named), self.rows.filter(pc.invert(named))
+
+
+def has_scores(out: ImageStore, below: str) -> bool:
+    """Whether the manifest of outputs that is there states scores of any image."""
+    try:
+        with out.open(f"{below}/{IMAGES_NAME}") as held:
+            scores = pq.ParquetFile(held).read(["inverted_score"])["inverted_score"]
+    except (CxrprepError, OSError, ValueError, KeyError, pa.ArrowException):
+        return False
+    return bool(scores.null_count < len(scores))
 
 
 def read_previous(

@@ -170,6 +170,19 @@ def test_a_damaged_output_that_cannot_be_told_from_anothers_file_stays_listed(
     assert {name: digest for name, digest in tree(out).items() if name != "manifests/verify.parquet"} == before
 
 
+@pytest.mark.parametrize("first", [("--scores",), ("--fix", "inverted")])
+def test_what_has_scores_keeps_them_when_it_is_made_anew(tmp_path: Path, first: tuple[str, ...]) -> None:
+    """Without, the images were replaced, their table was not, and no digest in it was theirs."""
+    root, out = hospital.many(tmp_path / "in", 3), tmp_path / "out"
+    words = ("convert", root, "--recipe", "square-224", "--out", out)
+    ok(*words, *first)
+    min(out.rglob("i00001.png")).unlink()
+    ok(*words)
+    table = pq.read_table(out / "manifests/images.parquet", columns=["inverted_score"])
+    assert (len(table), table["inverted_score"].null_count) == (3, 0)
+    ok("verify", out)
+
+
 def test_a_failure_is_one_row_and_is_tried_again(tmp_path: Path) -> None:
     root, out = hospital.many(tmp_path / "in", 12), tmp_path / "out"
     broken = root / "s000/i00004.dcm"

@@ -15,7 +15,7 @@ import pytest
 from cxrprep.api.phi import check_phi
 from cxrprep.api.preview import preview
 from cxrprep.executors import Engine
-from cxrprep.images.phi import mask
+from cxrprep.images.phi import mask, scan_tags
 from tests.api.convert import hospital
 from tests.api.convert.commands import run
 from tests.commands import cxrprep, ok, result
@@ -253,6 +253,36 @@ def test_every_attribute_of_the_profile_is_looked_for(tmp_path: Path) -> None:
     found = {suspect.keyword: suspect.kind for suspect in _in_dataset(dataset)}
     assert found["PatientSize"] == found["RequestAttributesSequence"] == "listed"
     assert "Rows" not in found
+
+
+@pytest.mark.parametrize("form", ["plain", "implicit", "packed"])
+def test_what_stands_behind_the_pixels_is_looked_at_too(tmp_path: Path, form: str) -> None:
+    import pydicom
+    from pydicom.dataset import Dataset
+    from pydicom.encaps import encapsulate
+
+    path = tmp_path / "a.dcm"
+    path.write_bytes(hospital.dicom(hospital.body(1)))
+    dataset = pydicom.dcmread(path)
+    if form == "packed":
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
+        dataset.PixelData = encapsulate([bytes(5000), bytes(70)])
+        dataset["PixelData"].is_undefined_length = True
+        dataset["PixelData"].VR = "OB"
+    if form == "implicit":
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    dataset.private_block(0x7FE1, "WARD", create=True).add_new(1, "LO", "Jane Doe")
+    dataset.DigitalSignaturesSequence = [Dataset()]
+    dataset.DataSetTrailingPadding = b"ab"
+    pydicom.dcmwrite(path, dataset, implicit_vr=form == "implicit", little_endian=True)
+    (found,) = scan_tags([(str(tmp_path), "a.dcm")])
+    tags = {suspect.tag: suspect.kind for suspect in found.suspects}
+    assert tags["(7FE1,1001)"] == "private"
+    assert tags["(FFFA,FFFA)"] == tags["(FFFC,FFFC)"] == "listed"
+    # A tail that was cut takes nothing of what stands before it.
+    path.write_bytes(path.read_bytes()[:-20])
+    (cut,) = scan_tags([(str(tmp_path), "a.dcm")])
+    assert {one.tag for one in found.suspects if one.tag < "(7"} <= {one.tag for one in cut.suspects}
 
 
 def test_a_file_that_inflates_to_more_than_the_limit_is_not_read(tmp_path: Path) -> None:
