@@ -392,6 +392,12 @@ def own_columns(schema: pa.Schema) -> list[str]:
     return [field.name for field in own_observations(schema)]
 
 
+def label_columns(schema: pa.Schema) -> list[str]:
+    """The columns of labels that a table has: of the shared observations in their order, then the dataset's own."""
+    shared = (f"label_{stem}" for stem in OBSERVATIONS)
+    return [*(name for name in shared if schema.get_field_index(name) >= 0), *own_columns(schema)]
+
+
 def is_own_observation(column: str) -> bool:
     """Whether a column is one of a dataset's own observations."""
     return column.startswith("label_") and "__" in column

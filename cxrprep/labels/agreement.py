@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError, UsageError
 from cxrprep.humanize import short_repr
-from cxrprep.schemas import own_columns
+from cxrprep.schemas import label_columns
 from cxrprep.storage.value_codes import as_slice, numbers, value_codes
-from cxrprep.vocabulary import OBSERVATIONS, published_name
+from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -231,9 +231,9 @@ def source_agreements(labels: pa.Table) -> tuple[SourceAgreement, ...]:
     ranked = sorted((at for at in range(len(names)) if counts[at]), key=lambda at: (-counts[at], names[at]))
     if len(ranked) < 2:
         return ()
-    columns = [f"label_{stem}" for stem in OBSERVATIONS if f"label_{stem}" in labels.column_names]
-    columns += own_columns(labels.schema)
-    coded = {name: _codes(labels[name]) for name in columns if labels[name].null_count < len(labels)}
+    coded = {
+        name: _codes(labels[name]) for name in label_columns(labels.schema) if labels[name].null_count < len(labels)
+    }
     rows = {at: np.flatnonzero(sources.at == at) for at in ranked}
     known = {
         at: {name for name, codes in coded.items() if (codes[as_slice(rows[at])] != _BLANK).any()} for at in ranked

@@ -26,11 +26,10 @@ from cxrprep.labels.label_counts import LabelsResult, count_labels
 from cxrprep.labels.label_rows import MASK_ORDER, LabelOptions, LabelRows, Labels, TableUse, in_order
 from cxrprep.labels.label_sources import ADDED_ROLES, release_labels, with_added_sources
 from cxrprep.labels.locate_tables import STAGE, find_tables
-from cxrprep.schemas import LABELS, own_columns
+from cxrprep.schemas import LABELS, label_columns
 from cxrprep.storage.parquet import footer_of, write_table
 from cxrprep.storage.table_checksums import listed_checksums
 from cxrprep.system import plain_memory
-from cxrprep.vocabulary import OBSERVATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -338,7 +337,7 @@ def _known_of_sources(table: pa.Table | StoredTable) -> dict[str | None, dict[st
     rows = {name: pc.is_null(source) if name is None else pc.equal(source, name) for name in names}
     rows = {name: pc.fill_null(of, fill_value=False) for name, of in rows.items()}
     known = {name: {"rows": count_true(of), "labels": 0, "boxes": 0} for name, of in rows.items()}
-    labels = [f"label_{stem}" for stem in OBSERVATIONS] + own_columns(table.schema)
+    labels = label_columns(table.schema)
     for column in (*labels, "split", "view", "sex", "age_years", "report_text"):
         if column in table.column_names:
             valid = pc.is_valid(table.column(column)).combine_chunks()

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from cxrprep.humanize import short_repr
 from cxrprep.labels.joins import differs_from_last
-from cxrprep.schemas import LABELS, own_columns
+from cxrprep.schemas import LABELS, label_columns
 from cxrprep.storage.value_codes import numbers
-from cxrprep.vocabulary import OBSERVATIONS, published_name
+from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,14 +88,15 @@ def _distinct(table: pa.Table) -> tuple[int, int, int]:
 
 def _label_counts(table: pa.Table) -> tuple[LabelCount, ...]:
     counts = []
-    own = (name.removeprefix("label_") for name in own_columns(table.schema))
-    for stem in (*OBSERVATIONS, *own):
-        column = table.column(f"label_{stem}")
+    for name in label_columns(table.schema):
+        column = table.column(name)
         if column.null_count == len(column):
             continue
         cells = numbers(column, 2)
         positive, negative, uncertain = (int(np.count_nonzero(cells == value)) for value in (1, 0, -1))
-        counts.append(LabelCount(published_name(stem), positive, negative, uncertain, column.null_count))
+        counts.append(
+            LabelCount(published_name(name.removeprefix("label_")), positive, negative, uncertain, column.null_count)
+        )
     return tuple(counts)
 
 

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import UsageError
 from cxrprep.labels.source_vocabulary import knowledge_of
-from cxrprep.schemas import own_columns
-from cxrprep.vocabulary import OBSERVATIONS, published_name, stem_of
+from cxrprep.schemas import label_columns
+from cxrprep.vocabulary import published_name, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -135,11 +135,10 @@ class Policy:
         if self.derive:
             table = derive(table)
         knows = self._knowledge(table)
-        own = (name.removeprefix("label_") for name in own_columns(table.schema))
-        for stem in (*OBSERVATIONS, *own):
-            index = table.schema.get_field_index(f"label_{stem}")
-            if index >= 0:
-                table = table.set_column(index, table.schema.field(index), self._changed(table, stem, knows))
+        for name in label_columns(table.schema):
+            index = table.schema.get_field_index(name)
+            changed = self._changed(table, name.removeprefix("label_"), knows)
+            table = table.set_column(index, table.schema.field(index), changed)
         return table
 
     def mask(self, table: pa.Table, stem: str) -> pa.ChunkedArray:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from cxrprep.datasets.catalog import catalog, declaration_of
 from cxrprep.datasets.declaration import slug
 from cxrprep.errors import UsageError
-from cxrprep.schemas import own_columns, own_observations
+from cxrprep.schemas import label_columns, own_columns
 from cxrprep.vocabulary import CHEXPERT, GOOGLE_FOUR, NIH, OBSERVATIONS, OWN_MARK, VOCABULARIES, observations_of
 
 if TYPE_CHECKING:
@@ -59,12 +59,10 @@ def present_observations(table: pa.Table, source: str | None = None) -> frozense
     """The observations that have a label in some row of ``table``, or in some row of one source."""
     if source is not None and "label_source" in table.column_names:
         table = table.filter(pc.equal(table.column("label_source").cast(pa.string()), source))
-    own = (name.removeprefix("label_") for name in own_columns(table.schema))
-    columns = {stem: f"label_{stem}" for stem in (*OBSERVATIONS, *own)}
     return frozenset(
-        stem
-        for stem, name in columns.items()
-        if name in table.column_names and table.column(name).null_count < table.num_rows
+        name.removeprefix("label_")
+        for name in label_columns(table.schema)
+        if table.column(name).null_count < table.num_rows
     )
 
 
@@ -110,9 +108,7 @@ def chosen_observations(names: str | Iterable[str], table: pa.Table) -> tuple[st
     chosen = observations_of(names if isinstance(names, str) else tuple(names))
     lacking = next((stem for stem in chosen if OWN_MARK in stem and f"label_{stem}" not in table.column_names), None)
     if lacking is not None:
-        own = ", ".join(
-            field.name.removeprefix("label_").replace(OWN_MARK, ":") for field in own_observations(table.schema)
-        )
+        own = ", ".join(name.removeprefix("label_").replace(OWN_MARK, ":") for name in own_columns(table.schema))
         raise UsageError(
             f"no image here has the observation {lacking.replace(OWN_MARK, ':')}",
             hint=f"findings of the datasets' own: {own[:300] or 'none'}",
