@@ -79,6 +79,16 @@ def test_no_name_is_a_metaphor() -> None:
     assert found == set()
 
 
+def test_a_class_name_is_that_of_one_class() -> None:
+    owners: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                owners.setdefault(node.name, []).append(path.relative_to(PACKAGE).as_posix())
+    assert len(owners) > 200
+    assert {name: paths for name, paths in owners.items() if len(paths) > 1} == {}
+
+
 def test_the_search_for_metaphors_sees_classes_functions_and_parameters(tmp_path: Path) -> None:
     path = tmp_path / "desk.py"
     path.write_text("class MainCrew:\n    def ask(self, kept_list): ...\n", encoding="utf-8")

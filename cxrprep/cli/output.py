@@ -32,7 +32,7 @@ _OBEYED: Final = re.compile(f"[\\x1b{_CONTROLS}]")
 _OBEYED_BUT_COLORS: Final = re.compile(rf"\x1b(?!\[[0-9;]*m)|[{_CONTROLS}]")
 
 
-class Result(Protocol):
+class VerbResult(Protocol):
     """What every verb of ``api`` returns, as far as printing goes."""
 
     @property
@@ -155,7 +155,7 @@ class Output:
             self._write(text, self.stdout)
 
     def result(
-        self, headline: str, result: Result, *, command: str = "", following: Sequence[str] = (), failed: str = ""
+        self, headline: str, result: VerbResult, *, command: str = "", following: Sequence[str] = (), failed: str = ""
     ) -> int:
         """Print what a verb achieved.
 
@@ -179,7 +179,9 @@ class Output:
             self._summary(headline, result, (), self.stderr, command)
         return code
 
-    def _summary(self, headline: str, result: Result, following: Sequence[str], stream: TextIO, command: str) -> None:
+    def _summary(
+        self, headline: str, result: VerbResult, following: Sequence[str], stream: TextIO, command: str
+    ) -> None:
         code = int(result.exit_code)
         kind = "ok" if code == ExitCode.DONE else "problem"
         lines = [f"{self.symbol(kind, stream)} {self.styled(headline, stream, bold=True)}"]

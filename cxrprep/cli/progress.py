@@ -11,7 +11,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.cli.progress_sink import Progress, Stages
+from cxrprep.cli.progress_sink import ProgressSink, Stages
 from cxrprep.cli.progress_text import retry_line, stall_line, standing, summary, total
 from cxrprep.credentials.secret import mask_urls
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
@@ -33,7 +33,7 @@ _LEAST_SECONDS: Final = 2.0
 EVENT_VERSION: Final = 1
 
 
-class Silent(Progress):
+class Silent(ProgressSink):
     """Draws nothing, but says problems: quiet and JSON output."""
 
     def __call__(self, event: Event) -> None:
@@ -42,7 +42,7 @@ class Silent(Progress):
             self._out.note(one_line(mask_urls(event.message)), level=event.level, subject=one_line(event.subject))
 
 
-class JsonLines(Progress):
+class JsonLines(ProgressSink):
     """One JSON object a line: ``v``, ``time``, ``event`` and the event's own fields."""
 
     def __call__(self, event: Event) -> None:
@@ -133,7 +133,7 @@ class PlainLines(Stages):
         self._out.stderr.flush()
 
 
-def choose(out: Output) -> Progress:
+def choose(out: Output) -> ProgressSink:
     """The sink that fits: JSON lines when asked for, silence in quiet and JSON form, else by the terminal."""
     if out.events == "jsonl":
         return JsonLines(out)

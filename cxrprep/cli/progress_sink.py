@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cxrprep.cli.output import Output
 
 
-class Progress(abc.ABC):
+class ProgressSink(abc.ABC):
     """A sink that is open for the time of a command."""
 
     def __init__(self, out: Output) -> None:
@@ -36,7 +36,7 @@ class Progress(abc.ABC):
         """Take one event."""
 
 
-class Stages(Progress):
+class Stages(ProgressSink):
     """Base of the sinks that a person reads: one stage at a time, ended by its own event, the next stage or the end."""
 
     def __init__(self, out: Output, clock: Callable[[], float] = time.monotonic) -> None:

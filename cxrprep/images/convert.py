@@ -79,7 +79,7 @@ def convert(
     on_event(StageStarted(STAGE, items=total, unit="images"))
     task = ConversionTask(recipe, recipe.fingerprint(), open_store(out), limits, pseudonyms, scores=scores)
 
-    progress = Progress(on_event)
+    progress = ConversionProgress(on_event)
 
     def take_and_count(outcome: Converted) -> None:
         progress.add(outcome)
@@ -106,7 +106,7 @@ def convert(
     progress.flush()
 
 
-class Progress:
+class ConversionProgress:
     """Outcomes as events: failures one by one, all else counted."""
 
     def __init__(self, on_event: Sink) -> None:

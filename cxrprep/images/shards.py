@@ -173,7 +173,7 @@ def convert_to_shards(
     on_event(StageStarted(conversion.STAGE, items=total, unit="images"))
     task = conversion.ConversionTask(recipe, recipe.fingerprint(), open_store(out), limits, pseudonyms, scores=scores)
     where = engine or Engine()
-    progress = converting.Progress(on_event)
+    progress = converting.ConversionProgress(on_event)
     written: dict[str, ShardFile] = {}
 
     def take_and_count(done: ShardDone) -> None:

@@ -98,7 +98,7 @@ def read_files(path: Path) -> tuple[pa.Table | ChangedTable, dict[str, Any]]:
 
 
 def _stored(path: Path) -> tuple[ChangedTable, str | None]:
-    from cxrprep.record.stored_table import ChangedTable, StoredTable
+    from cxrprep.record.stored_table import ChangedTable, FileTable
 
-    stored = StoredTable(path)
+    stored = FileTable(path)
     return ChangedTable(stored), stored.unsafe

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _GROUPS_HELD: Final = 4
 
 
-class StoredTable:
+class FileTable:
     """The rows in a Parquet file, as it was when it was opened; another one in its place changes nothing."""
 
     def __init__(self, path: Path) -> None:
@@ -83,7 +83,7 @@ class StoredTable:
 class ChangedTable:
     """A stored table with what was changed since: rows that were added or replaced, and paths that were taken out."""
 
-    def __init__(self, stored: StoredTable) -> None:
+    def __init__(self, stored: FileTable) -> None:
         """Nothing was changed yet."""
         self._stored = stored
         self._changed = files.empty()

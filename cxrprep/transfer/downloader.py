@@ -24,7 +24,7 @@ from cxrprep.transfer.limits import IdleTimer, Rate, Stop, Stopped, check_space
 from cxrprep.transfer.local_state import FolderState
 from cxrprep.transfer.measured_rate import remember_rate
 from cxrprep.transfer.partial_folder import PartialFolder
-from cxrprep.transfer.result import Outcome, Status, TransferResult
+from cxrprep.transfer.result import Outcome, OutcomeStatus, TransferResult
 from cxrprep.transfer.retry import Retrier, RetryPolicy
 from cxrprep.transfer.small_files import SmallFiles
 from cxrprep.transfer.worker import Worker
@@ -377,7 +377,7 @@ class Transfer:
                     # The connections were closed under it: it has not failed, it was interrupted.
                     work.give_back(item)
                     return
-                outcome = Outcome(item, Status.ERROR, error=error)
+                outcome = Outcome(item, OutcomeStatus.ERROR, error=error)
             self._settle(work, outcome)
 
     @staticmethod
@@ -391,7 +391,7 @@ class Transfer:
         item = outcome.item
         if work.settle(outcome):
             self._stop.set()
-        if item.action is not Action.KEEP or outcome.status is Status.ERROR:
+        if item.action is not Action.KEEP or outcome.status is OutcomeStatus.ERROR:
             detail = outcome.error.message if outcome.error is not None else ""
             self._emit(ItemFinished("download", item.dest, str(outcome.status), outcome.size, detail))
 
@@ -458,7 +458,7 @@ class _Work:
         for item in plan.first:
             if item.action is Action.IMPOSSIBLE:
                 error = SomeFailedError(f"{item.dest}: {item.reason}")
-                self.result.add(Outcome(item, Status.IMPOSSIBLE, error=error))
+                self.result.add(Outcome(item, OutcomeStatus.IMPOSSIBLE, error=error))
             elif not self._is_due((item.action, item.proven)):
                 self.result.kept += 1
             elif item.archive:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _MOST: Final = 10_000
 
 
-class Status(enum.StrEnum):
+class OutcomeStatus(enum.StrEnum):
     """How an item ended."""
 
     OK = "ok"
@@ -35,7 +35,7 @@ class Outcome:
     """
 
     item: Item
-    status: Status
+    status: OutcomeStatus
     size: int = 0
     error: CxrprepError | None = None
     unpacked: int = 0
@@ -70,12 +70,12 @@ class TransferResult:
         self.size += outcome.size
         self.unpacked += outcome.unpacked
         self.foreign += outcome.foreign
-        if outcome.status is Status.OK:
+        if outcome.status is OutcomeStatus.OK:
             self.done += 1
-        elif outcome.status is Status.NOT_NEEDED:
+        elif outcome.status is OutcomeStatus.NOT_NEEDED:
             self.kept += 1
         else:
-            if outcome.status is Status.IMPOSSIBLE:
+            if outcome.status is OutcomeStatus.IMPOSSIBLE:
                 self.impossible += 1
             else:
                 self.failed += 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import CxrprepError
 from cxrprep.transfer.limits import Stopped
-from cxrprep.transfer.result import Outcome, Status
+from cxrprep.transfer.result import Outcome, OutcomeStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,7 +167,7 @@ class SmallFiles:
             try:
                 outcome = self._worker.keep(item, answer.data, answer.validator)
             except CxrprepError as error:
-                outcome = Outcome(item, Status.ERROR, error=error)
+                outcome = Outcome(item, OutcomeStatus.ERROR, error=error)
             if outcome is None:
                 self._requests.wrong()
         if outcome is None:

@@ -20,7 +20,7 @@ from cxrprep.storage.unfetched import bring
 from cxrprep.transfer.file_fetch import OWN_ALGORITHM, Fetched
 from cxrprep.transfer.links import OnThisMachine, take_over
 from cxrprep.transfer.replaced import spare, warn_replaced
-from cxrprep.transfer.result import Outcome, Status
+from cxrprep.transfer.result import Outcome, OutcomeStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +123,7 @@ class Worker:
                     )
                 return self._fetched(item, buffer)
             self._hand_on(item.dest)
-            return Outcome(item, Status.NOT_NEEDED)
+            return Outcome(item, OutcomeStatus.NOT_NEEDED)
         return self._fetched(item, buffer)
 
     # ---- small files: see ``SmallFiles`` ----
@@ -162,7 +162,7 @@ class Worker:
             self._record.add(entry)
 
         self._partial_folder.place(item.dest, data, self._place(item), note)
-        return Outcome(item, Status.OK, len(data))
+        return Outcome(item, OutcomeStatus.OK, len(data))
 
     def _place(self, item: Item) -> str:
         # Making a Path takes longer than most things here.
@@ -175,7 +175,7 @@ class Worker:
         if got.came_over is not None:
             self.unproven.append((item, got.came_over))
         self._hand_on(item.dest, arrived=True)
-        return Outcome(item, Status.OK, got.moved)
+        return Outcome(item, OutcomeStatus.OK, got.moved)
 
     def _brought(self, item: Item, buffer: memoryview) -> Fetched:
         """Fetch or link the file, and record it; one that cxrprep did not put there stays under another name."""
@@ -339,7 +339,7 @@ class Worker:
         if item.action is Action.KEEP:
             for path, _ in read_index(self._record.cache, item.dest) or ():
                 self._hand_on(path)
-            return Outcome(item, Status.NOT_NEEDED)
+            return Outcome(item, OutcomeStatus.NOT_NEEDED)
         near = self._archive_elsewhere(item, buffer)
         try:
             got = None if near is not None else self._archive_here(item, buffer)
@@ -363,7 +363,7 @@ class Worker:
         write_index(self._record.cache, item.dest, done.index)
         if drop:
             _discard(self._record, item.dest)
-        return Outcome(item, Status.OK, moved, unpacked=done.written, foreign=done.foreign)
+        return Outcome(item, OutcomeStatus.OK, moved, unpacked=done.written, foreign=done.foreign)
 
     def _unpack(self, item: Item, near: Path | None) -> tuple[Unpacked, FileEntry]:
         """What came out of the archive, and what the record says of the archive itself."""

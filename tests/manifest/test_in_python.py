@@ -9,7 +9,7 @@ import pytest
 import cxrprep
 from cxrprep.errors import UsageError
 from cxrprep.model import Selection, Split
-from cxrprep.transfer.result import Outcome, Status, TransferResult
+from cxrprep.transfer.result import Outcome, OutcomeStatus, TransferResult
 from tests.generators.small import nih_chestxray14
 from tests.manifest.made import made
 
@@ -56,7 +56,7 @@ def test_results_show_themselves_in_a_line_however_much_they_hold(nih, tmp_path)
         cxrprep.export(nih, form="csv", out=tmp_path / "out").value,
         cxrprep.digest(nih).value,
         cxrprep.doctor(offline=True).value,
-        TransferResult(done=3, failures=[Outcome(item, Status.ERROR) for item in many.items]),
+        TransferResult(done=3, failures=[Outcome(item, OutcomeStatus.ERROR) for item in many.items]),
     ]
     for value in found:
         assert repr(value).startswith(type(value).__name__)

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from cxrprep.manifest.export.csv import plain
 from cxrprep.manifest.export.run import (
+    ExportFile,
     ExportResult,
     ExportTask,
-    ShardFile,
     images_of,
     made_of,
     write_cards,
@@ -67,7 +67,7 @@ def _write(temporary: Path, table: pa.Table, paths: list[str], reader: ImageRead
             writer.write_table(pa.Table.from_arrays([images, *rows.columns], schema=schema))
 
 
-def _shards(task: ExportTask, parts: list[tuple[str, Dataset]], write: Callable[..., object]) -> Iterator[ShardFile]:
+def _shards(task: ExportTask, parts: list[tuple[str, Dataset]], write: Callable[..., object]) -> Iterator[ExportFile]:
     each = task.options.per_shard
     for name, part in parts:
         table, paths = _table(part), part.stated.column("path").to_pylist()
@@ -78,7 +78,7 @@ def _shards(task: ExportTask, parts: list[tuple[str, Dataset]], write: Callable[
             rows = table.take(pa.array(range(number * each, number * each + len(chosen)), pa.int64()))
             path = task.target.out / "data" / f"{split_name(name)}-{number:05d}-of-{count:05d}.parquet"
             of = made_of(rows.to_pylist(), task.dataset.root, chosen)
-            yield ShardFile(path, partial(write, table=rows, paths=chosen), of, len(chosen))
+            yield ExportFile(path, partial(write, table=rows, paths=chosen), of, len(chosen))
 
 
 def export(task: ExportTask) -> ExportResult:

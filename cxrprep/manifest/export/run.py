@@ -99,7 +99,7 @@ class ExportTask:
 
 
 @dataclass(frozen=True, slots=True)
-class ShardFile:
+class ExportFile:
     """A file with ``images`` of an export that is to be made: where, what fills it, and the digest of what is in it."""
 
     path: Path
@@ -202,7 +202,7 @@ def _is_on_cluster(task: ExportTask) -> bool:
     return task.options.engine is not None and task.options.engine.name == "dask"
 
 
-def write_shards(task: ExportTask, shards: Iterable[ShardFile]) -> None:
+def write_shards(task: ExportTask, shards: Iterable[ExportFile]) -> None:
     """Make the files of an export, here or where its engine has them made; those that are there already stay.
 
     Args:
@@ -214,9 +214,9 @@ def write_shards(task: ExportTask, shards: Iterable[ShardFile]) -> None:
         StorageError: The disk refuses.
         SourceUnreachableError: No cluster answers.
     """
-    target, engine, known = task.target, task.options.engine, dict[Path, ShardFile]()
+    target, engine, known = task.target, task.options.engine, dict[Path, ExportFile]()
 
-    def due() -> Iterator[ShardFile]:
+    def due() -> Iterator[ExportFile]:
         for shard in shards:
             if target.is_due(shard.path, shard.of):
                 # Workers have another folder that they are in; and what fills the file is theirs.
@@ -245,7 +245,7 @@ def _nothing(part: Path) -> None:
     """Fill no file: of a shard that somebody else makes, its rows are not held here."""
 
 
-def _make(away: bool, shards: Sequence[ShardFile]) -> list[tuple[Path, list[Any], bytes | None]]:
+def _make(away: bool, shards: Sequence[ExportFile]) -> list[tuple[Path, list[Any], bytes | None]]:
     """Each file with what ``put`` says of it; one that goes elsewhere with its bytes."""
     done: list[tuple[Path, list[Any], bytes | None]] = []
     for shard in shards:

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 from cxrprep.images.shard_files import plain_row, plain_schema
 from cxrprep.manifest.export.csv import plain
 from cxrprep.manifest.export.run import (
+    ExportFile,
     ExportResult,
     ExportTask,
-    ShardFile,
     images_of,
     made_of,
     write_cards,
@@ -119,7 +119,7 @@ def _write(part: Path, batch: list[tuple[str, dict[str, Any]]], reader: ImageRea
 
 def _shards(
     task: ExportTask, parts: list[tuple[str, Dataset]], prefix: str, write: Callable[..., object], suffix: str
-) -> Iterator[ShardFile]:
+) -> Iterator[ExportFile]:
     for name, part in parts:
         rest = samples(part)
         for number in itertools.count():
@@ -128,7 +128,7 @@ def _shards(
                 break
             path = task.target.out / f"{prefix}-{name}-{number:06d}.tar"
             of = made_of([suffix, batch], task.dataset.root, (image for image, _ in batch))
-            yield ShardFile(path, partial(write, batch=batch), of, len(batch))
+            yield ExportFile(path, partial(write, batch=batch), of, len(batch))
 
 
 def export(task: ExportTask) -> ExportResult:
