@@ -440,8 +440,9 @@ def timed(room: Any, name: str, seconds: dict[str, float]) -> Iterator[None]:
 def scaling(field: Field, files: list[str]) -> Row:
     """Images a second by two processes over those by one: wall time, so judged only where four cores are free."""
     from cxrprep.executors import Engine
-    from cxrprep.images.conversion import ConvertItem
+    from cxrprep.images.conversion import ConversionTask, ConvertItem
     from cxrprep.images.convert import convert
+    from cxrprep.images.local_files import open_store
     from cxrprep.images.recipe import load_recipe
     from cxrprep.model import Digest
 
@@ -458,7 +459,8 @@ def scaling(field: Field, files: list[str]) -> Row:
                 sys.exit(outcome.error)
             moments.append(time.monotonic())
 
-        convert(items, recipe, folder, take, engine=Engine(jobs=jobs))
+        task = ConversionTask(recipe, recipe.fingerprint(), open_store(folder))
+        convert(items, task, take, engine=Engine(jobs=jobs))
         shutil.rmtree(folder)
         # From the first batch's end to the last's: starting the processes is not part of it.
         first = moments.index(moments[24]) if len(moments) > 24 else 0

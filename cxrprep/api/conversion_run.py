@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cxrprep.collection import ShardFile
     from cxrprep.events import Sink
     from cxrprep.executors import Engine
+    from cxrprep.images.conversion import ConversionTask
     from cxrprep.images.conversion_cache import ConversionCache
     from cxrprep.images.dicom_metadata import Pseudonyms
     from cxrprep.images.radiograph import ImageLimits
@@ -98,6 +99,7 @@ class ConversionRun:
 
     def perform(self, engine: Engine | None, limits: ImageLimits | None) -> Result[ConvertResult]:
         """Convert, then write the manifest."""
+        from cxrprep.images.conversion import ConversionTask
         from cxrprep.images.conversion_cache import ConversionCache
         from cxrprep.images.convert import convert as to_files
         from cxrprep.images.dicom_metadata import own_pseudonyms
@@ -115,16 +117,17 @@ class ConversionRun:
         totals = ConversionTotals(inputs)
         totals.refuse(inputs.unusable)
         totals.left_out.update(dict(inputs.left_out))
+        # What has them keeps them: without, an image that is made anew would lose its own.
+        scores = self.scores or has_scores(out, manifests_below(self.shard))
+        fingerprint = self.recipe.fingerprint()
+        task = ConversionTask(self.recipe, fingerprint, out, limits or DEFAULT_LIMITS, pseudonyms, scores=scores)
         shared: dict[str, Any] = {
-            "engine": engine, "limits": limits or DEFAULT_LIMITS, "finished": finished, "pseudonyms": pseudonyms,
-            # What has them keeps them: without, an image that is made anew would lose its own.
-            "scores": self.scores or has_scores(out, manifests_below(self.shard)),
-            "total": inputs.total, "on_event": self.on_event,
+            "engine": engine, "finished": finished, "total": inputs.total, "on_event": self.on_event,
         }  # fmt: skip
         names: list[str] = []
         made: dict[str, ShardFile] = {}
         if self.form == "files":
-            to_files(inputs.items(), self.recipe, self.target, totals.take, **shared)
+            to_files(inputs.items(), task, totals.take, **shared)
         else:
             name = "images" if inputs.folder is None else inputs.name
             plans = plan_shards(inputs.items, self.form, name=name, per_shard=self.per_shard, shard=self.shard)
@@ -134,8 +137,8 @@ class ConversionRun:
                     names.append(plan.name)
                     yield plan
 
-            made = convert_to_shards(noted(), self.form, self.recipe, self.target, totals.take, **shared)
-        earlier = self._earlier(totals, finished, shared["limits"], pseudonyms, out)
+            made = convert_to_shards(noted(), self.form, task, totals.take, **shared)
+        earlier = self._earlier(totals, finished, task)
         finished.close(alone=self.shard is None)
         failed = len(totals.failures)
         self.on_event(StageFinished("convert", totals.done, totals.kept, failed, totals.size))
@@ -156,20 +159,15 @@ class ConversionRun:
                 yield found
 
     def _earlier(
-        self,
-        totals: ConversionTotals,
-        finished: ConversionCache,
-        limits: ImageLimits,
-        pseudonyms: Pseudonyms | None,
-        out: ImageStore,
+        self, totals: ConversionTotals, finished: ConversionCache, task: ConversionTask
     ) -> PreviousImages | None:
         """What other selections made; shards are written anew for each selection, and hold nothing else."""
         from cxrprep.api.convert_previous import add_previous
-        from cxrprep.images.conversion import ConversionTask
 
         if self.form != "files":
             return None
-        task = ConversionTask(self.recipe, self.recipe.fingerprint(), out, limits, pseudonyms)
+        # As they were made: scores are asked of the images of this run alone.
+        task = replace(task, scores=False)
         tried, made = totals.tried(), totals.images.names("path")
         before = len(totals.images)
         earlier = add_previous(

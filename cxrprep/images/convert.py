@@ -15,24 +15,22 @@ from cxrprep.humanize import without_path
 from cxrprep.images import dicom
 from cxrprep.images.conversion import STAGE, ConversionTask, Converted, ConvertItem, lost
 from cxrprep.images.decode import decode
-from cxrprep.images.dicom_metadata import Pseudonyms, header_facts, is_no_image
+from cxrprep.images.dicom_metadata import header_facts, is_no_image
 from cxrprep.images.encode import encode
-from cxrprep.images.local_files import open_store, read_source, version_tag_of
+from cxrprep.images.local_files import read_source, version_tag_of
 from cxrprep.images.orientation import fixed, orientation_of, righted
 from cxrprep.images.output_metadata import OutputMetadata, read_output
 from cxrprep.images.pixel_digest import digest_of_output, pixel_digest
 from cxrprep.images.quality import doubts, measure
-from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
 from cxrprep.model import Digest
 from cxrprep.system import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from cxrprep.events import Sink
     from cxrprep.images.conversion_cache import ConversionCache
-    from cxrprep.images.recipe import Recipe
+    from cxrprep.images.radiograph import ImageLimits
 
 _BATCH: Final = 24
 
@@ -43,15 +41,11 @@ _LOOKED_UP: Final = 8192
 
 def convert(
     items: Iterable[ConvertItem],
-    recipe: Recipe,
-    out: Path | str,
+    task: ConversionTask,
     take: Callable[[Converted], object],
     *,
     engine: Engine | None = None,
-    limits: ImageLimits = DEFAULT_LIMITS,
     finished: ConversionCache | None = None,
-    pseudonyms: Pseudonyms | None = None,
-    scores: bool = False,
     total: int | None = None,
     on_event: Sink = ignore,
 ) -> None:
@@ -62,14 +56,10 @@ def convert(
 
     Args:
         items: The images, with the relative paths of their outputs.
-        recipe: The steps.
-        out: The folder of outputs.
+        task: What is done with each.
         take: Gets each outcome, in no promised order.
         engine: Where the work runs.
-        limits: Pixels, bytes and seconds beyond which an image is refused.
         finished: What earlier runs wrote down; it is believed while neither source nor output has changed.
-        pseudonyms: The key by which ids of an own folder are replaced.
-        scores: Ask the pixels of each image for its orientation and polarity.
         total: How many items there are, for progress.
         on_event: Called with progress and remarks.
 
@@ -77,8 +67,6 @@ def convert(
         StorageError: The disk refuses outputs, since every further image would fail too.
     """
     on_event(StageStarted(STAGE, items=total, unit="images"))
-    task = ConversionTask(recipe, recipe.fingerprint(), open_store(out), limits, pseudonyms, scores=scores)
-
     progress = ConversionProgress(on_event)
 
     def take_and_count(outcome: Converted) -> None:
@@ -96,7 +84,7 @@ def convert(
 
     work = functools.partial(convert_batch, task=task)
     for outcome in (engine or Engine()).run(
-        work, to_do(), batch=_BATCH, seconds=limits.seconds, on_event=on_event
+        work, to_do(), batch=_BATCH, seconds=task.limits.seconds, on_event=on_event
     ):  # fmt: skip
         if isinstance(outcome, Lost):
             outcome = lost(outcome)  # noqa: PLW2901  # the same image, told in this room's words

@@ -23,9 +23,8 @@ from cxrprep.executors import Engine, Lost, end_item
 from cxrprep.images import conversion
 from cxrprep.images import convert as converting
 from cxrprep.images.image_folder import stem_of
-from cxrprep.images.local_files import LocalStore, open_store
+from cxrprep.images.local_files import LocalStore
 from cxrprep.images.output_metadata import output_in
-from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
 from cxrprep.images.shard_files import ShardReader, write_parquet, write_tar
 
 if TYPE_CHECKING:
@@ -34,9 +33,7 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.images.conversion import ConversionTask, Converted, ConvertItem
     from cxrprep.images.conversion_cache import ConversionCache
-    from cxrprep.images.dicom_metadata import Pseudonyms
     from cxrprep.images.output_metadata import OutputMetadata
-    from cxrprep.images.recipe import Recipe
     from cxrprep.model import Digest
     from cxrprep.model import Shard as Part
 
@@ -133,15 +130,11 @@ def _keys(batch: Sequence[ConvertItem]) -> Iterator[str]:
 def convert_to_shards(
     plans: Iterable[ShardPlan],
     form: str,
-    recipe: Recipe,
-    out: Path | str,
+    task: ConversionTask,
     take: Callable[[Converted], object],
     *,
     engine: Engine | None = None,
-    limits: ImageLimits = DEFAULT_LIMITS,
     finished: ConversionCache | None = None,
-    pseudonyms: Pseudonyms | None = None,
-    scores: bool = False,
     total: int | None = None,
     on_event: Sink = ignore,
 ) -> dict[str, ShardFile]:
@@ -150,14 +143,10 @@ def convert_to_shards(
     Args:
         plans: One a shard.
         form: ``webdataset`` or ``parquet``.
-        recipe: The steps.
-        out: The folder of shards.
+        task: What is done with each image.
         take: Gets each outcome.
         engine: Where the work runs.
-        limits: Pixels, bytes and seconds beyond which an image is refused.
         finished: What earlier runs wrote down.
-        pseudonyms: The key by which ids of an own folder are replaced.
-        scores: Ask the pixels of each image for its orientation and polarity.
         total: How many items there are, for progress.
         on_event: Called with progress and remarks.
 
@@ -171,7 +160,6 @@ def convert_to_shards(
     if form not in FORMS:
         raise UsageError(f"unknown form {form!r}", hint=f"known: files, {', '.join(FORMS)}")
     on_event(StageStarted(conversion.STAGE, items=total, unit="images"))
-    task = conversion.ConversionTask(recipe, recipe.fingerprint(), open_store(out), limits, pseudonyms, scores=scores)
     where = engine or Engine()
     progress = converting.ConversionProgress(on_event)
     written: dict[str, ShardFile] = {}
@@ -196,7 +184,7 @@ def convert_to_shards(
                 yield plan if held is None else dataclasses.replace(plan, items=held)
 
     work = functools.partial(_make_shards, task=task, form=form)
-    run = functools.partial(where.run, batch=1, seconds=limits.seconds, on_event=on_event)
+    run = functools.partial(where.run, batch=1, seconds=task.limits.seconds, on_event=on_event)
     for done in run(work, to_do()):
         if isinstance(done, Lost):
             # Which of its images it was, is found with each image alone; then the shard is made without it.
