@@ -83,7 +83,7 @@ def export(task: ExportTask) -> ExportResult:
     if not len(boxed):
         raise NothingSelectedError(
             "none of these images has a box or a mask in its own pixels",
-            hint="boxes and masks come from the tables of a dataset; --format csv, hf and webdataset need none",
+            hint="boxes and masks come from the tables of a dataset; every other form of export needs none",
         )
     columns = ["path", "image_id", "patient_id", "split", "width", "height", "boxes"]
     rows = boxed.stated.select(columns).to_pylist()
