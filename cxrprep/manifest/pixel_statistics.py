@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import math
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,7 +48,7 @@ def moments(
     """
 
     def lot(path: str) -> tuple[bytes, str]:
-        return hashlib.blake2b(PurePosixPath(path).name.encode(), digest_size=8).digest(), path
+        return hashlib.blake2b(path.rpartition("/")[2].encode(), digest_size=8).digest(), path
 
     # Drawn by the hash, and read in the order in which they lie.
     drawn = sorted(heapq.nsmallest(sample, paths, key=lot))

@@ -19,6 +19,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +41,7 @@ from cxrprep.storage.small_files import regular
 from cxrprep.system import available_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from cxrprep.events import Sink
@@ -52,6 +53,8 @@ PIXELS_NAME: Final = "pixel-digests.parquet"
 _CACHED: Final = pa.schema([("path", pa.string()), ("sign", pa.string()), ("pixels", pa.string())])
 STAGE: Final = "digest"
 _BATCH: Final = 256
+# Files whose size and times are held at once.
+_FILES: Final = 1 << 15
 # A run that is killed reads again what it read since. The file of 377,110 images is written in a second.
 _KEEP_SECONDS: Final = 30.0
 
@@ -61,7 +64,7 @@ class SetDigest:
     """The digest of a training set with its ``head``, and the leaves of each split in their order.
 
     ``unread`` images of a release go by the digests of its record: their files were there before the manifest was
-    written, and no check has read them since.
+    written, and no check has read them since. ``leaves`` is empty where nobody asked for them.
     """
 
     __repr__ = short_repr
@@ -130,7 +133,9 @@ def digest_of_head(head: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(dict(head))).hexdigest()
 
 
-def set_digest(dataset: Dataset, *, cache: Path | None = None, on_event: Sink = ignore) -> SetDigest:
+def set_digest(
+    dataset: Dataset, *, cache: Path | None = None, leaves: bool = True, on_event: Sink = ignore
+) -> SetDigest:
     """The digest of the images of ``dataset`` with its labels after its policy.
 
     Args:
@@ -138,6 +143,7 @@ def set_digest(dataset: Dataset, *, cache: Path | None = None, on_event: Sink = 
             and times say that they are those of last time. White space in text counts as one blank.
         cache: A Parquet file that keeps what was read of each file from one call to the next, that of a call that was
             killed too; ``None`` keeps nothing.
+        leaves: Whether the leaves are given, of which proofs are made: some 400 bytes an image.
         on_event: Called with progress over the files that are read.
 
     Returns:
@@ -173,14 +179,16 @@ def set_digest(dataset: Dataset, *, cache: Path | None = None, on_event: Sink = 
         }
         if row["text"] is not None:
             leaf["text"] = _text(row["text"])
-        by_split.setdefault(row["split"] or "", []).append((row["dataset"], row["id"], canonical(leaf)))
-    leaves = {split: _ordered(split, rows) for split, rows in sorted(by_split.items())}
+        said = canonical(leaf)
+        held = (row["dataset"], row["id"], said if leaves else leaf_hash(said))
+        by_split.setdefault(row["split"] or "", []).append(held)
+    ordered = {split: _ordered(split, by_split.pop(split)) for split in sorted(by_split)}
     described = dataset.made_from.get("policy") or dataset.policy.describe()
-    hashes = {split: [leaf_hash(row) for row in rows] for split, rows in leaves.items()}
+    hashes = {split: [leaf_hash(row) for row in rows] for split, rows in ordered.items()} if leaves else ordered
     source = str(dataset.made_from.get("label_source") or "")
     roots = {split: (len(rows), merkle_root(rows)) for split, rows in hashes.items()}
     head = head_of(dataset.labels().column_names, described, source, roots)
-    return SetDigest(digest_of_head(head), head, leaves, unread)
+    return SetDigest(digest_of_head(head), head, ordered if leaves else {}, unread)
 
 
 def head_of(
@@ -302,22 +310,33 @@ def _published(dataset: Dataset, cache: Path | None) -> tuple[dict[str, str], in
     The record is asked of files that are older than the manifest. One that was touched since is read, so that the
     digest is of what a model sees.
     """
-    rows = dataset.stated.filter(pc.starts_with(dataset.stated.column("digest"), "sha256:"))
-    columns = (rows.column(name).to_pylist() for name in ("path", "bytes", "digest"))
-    here: list[tuple[str, int, int, int]] = []
-    stated: dict[str, str] = {}
+    from cxrprep.verification.check_cache import Checks
+
+    rows = dataset.stated.select(["path", "bytes", "digest"])
+    rows = rows.filter(pc.starts_with(rows.column("digest"), "sha256:")).sort_by("path")
     checked_at = _written_at(cache.parent / "checks.parquet") if cache is not None else 0
-    for path, size, digest in zip(*columns, strict=True):
-        try:
-            stat = (dataset.root / path).stat()
-        except OSError:
-            continue
-        if stat.st_ctime_ns <= checked_at:
-            here.append((path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
-        if stat.st_size == size and max(stat.st_ctime_ns, stat.st_mtime_ns) <= (dataset.made_at_ns or 0):
-            stated[path] = digest
-    checked = {} if cache is None else _checked(cache.parent, sorted(here))
-    return stated | checked, len(stated.keys() - checked.keys())
+    ask = Checks(cache.parent).known(quick=True) if checked_at and cache is not None else None
+    made_at, root = dataset.made_at_ns or 0, os.fspath(dataset.root)
+    found: dict[str, str] = {}
+    unread = 0
+    for start in range(0, len(rows), _FILES):
+        here: list[tuple[str, int, int, int]] = []
+        stated: dict[str, str] = {}
+        for path, size, digest in zip(
+            *(column.to_pylist() for column in rows.slice(start, _FILES).columns), strict=True
+        ):
+            try:
+                stat = os.stat(f"{root}/{path}")  # noqa: PTH116  # a path object costs more than the question
+            except OSError:
+                continue
+            if stat.st_ctime_ns <= checked_at:
+                here.append((path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
+            if stat.st_size == size and max(stat.st_ctime_ns, stat.st_mtime_ns) <= made_at:
+                stated[path] = digest
+        checked = _checked(ask, here) if here and ask is not None else {}
+        found |= stated | checked
+        unread += len(stated.keys() - checked.keys())
+    return found, unread
 
 
 def _written_at(path: Path) -> int:
@@ -328,12 +347,10 @@ def _written_at(path: Path) -> int:
         return 0
 
 
-def _checked(folder: Path, here: Sequence[tuple[str, int, int, int]]) -> dict[str, str]:
-    """What the last check read of files that have not changed since."""
-    from cxrprep.verification.check_cache import SCHEMA, Checks
+def _checked(ask: Callable[[pa.Table], pa.ChunkedArray], here: Sequence[tuple[str, int, int, int]]) -> dict[str, str]:
+    """What the last check read of files, in order of path, that have not changed since."""
+    from cxrprep.verification.check_cache import SCHEMA
 
-    if not here:
-        return {}
     names = ("path", "size", "mtime_ns", "inode")
     disk = pa.table(
         {
@@ -341,9 +358,8 @@ def _checked(folder: Path, here: Sequence[tuple[str, int, int, int]]) -> dict[st
             for name, values in zip(names, zip(*here, strict=True), strict=True)
         }
     )
-    known = Checks(folder).known(quick=True)(disk).to_pylist()
     found = {}
-    for (path, *_), digests in zip(here, known, strict=True):
+    for (path, *_), digests in zip(here, ask(disk).to_pylist(), strict=True):
         digest = next((one for one in (digests or "").split() if one.startswith("sha256:")), None)
         if digest is not None:
             found[path] = digest

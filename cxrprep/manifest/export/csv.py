@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
-from typing import Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -15,7 +17,16 @@ from cxrprep.manifest.export.target import MASKS
 from cxrprep.manifest.hugging_face_card import EVERY_SPLIT, Config, front_matter
 from cxrprep.vocabulary import published_name
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from cxrprep.manifest.load import Dataset
+
 _ABOUT: Final = ("path", "image_id", "patient_id", "study_id", "split", "view", "projection", "sex", "age_years")
+
+# Rows that are text at once.
+_ROWS: Final = 1 << 15
 
 _NOTE: Final = """
 ## How to open it
@@ -38,19 +49,28 @@ def csv_of(table: pa.Table) -> bytes:
 
     The header never has any: NIH's has commas inside of names, which are two names to its readers.
     """
-    style = "none"
-    while True:
-        sink = pa.BufferOutputStream()
-        try:
-            pacsv.write_csv(table, sink, pacsv.WriteOptions(include_header=False, quoting_style=style))
-        except pa.ArrowInvalid:
-            # Some cell holds a comma, a quotation mark or a line break.
-            if style == "needed":
-                raise
-            style = "needed"
-            continue
-        header = ",".join(table.column_names)
-        return f"{header}\n".encode() + bytes(sink.getvalue().to_pybytes())
+    held = io.BytesIO()
+    _write_csv(held, lambda: [table])
+    return held.getvalue()
+
+
+def _write_csv(file: BinaryIO, tables: Callable[[], Iterable[pa.Table]]) -> None:
+    """The same of a table that comes in parts, which are asked for again where a cell needs quotation marks."""
+    try:
+        _write_parts(file, tables(), "none")
+    except pa.ArrowInvalid:
+        # Some cell holds a comma, a quotation mark or a line break.
+        file.seek(0)
+        file.truncate()
+        _write_parts(file, tables(), "needed")
+
+
+def _write_parts(file: BinaryIO, tables: Iterable[pa.Table], style: str) -> None:
+    for number, table in enumerate(tables):
+        if not number:
+            header = ",".join(table.column_names)
+            file.write(f"{header}\n".encode())
+        pacsv.write_csv(table, file, pacsv.WriteOptions(include_header=False, quoting_style=style))
 
 
 def _features(table: pa.Table) -> pa.Schema:
@@ -77,21 +97,35 @@ def export(task: ExportTask) -> ExportResult:
 
     Raises ``StorageError``: the disk refuses.
     """
-    table = plain(task.dataset.to_arrow().select([*_ABOUT, *task.dataset.split_columns]))
-    sections = task.dataset.report_sections()
-    for name in task.dataset.texts:
-        table = table.append_column(name, sections.column(name))
-    labels, mask = task.dataset.labels(), task.dataset.mask()
-    for stem in task.dataset.observations:
-        name = published_name(stem)
-        table = table.append_column(name, labels.column(name))
-        if task.dataset.policy.of(stem)[0] is Uncertain.IGNORE:
-            table = table.append_column(f"mask {name}", mask.column(name))
-    data = csv_of(table)
-    task.target.write(task.target.file("images.csv"), lambda part: part.write_bytes(data))
-    task.on_event(Advanced(STAGE, items=len(task.dataset)))
+    dataset = task.dataset
+
+    def tables() -> Iterator[pa.Table]:
+        for start in range(0, len(dataset), _ROWS):
+            yield _rows_of(dataclasses.replace(dataset, stated=dataset.stated.slice(start, _ROWS)))
+
+    def fill(part: Path) -> None:
+        with part.open("wb") as file:
+            _write_csv(file, tables)
+
+    task.target.write(task.target.file("images.csv"), fill)
+    task.on_event(Advanced(STAGE, items=len(dataset)))
     _write_regions(task)
-    front = front_matter([Config([(EVERY_SPLIT, task.target.file("images.csv").name)], _features(table))], task.spec)
+    features = _features(next(tables()))
+    front = front_matter([Config([(EVERY_SPLIT, task.target.file("images.csv").name)], features)], task.spec)
     text = card_of(task, front=front) + _NOTE
     task.target.write(task.target.card, lambda part: part.write_text(text, encoding="utf-8"))
     return ExportResult("csv", task.target.out, len(task.dataset), tuple(task.target.files))
+
+
+def _rows_of(dataset: Dataset) -> pa.Table:
+    table = plain(dataset.to_arrow().select([*_ABOUT, *dataset.split_columns]))
+    sections = dataset.report_sections()
+    for name in dataset.texts:
+        table = table.append_column(name, sections.column(name))
+    labels, mask = dataset.labels(), dataset.mask()
+    for stem in dataset.observations:
+        name = published_name(stem)
+        table = table.append_column(name, labels.column(name))
+        if dataset.policy.of(stem)[0] is Uncertain.IGNORE:
+            table = table.append_column(f"mask {name}", mask.column(name))
+    return table

@@ -286,7 +286,7 @@ def digest_of(task: ExportTask) -> str:
     """What names the set that is exported; nothing where it is not asked for."""
     if not task.options.digest:
         return ""
-    return set_digest(task.dataset, cache=task.options.cache, on_event=task.on_event).value
+    return set_digest(task.dataset, cache=task.options.cache, leaves=False, on_event=task.on_event).value
 
 
 def write_cards(task: ExportTask, front: str, globs: list[str], columns: pa.Schema) -> None:
