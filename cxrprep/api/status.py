@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
+import itertools
 import os
 import shlex
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +25,14 @@ from cxrprep.record import CACHE_NAME
 from cxrprep.record.last_run import RunState, unfinished_runs
 from cxrprep.record.requested import asked
 from cxrprep.selection.options import SELECTING, options_of
-from cxrprep.storage.paths import OWN_FOLDERS, is_folder
+from cxrprep.storage.paths import OWN_FOLDERS
 from cxrprep.storage.small_files import parse_json, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+# What is said of a path: by the disk, the record, a part that came, and a download that asked for it.
+_HERE, _RECORDED, _DROPPED, _PARTIAL, _ASKED = range(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,29 +187,33 @@ def _parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
         # What no part names is listed as the last, "other".
         return next((index for index, matcher in enumerate(matchers) if matcher.match_file(path)), len(parts))
 
-    here = {path: size for path, size in _walk(folder.root) if folder.layout.place(path, release=folder.release)}
-    counts = [[0, 0, 0, 0, 0, 0] for _ in range(len(parts) + 1)]
-    for path, size in here.items():
-        count = counts[part_of(path)]
-        count[0] += 1
-        count[1] += size
-    known = set(here)
-    for path, size, state in folder.record.rows(["path", "size", "state"]):
-        known.add(path)
-        # A raw file that was dropped on purpose is neither here nor missing.
-        if state != "here":
-            counts[part_of(path)][5] += path not in here
-        elif here.get(path) != size:
-            counts[part_of(path)][2 if path not in here else 3] += 1
-    for path in _partials(folder.record.cache):
-        known.add(path)
-        counts[part_of(path)][4] += 1
+    layout, release = folder.layout, folder.release
+    here = ((path, _HERE, size) for path, size in _walk(folder.root) if layout.place(path, release=release))
+    recorded = (
+        (path, _RECORDED if state == "here" else _DROPPED, size)
+        for path, size, state in folder.record.rows(["path", "size", "state"])
+    )
+    partial = ((path, _PARTIAL, 0) for path in _partials(folder.record.cache))
     wanted = asked(folder.record.cache)
-    for (path,) in () if wanted is None else wanted.rows():
-        if path not in known:
+    due = ((path, _ASKED, 0) for (path,) in (wanted.rows() if wanted is not None else ()))
+    counts = [[0, 0, 0, 0, 0, 0] for _ in range(len(parts) + 1)]
+    # All are in order of path, and none is held.
+    for path, said in itertools.groupby(heapq.merge(here, recorded, partial, due), itemgetter(0)):
+        size_by = {kind: size for _, kind, size in said}
+        count, size = counts[part_of(path)], size_by.get(_HERE)
+        if size is not None:
+            count[0] += 1
+            count[1] += size
+        count[4] += _PARTIAL in size_by
+        if _RECORDED in size_by:
+            if size != size_by[_RECORDED]:
+                count[2 if size is None else 3] += 1
+        elif _DROPPED in size_by:
+            # A raw file that was dropped on purpose is neither here nor missing.
+            count[5] += size is None
+        elif _ASKED in size_by and size is None and _PARTIAL not in size_by:
             # Asked for, and not one byte of it came.
-            known.add(path)
-            counts[part_of(path)][2] += 1
+            count[2] += 1
     names = [(part.name, part.title, part.files) for part in parts] + [("other", "other files of the release", None)]
     rows = [
         PartStatus(name, title, files, size, missing, wrong, partial, dropped, expected)
@@ -213,28 +223,12 @@ def _parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, int]]:
-    import os
-
+    """The files of a folder, of the disk and of its bucket, in order of path."""
+    from cxrprep.storage.folder_walk import files_below
     from cxrprep.storage.unfetched import names_and_sizes
 
-    yield from ((path, size) for path, size in names_and_sizes(root) if path.partition("/")[0] not in OWN_FOLDERS)
-    queue = [("", root)]
-    while queue:
-        prefix, folder = queue.pop()
-        try:
-            entries = list(os.scandir(folder))
-        except OSError:
-            continue
-        for entry in entries:
-            if is_folder(entry):
-                if prefix or entry.name not in OWN_FOLDERS:
-                    queue.append((f"{prefix}{entry.name}/", Path(entry.path)))
-            else:
-                try:
-                    yield prefix + entry.name, entry.stat().st_size
-                except OSError:
-                    # Gone between the listing and the question, or a dangling link: not here.
-                    continue
+    there = ((path, size) for path, size in names_and_sizes(root) if path.partition("/")[0] not in OWN_FOLDERS)
+    return heapq.merge(files_below(str(root), OWN_FOLDERS, readable_only=True), there)
 
 
 def _partials(cache: Path) -> Iterator[str]:
