@@ -12,12 +12,12 @@ from cxrprep.api.folder import DatasetFolder, open_folder
 from cxrprep.collection import FolderKind
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, ignore
-from cxrprep.model import FolderRef, ImageId, Selection
+from cxrprep.model import FolderRef, Selection
 from cxrprep.record import FileState
 from cxrprep.selection.filters import SelectionFilter, draw
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from cxrprep.events import Sink
     from cxrprep.images.conversion import ConvertItem
@@ -33,9 +33,9 @@ class Inputs:
     """``items`` gives the images anew at every call, in a fixed order; ``total`` is how many they are.
 
     ``folder`` and its manifest ``base`` are ``None`` for a plain folder, which has a ``place`` instead. ``unusable``
-    are images whose names no output can have. ``others`` gives the same and those that the selection leaves out, all
-    of this shard; ``None`` when it leaves none out. ``left_out`` counts the files of a plain folder that are no images
-    read here, by suffix.
+    are images whose names no output can have. ``others`` gives those of this shard at some paths, whether the selection
+    wants them or leaves them out; ``None`` when it leaves none out. ``left_out`` counts the files of a plain folder
+    that are no images read here, by suffix.
     """
 
     address: str
@@ -45,7 +45,7 @@ class Inputs:
     base: Path | None = None
     place: ImageStore | None = None
     unusable: tuple[str, ...] = ()
-    others: Callable[[], Iterator[ConvertItem]] | None = None
+    others: Callable[[Collection[str]], Iterator[ConvertItem]] | None = None
     left_out: tuple[tuple[str, int], ...] = ()
 
     @property
@@ -89,7 +89,7 @@ def open_inputs(
         UsageError: A selection needs tables where there are none.
         NothingSelectedError: Nothing is left.
     """
-    from cxrprep.api.manifest import rebuild_manifest
+    from cxrprep.api.manifest import keep_manifest_current
     from cxrprep.images.local_files import is_url
     from cxrprep.manifest.build import IMAGES_NAME
 
@@ -108,7 +108,7 @@ def open_inputs(
     else:
         folder.require("convert", FolderKind.RELEASE, FolderKind.CONVERTED)
         if folder.kind is FolderKind.RELEASE:
-            rebuild_manifest(folder, on_event=on_event)
+            keep_manifest_current(folder, on_event=on_event)
         if folder.kind is FolderKind.CONVERTED:
             if folder.in_shards:
                 raise UsageError(
@@ -247,24 +247,20 @@ def inputs_of_manifest(
         NothingSelectedError: Nothing is left.
     """
     from cxrprep.images.conversion import ConvertItem
-    from cxrprep.manifest.source_images import images_by_split, source_images
+    from cxrprep.manifest.source_images import RowFilter, images_by_split, source_images
     from cxrprep.storage.parquet import count_rows
     from cxrprep.storage.unfetched import unfetched
 
-    wants = _chooser(folder, selection, on_event)
+    holds: Callable[[str], bool] | None = None
+    if shard is not None or usable is not None:
 
-    def there() -> Iterator[SourceImage]:
-        for row in (images_by_split if rows else source_images)(base):
-            if (shard is None or shard.holds(row.path)) and (usable is None or usable(row.path)):
-                yield row
+        def holds(path: str) -> bool:
+            return (shard is None or shard.holds(path)) and (usable is None or usable(path))
 
-    def chosen() -> Iterator[SourceImage]:
-        return (row for row in there() if wants(row.path, row.image))
-
-    kept: frozenset[str] | None = None
+    wanted = RowFilter(_chooser(folder, selection, on_event), holds)
     if selection.draws:
-        kept = draw((row.image.image for row in chosen()), selection)
-
+        wanted = wanted.drawn(base, selection)
+    images = images_by_split if rows else source_images
     bucket = unfetched(folder.root)
 
     def item(row: SourceImage) -> ConvertItem:
@@ -275,26 +271,21 @@ def inputs_of_manifest(
         # By its address: the machines of a cluster read it where it lies.
         return replace(found, source=bucket.store.full(entry.name), stamp=entry.stamp)
 
+    whole = selection.is_everything and holds is None
+
     def items() -> Iterator[ConvertItem]:
-        for row in chosen():
-            if kept is None or row.image.image in kept:
-                yield item(row)
+        return map(item, images(base, None if whole else wanted))
 
-    def others() -> Iterator[ConvertItem]:
-        return map(item, there())
+    def others(paths: Collection[str]) -> Iterator[ConvertItem]:
+        return map(item, images(base, RowFilter(None, holds, at=paths)))
 
-    if kept is not None:
-        total = len(kept)
-    elif selection.is_everything and shard is None and usable is None:
-        total = count_rows(base)
-    else:
-        total = sum(1 for _ in chosen())
+    total = count_rows(base) if whole else wanted.count(base)
     return Inputs(
         str(folder.root), total, items, folder, base, others=None if selection.is_everything else others
     )  # fmt: skip
 
 
-def _chooser(folder: DatasetFolder, selection: Selection, on_event: Sink) -> Callable[[str, ImageId | None], bool]:
+def _chooser(folder: DatasetFolder, selection: Selection, on_event: Sink) -> SelectionFilter:
     answered = None
     if selection.needs_tables and folder.kind is FolderKind.CONVERTED:
         from cxrprep.manifest.source_images import ids_of
@@ -306,7 +297,7 @@ def _chooser(folder: DatasetFolder, selection: Selection, on_event: Sink) -> Cal
 
         labels = read_labels(folder.spec, folder.root, tables=folder.tables, on_event=on_event)
         answered = select_images(labels.table, selection, spec=folder.spec, release=labels.release).ids
-    return SelectionFilter(selection, answered).wants
+    return SelectionFilter(selection, answered)
 
 
 # ---- a plain folder ----
@@ -369,7 +360,9 @@ def _plain(
             digest = entry.digest if entry.digest is not None and entry.digest.algorithm == "md5" else None
             yield ConvertItem(place.full(entry.name), entry.name, digest, stem=stem, stamp=entry.stamp, row=row)
 
-    others = None if selection.is_everything else functools.partial(items, everything)
+    def others(paths: Collection[str]) -> Iterator[ConvertItem]:
+        return items([pair for pair in everything if pair[0].name in paths])
+
     return Inputs(
         root,
         len(wanted),
@@ -377,7 +370,7 @@ def _plain(
         base=base,
         place=place,
         unusable=found.unusable,
-        others=others,
+        others=None if selection.is_everything else others,
         left_out=tuple(found.words().items()),
     )
 

@@ -73,7 +73,7 @@ def add_previous(
     unsure: dict[str, ConvertItem] = {}
     if inputs.others is not None:
         wanted = {*finished.known(task.fingerprint, tried), *earlier.rows.column("source_path").to_pylist()}
-        those = (item for item in inputs.others() if item.relative in wanted) if wanted else iter(())
+        those = inputs.others(wanted) if wanted else iter(())
         while batch := list(itertools.islice(those, _BATCH)):
             for found in finished.split_done(batch, task):
                 if not isinstance(found, Converted):

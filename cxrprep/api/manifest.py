@@ -251,6 +251,21 @@ def rebuild_manifest(
     return prepared.write(on_event)
 
 
+def keep_manifest_current(folder: DatasetFolder, *, on_event: Sink = ignore) -> None:
+    """Make the manifest of an open folder again, unless it is the one that would be made now.
+
+    Raises as ``rebuild_manifest``.
+    """
+    from cxrprep.labels.extract import LABELS_NAME
+    from cxrprep.manifest.current import is_current
+
+    record = folder.record.tables if folder.record.exists else None
+    # What ROOT's own manifests know is carried into a folder of state that knows less.
+    carried = (folder.manifests / LABELS_NAME).is_file() or not (folder.root / "manifests" / LABELS_NAME).is_file()
+    if not (carried and is_current(folder.spec, folder.root, folder.manifests, record)):
+        rebuild_manifest(folder, on_event=on_event)
+
+
 def prepare(
     folder: DatasetFolder,
     choices: Choices,

@@ -224,7 +224,7 @@ def _parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
 
 def _walk(root: Path) -> Iterator[tuple[str, int]]:
     """The files of a folder, of the disk and of its bucket, in order of path."""
-    from cxrprep.storage.folder_walk import files_below
+    from cxrprep.storage.folder_listing import files_below
     from cxrprep.storage.unfetched import names_and_sizes
 
     there = ((path, size) for path, size in names_and_sizes(root) if path.partition("/")[0] not in OWN_FOLDERS)

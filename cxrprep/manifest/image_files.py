@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -21,8 +20,9 @@ from cxrprep.labels.columns import projection_of
 from cxrprep.labels.joins import all_distinct
 from cxrprep.model import Digest
 from cxrprep.schemas import CATEGORY
+from cxrprep.storage.folder_listing import files_below
 from cxrprep.storage.parquet import read_combined
-from cxrprep.storage.paths import OWN_FOLDERS, is_file, is_folder
+from cxrprep.storage.paths import OWN_FOLDERS
 from cxrprep.storage.unfetched import names_and_sizes
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def listed_files(root: Path, suffixes: tuple[str, ...]) -> Iterator[pa.Table]:
 
     Raises ``StorageError``.
     """
-    found = itertools.chain(_walk(str(root), ""), names_and_sizes(root))
+    found = itertools.chain(files_below(str(root), OWN_FOLDERS), names_and_sizes(root))
     walk = ((path, size, None) for path, size in found if path.lower().endswith(suffixes) and _is_theirs(path))
     try:
         while some := list(itertools.islice(walk, _PART)):
@@ -84,16 +84,6 @@ def listed_files(root: Path, suffixes: tuple[str, ...]) -> Iterator[pa.Table]:
 def _is_theirs(path: str) -> bool:
     """Whether a path is none of what cxrprep itself puts beside a release."""
     return path.partition("/")[0] not in OWN_FOLDERS
-
-
-def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if is_folder(entry):
-                if prefix or entry.name not in OWN_FOLDERS:
-                    yield from _walk(entry.path, f"{prefix}{entry.name}/")
-            elif is_file(entry):
-                yield prefix + entry.name, entry.stat().st_size
 
 
 def with_digests(listed: pa.Table, files: pa.Table) -> pa.Table:
@@ -132,8 +122,11 @@ def digest_of_sorted(tables: Iterable[pa.Table]) -> Digest:
     for table in tables:
         here = pc.equal(table.column("state").cast(pa.string()), "here")
         for batch in table.select(["path", "size", "digest"]).filter(here).to_batches(max_chunksize=_PART):
-            for path, size, digest in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                hasher.update(f"{path}\t{size}\t{digest or ''}\n".encode())
+            path, size, digest = batch.columns
+            ends = pc.binary_join_element_wise(pc.fill_null(digest, ""), "\n", "")
+            lines = pc.binary_join_element_wise(path, size.cast(pa.string()), ends, "\t")
+            # What was joined just now lies behind one another, and nothing else beside it.
+            hasher.update(lines.buffers()[2] or b"")
     return Digest("sha256", hasher.hexdigest())
 
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from cxrprep.labels.source_vocabulary import known_observations
-from cxrprep.model import Box, Digest, ImageId, View
-from cxrprep.selection.table_filters import matching
-from cxrprep.storage.parquet import check_columns, read_footer, read_rows, readable
+from cxrprep.labels.source_vocabulary import known_observations, ordered
+from cxrprep.model import Box, Digest, ImageId, Selection, View
+from cxrprep.selection.filters import SelectionFilter
+from cxrprep.selection.table_filters import chosen_rows, drawn_ids, matching
+from cxrprep.storage.parquet import read_footer, read_groups, read_rows, read_rows_where, read_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
-    from cxrprep.model import Selection
 
 _COLUMNS = ["image_id", "patient_id", "study_id", "view", "path", "digest", "boxes", "spacing_x_mm", "spacing_y_mm"]
+
+_DECIDING: Final = ("path", "patient_id", "study_id", "image_id")
+_ROWS: Final = 8192
+_VIEWS: Final = {str(view): view for view in View}
 
 _ABOUT = (
     "image_id", "patient_id", "study_id", "split", "view", "projection", "sex", "age_years",
@@ -43,33 +46,73 @@ class SourceImage:
     row: Mapping[str, Any] | None = None
 
 
-def source_images(images: Path) -> Iterator[SourceImage]:
-    """The rows of ``images.parquet``, in its order. Raises ``TableError`` when it cannot be read."""
-    with readable(images), pq.ParquetFile(images, page_checksum_verification=True) as file:
-        check_columns(file.schema_arrow, images, _COLUMNS)
-        for batch in file.iter_batches(batch_size=8192, columns=_COLUMNS):
+@dataclass(frozen=True, slots=True)
+class RowFilter:
+    """Which rows of ``images.parquet`` are wanted, asked of a group of them at a time.
+
+    ``choice`` wants their ids and paths, ``holds`` their path; of ``among`` image ids and ``at`` paths they have to be.
+    """
+
+    choice: SelectionFilter | None
+    holds: Callable[[str], bool] | None = None
+    among: pa.Array | None = None
+    at: Collection[str] | None = None
+
+    def __call__(self, group: pa.Table) -> Any:
+        """A Boolean for each row, by its path and ids."""
+        mask: Any = chosen_rows(group, self.choice or SelectionFilter(Selection()))
+        if self.among is not None:
+            mask = pc.and_(mask, pc.is_in(group["image_id"], value_set=self.among))
+        if self.at is not None:
+            mask = pc.and_(mask, pc.is_in(group["path"], value_set=pa.array(list(self.at), pa.string())))
+        if self.holds is not None:
+            mask = pc.and_(mask, pa.array(map(self.holds, group["path"].to_pylist()), pa.bool_()))
+        return mask
+
+    def drawn(self, images: Path, selection: Selection) -> RowFilter:
+        """What the ``sample`` and ``limit`` of a selection leave of it."""
+        groups = read_groups(images, _DECIDING)
+        names = (name for group in groups for name in group["image_id"].filter(self(group)).to_pylist())
+        return dataclasses.replace(self, among=drawn_ids(names, selection))
+
+    def count(self, images: Path) -> int:
+        """How many rows are wanted."""
+        return sum(int(pc.sum(self(group)).as_py() or 0) for group in read_groups(images, _DECIDING))
+
+
+def source_images(images: Path, wanted: Callable[[pa.Table], Any] | None = None) -> Iterator[SourceImage]:
+    """The rows of ``images.parquet`` in its order, or those where ``wanted`` says so of their path and ids.
+
+    Raises ``TableError`` when it cannot be read.
+    """
+    for group in read_groups(images, _COLUMNS):
+        rows = group if wanted is None else group.filter(wanted(group))
+        for batch in rows.to_batches(max_chunksize=_ROWS):
             for row in batch.to_pylist():
                 yield _source(row)
 
 
-def images_by_split(images: Path) -> Iterator[SourceImage]:
-    """The rows of ``images.parquet`` split by split, each in its order, with what training needs of each as ``row``.
+def images_by_split(images: Path, wanted: Callable[[pa.Table], Any] | None = None) -> Iterator[SourceImage]:
+    """The same rows split by split, each in its order, with what training needs of each as ``row``.
 
     Splits come in the order of their names, images without one at the end. The labels are those that the manifest's
     label sources know, whether any image has them or not.
     Raises ``TableError`` when it cannot be read.
     """
-    table = read_rows(images)
-    known = known_observations(table, read_footer(images))
+    footer, names = read_footer(images), read_schema(images).names
+    labels = [name for name in names if name.startswith("label_") or name == "dataset"]
+    known = ordered({stem for group in read_groups(images, labels) for stem in known_observations(group, footer)})
     kept = [*_ABOUT, *(f"label_{stem}" for stem in known)]
-    table = table.select(list(dict.fromkeys([*_COLUMNS, *kept]))).combine_chunks()
+    columns = list(dict.fromkeys([*_COLUMNS, *kept]))
+    rows = read_rows(images, columns) if wanted is None else read_rows_where(images, _DECIDING, wanted, columns)
+    table = rows.combine_chunks()
     place = pa.array(range(table.num_rows), pa.int64())
     order = pc.sort_indices(
         pa.table({"split": table.column("split").cast(pa.string()), "place": place}),
         sort_keys=[("split", "ascending"), ("place", "ascending")],
     )
-    for start in range(0, len(order), 8192):
-        for row in table.take(order[start : start + 8192]).to_pylist():
+    for start in range(0, len(order), _ROWS):
+        for row in table.take(order[start : start + _ROWS]).to_pylist():
             yield dataclasses.replace(_source(row), row={name: row[name] for name in kept})
 
 
@@ -92,7 +135,7 @@ def _source(row: dict[str, Any]) -> SourceImage:
             str(row["patient_id"]),
             str(row["study_id"]),
             str(row["image_id"]),
-            View(row["view"]) if row["view"] in set(View) else None,
+            _VIEWS.get(row["view"]),
         ),
         digest=Digest.parse(digest) if isinstance(digest, str) else None,
         boxes=tuple(Box(**box) for box in boxes) if isinstance(boxes, list) else None,

@@ -95,6 +95,11 @@ class SelectionFilter:
         self.by_image = bool(self._patients or self._studies or wanted is not None)
         """Whether ids decide; then a report is wanted when its study is."""
 
+    @property
+    def wants_all(self) -> bool:
+        """Whether every file is wanted, whatever it is called."""
+        return not self.by_image and self._include is None and self._exclude is None
+
     def wants_path(self, path: str) -> bool:
         """Whether the globs want the file at this release path."""
         if self._include is not None and not self._include(path):

@@ -253,13 +253,16 @@ def undrawn_rows(table: pa.Table, selection: Selection, *, splits: frozenset[str
     ``splits`` are those that there are, where ``table`` is a part of a manifest.
     """
     held = matching(table, selection, dataset=_dataset_of(table), splits=splits)
-    mask = pc.fill_null(held, fill_value=False)
-    choice = SelectionFilter(selection)
-    if choice.by_image or selection.include or selection.exclude:
-        ids = (table.column(name).to_pylist() for name in ("path", "patient_id", "study_id", "image_id"))
-        kept = [choice.wants(path, ImageId(*of_image)) for path, *of_image in zip(*ids, strict=True)]
-        mask = pc.and_(mask, pa.array(kept, pa.bool_()))
-    return mask
+    return pc.and_(pc.fill_null(held, fill_value=False), chosen_rows(table, SelectionFilter(selection)))
+
+
+def chosen_rows(table: pa.Table, choice: SelectionFilter) -> pa.Array:
+    """Where ids and globs want the images of ``table``."""
+    if choice.wants_all:
+        return pa.repeat(pa.scalar(value=True), len(table))
+    ids = (table.column(name).to_pylist() for name in ("path", "patient_id", "study_id", "image_id"))
+    kept = [choice.wants(path, ImageId(*of_image)) for path, *of_image in zip(*ids, strict=True)]
+    return pa.array(kept, pa.bool_())
 
 
 def drawn_ids(left: Iterable[str], selection: Selection) -> pa.Array:

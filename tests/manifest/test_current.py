@@ -88,3 +88,44 @@ def test_of_a_folder_that_is_adopted_where_it_lies_too(
     rebuilt(root, root, monkeypatch)
     CHANGES.get(change, lambda _: None)(root)
     assert rebuilt(root, root, monkeypatch) == (1 if change else 0)
+
+
+def swapped(root: Path) -> None:
+    """One image went and another came: as many as before."""
+    image(root).rename(image(root).with_name("00000001_009.png"))
+
+
+def relabelled(root: Path) -> None:
+    """Another program wrote the table, with as many rows and the same footer."""
+    path = root / "manifests/images.parquet"
+    table = pq.read_table(path)
+    place = table.column_names.index("label_edema")
+    pq.write_table(table.set_column(place, table.schema.field(place), table.column(place).take([0] * len(table))), path)
+
+
+CHANGES_FOR_CONVERT: dict[str, Any] = {
+    **{name: change for name, change in CHANGES.items() if name != "no labels"},
+    "one image for another": swapped,
+    "another size": lambda root: image(root).write_bytes(image(root, 1).read_bytes() + b"\0"),
+    "a table of another program": relabelled,
+}
+
+
+def test_a_conversion_leaves_the_manifest_that_is_current(release: tuple[Path, Path]) -> None:
+    _, root = release
+    cxrprep.convert(root, recipe="square-224", jobs=1)
+    before = {path.name: path.stat().st_ino for path in (root / "manifests").iterdir()}
+    again = cxrprep.convert(root, recipe="square-224", jobs=1).value
+    assert (again.converted, again.kept) == (0, again.images)
+    assert {path.name: path.stat().st_ino for path in (root / "manifests").iterdir()} == before
+
+
+@pytest.mark.parametrize("change", CHANGES_FOR_CONVERT)
+def test_a_conversion_sees_what_changed(change: str, release: tuple[Path, Path]) -> None:
+    _, root = release
+    cxrprep.convert(root, recipe="square-224", jobs=1)
+    CHANGES_FOR_CONVERT[change](root)
+    cxrprep.convert(root, recipe="square-224", jobs=1, sample=2, allow_loss=True)
+    found = (root / "manifests/images.parquet").read_bytes()
+    cxrprep.build_manifest(root)
+    assert (root / "manifests/images.parquet").read_bytes() == found

@@ -1,4 +1,4 @@
-"""Walk over the files below a folder: paths with sizes, in order of path, without a path object or a list of all."""
+"""Listing of the files below a folder: paths with sizes, in order of path, without a path object or a list of all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The walk below a folder: in order of whole paths, and what cannot be read is said or passed over."""
+"""The files below a folder: in order of whole paths, and what cannot be read is said or passed over."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cxrprep.storage.folder_walk import files_below
+from cxrprep.storage.folder_listing import files_below
 
 if TYPE_CHECKING:
     from pathlib import Path
