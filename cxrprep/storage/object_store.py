@@ -163,25 +163,15 @@ class ObjectStore:
         """Written here first, then sent; an object appears when it is whole."""
         import tempfile
 
-        url = self.full(name)
-        system = self.system()
         with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
             part = Path(folder, "part")
             write(part)
-            with _storage_errors(url, writes=True):
-                self._put(part, url)
-                system.invalidate_cache()
-                return _stamp(system.info(url))
+            return self.send(name, part)
 
     def write(self, name: str, data: bytes, *, durable: bool = False) -> str:
-        """One request; a store answers when it has the object."""
+        """As ``send``, of bytes; a store answers when it has the object."""
         del durable
-        url = self.full(name)
-        system = self.system()
-        with _storage_errors(url, writes=True):
-            system.pipe_file(url, data, **self._sha256(data))
-            system.invalidate_cache()
-            return _stamp(system.info(url))
+        return self.send(name, data)
 
     def fetch(self, entry: StoredFile, path: Path) -> None:
         """A listed object (one without a stamp is asked after) as a file at ``path``, whole and as the store states it.
@@ -224,21 +214,21 @@ class ObjectStore:
         with _storage_errors(url):
             return _until_whole(get)
 
-    def send(self, name: str, path: Path) -> str:
-        """Put the file at ``path`` there, in parts where it is large; its stamp.
+    def send(self, name: str, content: Path | bytes) -> str:
+        """Put the file at a path, or bytes, there, in parts where it is large; its stamp.
 
-        Raises ``IntegrityError`` where the store then has another size or checksum than the file: the object is
-        removed again, so that nobody takes it for the file.
+        Raises ``IntegrityError`` where the store then has another size or checksum: the object is removed again, so
+        that nobody takes it for what was sent.
         """
         url = self.full(name)
 
         def put() -> str:
-            self._put(path, url)
+            self._put(content, url)
             there = _stored(name, self._about(url))
-            self._check(path, there, ours=True)
+            self._check(content, there, ours=True)
             return there.stamp
 
-        with _storage_errors(url):
+        with _storage_errors(url, writes=True):
             try:
                 return _until_whole(put)
             except IntegrityError:
@@ -252,15 +242,17 @@ class ObjectStore:
         about: dict[str, Any] = system.info(url)
         return about
 
-    def _put(self, path: Path, url: str) -> None:
-        """Send a file; to S3 a large one in parts, which a run that is killed leaves for the next one."""
-        system = self.system()
+    def _put(self, content: Path | bytes, url: str) -> None:
+        """Send a file or bytes; to S3 a large file in parts, which a run that is killed leaves for the next one."""
+        system, how = self.system(), {**self._in_parts(content), **self._sha256(content)}
         try:
-            if self._in_parts(path) and path.stat().st_size >= 2 * PART_BYTES:
+            if isinstance(content, bytes):
+                system.pipe_file(url, content, **how)
+            elif self._in_parts(content) and content.stat().st_size >= 2 * PART_BYTES:
                 bucket, key, _ = system.split_path(url)
-                PartsUpload(system, bucket, key, path, PART_BYTES, self._takes_checksums).perform()
+                PartsUpload(system, bucket, key, content, PART_BYTES, self._takes_checksums).perform()
             else:
-                system.put_file(str(path), url, **self._in_parts(path), **self._sha256(path))
+                system.put_file(str(content), url, **how)
         except Exception as error:
             # Each store has its own word for bytes that are not those of their checksum.
             if _DAMAGED.search(f"{type(error).__name__}: {error}"):

@@ -14,8 +14,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
+import cxrprep
 from cxrprep.errors import AccessError, CxrprepError, IntegrityError
 from cxrprep.model import Digest
 from cxrprep.storage import object_checksums, object_store
@@ -479,3 +482,47 @@ def test_other_stores_are_waited_for_and_held_to_their_checksums(
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
         with pytest.raises(IntegrityError, match="not the one that the store states"):
             WorkingCopy(address, writes=False).__enter__()
+
+
+@pytest.mark.usefixtures("at_home")
+@pytest.mark.parametrize("times", [1, 99])
+@pytest.mark.parametrize("kind", ["s3", "gs", "az"])
+def test_an_image_that_arrives_damaged_is_sent_again_or_is_no_image_of_the_folder(
+    kind: str,
+    times: int,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    faults, address, left = Faults(), f"{kind}://bucket/small", {"times": times}
+    root = tmp_path / "in"
+    root.mkdir()
+    cv2.imwrite(str(root / "a.png"), np.full((300, 300), 90, np.uint8))
+
+    def damage(asked: Asked) -> None:
+        place = asked.body.find(b"\x89PNG")
+        if asked.method in ("PUT", "POST") and place >= 0 and left["times"]:
+            left["times"] -= 1
+            # What is told of its checksum goes: a store would refuse it.
+            asked.headers = {n: v for n, v in asked.headers.items() if not re.search("(?i)md5|check|crc", n)}
+            asked.body = asked.body[:-20] + bytes([asked.body[-20] ^ 1]) + asked.body[-19:]
+
+    with contextlib.ExitStack() as stack:
+        if kind == "s3":
+            address, faults = request.getfixturevalue("faulty")
+            monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+        else:
+            for name, value in stack.enter_context(emulated(kind, tmp_path / "store", faults)).items():
+                monkeypatch.setenv(name, value)
+        object_store._system.cache_clear()
+        faults.before = damage  # type: ignore[assignment]
+        words = {"recipe": "square-224", "out": address, "jobs": 1, "engine": "inline"}
+        if times == 1:
+            assert cxrprep.convert(root, **words).value.failed == 0
+            ((name, data),) = [pair for pair in objects(address).items() if pair[0].endswith(".png")]
+            assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE).shape == (224, 224)
+            assert left["times"] == 0
+        else:
+            with contextlib.suppress(CxrprepError):
+                assert cxrprep.convert(root, **words).value.failed == 1
+            assert not [name for name in objects(address) if name.endswith(".png")]
