@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import fnmatch
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from cxrprep.storage.object_store import ObjectStore
 from cxrprep.storage.working_copy import WorkingCopy
 from tests.generators.small import nih_chestxray14
 from tests.parts import need
-from tests.servers import azurite, s3
+from tests.servers import azurite, fake_gcs, s3, store_faults
+from tests.servers.store_faults import Asked, Faults, error
 
 DOCS = Path(__file__).parents[2] / "docs/howto"
 
@@ -184,6 +186,62 @@ def test_a_sas_token_needs_the_permissions_of_the_page(
         change(address)
         names = {entry.name for entry in ObjectStore(address).list() if entry.name.endswith(".csv")}
         assert names == {"a.csv", "new.csv"}
+
+
+def outside(asked: Asked, policy: Sequence[dict[str, Any]], bucket: str) -> bool:
+    """Whether the condition on ``s3:prefix``, which the emulator does not check, forbids a request on the bucket."""
+    if asked.name.strip("/") != bucket or asked.method not in ("GET", "HEAD"):
+        return False
+    wanted = policy[0]["Condition"]["StringLike"]["s3:prefix"]
+    # A HEAD of the bucket has no prefix, and what has none matches no pattern.
+    prefix = asked.query.get("prefix")
+    return prefix is None or not any(fnmatch.fnmatchcase(prefix, pattern) for pattern in wanted)
+
+
+def test_the_condition_of_the_page_lets_every_listing_through(
+    amazon: s3.S3, at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = amazon.bucket({"nih/a.csv": b"a", "nih/old.csv": b"old", "other/b.csv": b"b"}, public=False)
+    statements = json.loads(policy(bucket))["Statement"]
+    faults = Faults(before=lambda asked: error(403, "AccessDenied") if outside(asked, statements, bucket) else None)
+    with store_faults.before(amazon.url, faults) as url:
+        env = {"AWS_ENDPOINT_URL": url, "AWS_MAX_ATTEMPTS": "1", "AWS_DEFAULT_REGION": "us-east-1"}
+        for name, value in {**s3.NOBODY, **s3.KEYS, **env}.items():
+            monkeypatch.setenv(name, value)
+        change(f"s3://{bucket}/nih")
+        nih_chestxray14.write(tmp_path / "nih")
+        root = f"s3://{bucket}/nih/release"
+        cxrprep.download("nih-chestxray14", root, source=str(tmp_path / "nih"))
+        cxrprep.extract_labels(root)
+        assert not cxrprep.verify(root).value.findings
+        cxrprep.convert(root, recipe="square-224", out=f"s3://{bucket}/nih/small", jobs=1)
+        cxrprep.export(root, form="csv", out=f"s3://{bucket}/nih/one.csv")
+        assert cxrprep.status(root).value
+        with pytest.raises(AccessError):
+            cxrprep.status(f"s3://{bucket}/other")
+
+
+def test_a_role_for_objects_is_asked_nothing_of_the_bucket(
+    at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("gcsfs")
+    # ``roles/storage.objectUser`` has no ``storage.buckets.get``: what asks for it is refused.
+    faults = Faults(
+        before=lambda asked: error(403, "forbidden") if re.fullmatch(r"storage/v1/b/[^/]+", asked.name) else None
+    )
+    store = fake_gcs.serving({"nih/a.csv": b"a", "nih/old.csv": b"old"}, tmp_path / "store")
+    with store as address, store_faults.before(address, faults) as url:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+        change("gs://bucket/nih")
+        nih_chestxray14.write(tmp_path / "nih")
+        root = "gs://bucket/nih/release"
+        cxrprep.download("nih-chestxray14", root, source=str(tmp_path / "nih"))
+        cxrprep.extract_labels(root)
+        assert not cxrprep.verify(root).value.findings
+        cxrprep.convert(root, recipe="square-224", out="gs://bucket/nih/small", jobs=1)
+        cxrprep.export(root, form="csv", out="gs://bucket/nih/one.csv")
+        assert cxrprep.status(root).value
+    assert not [asked.path for asked in faults.seen if "/o" not in asked.path]
 
 
 def sas_login(service: azurite.Azurite, token: str) -> dict[str, str]:
