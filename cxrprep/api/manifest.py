@@ -257,12 +257,16 @@ def keep_manifest_current(folder: DatasetFolder, *, on_event: Sink = ignore) -> 
     Raises as ``rebuild_manifest``.
     """
     from cxrprep.labels.extract import LABELS_NAME
+    from cxrprep.manifest.build import IMAGES_NAME
     from cxrprep.manifest.current import is_current
+    from cxrprep.storage.parquet import footer_of
 
-    record = folder.record.tables if folder.record.exists else None
+    record, labels = folder.record.tables if folder.record.exists else None, folder.manifests / LABELS_NAME
+    release = footer_of(labels).get("release") or folder.release
     # What ROOT's own manifests know is carried into a folder of state that knows less.
-    carried = (folder.manifests / LABELS_NAME).is_file() or not (folder.root / "manifests" / LABELS_NAME).is_file()
-    if not (carried and is_current(folder.spec, folder.root, folder.manifests, record)):
+    carried = labels.is_file() or not (folder.root / "manifests" / LABELS_NAME).is_file()
+    same = carried and footer_of(folder.manifests / IMAGES_NAME).get("release") == release
+    if not (same and is_current(folder.spec, folder.root, folder.manifests, record)):
         rebuild_manifest(folder, on_event=on_event)
 
 
