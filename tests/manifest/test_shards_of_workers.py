@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 import cxrprep
 from cxrprep.errors import UsageError
+from cxrprep.events import Advanced, Event, Note
 from cxrprep.executors import Engine
 from cxrprep.manifest.export.run import ExportOptions, export
-from tests.executors.cluster import cluster
+from tests.executors.cluster import cluster, joined
 from tests.manifest.made import made
 from tests.parts import need
 
@@ -62,3 +65,37 @@ def test_workers_that_do_not_see_a_folder_make_nothing(root: Path, tmp_path: Pat
     with cluster(1, its) as address, pytest.raises(UsageError, match="does not see"):
         cxrprep.export(root, form="webdataset", out=out, engine=Engine("dask", scheduler=address))
     assert not list(out.rglob("*.tar"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sees", [True, False])
+def test_a_worker_that_joins_late_makes_shards_where_it_sees_the_folders(
+    root: Path, tmp_path: Path, sees: bool
+) -> None:
+    need("dask")
+    from distributed import Client
+
+    its, out, told = tmp_path / "its", tmp_path / "out", list[Event]()
+    its.mkdir()
+    if not sees:
+        (its / "sitecustomize.py").write_text(
+            f"import os.path; there = os.path.isdir; os.path.isdir = lambda p: p != {os.fspath(out)!r} and there(p)"
+        )
+    data = cxrprep.load(root)
+    export(data, "webdataset", tmp_path / "one", options=ExportOptions(per_shard=1))
+    out.mkdir()
+    with cluster(1) as address, contextlib.ExitStack() as late, Client(address) as client:
+
+        def join(event: Event) -> None:
+            told.append(event)
+            if isinstance(event, Advanced) and sum(isinstance(one, Advanced) for one in told) == 1:
+                late.enter_context(joined(address, its))
+                while len(client.scheduler_info()["workers"]) < 2:
+                    time.sleep(0.05)
+
+        engine = Engine("dask", scheduler=address).needing([str(root), str(out)])
+        export(data, "webdataset", out, options=ExportOptions(per_shard=1, engine=engine), on_event=join)
+        # What is said of one that does not fit comes with the next work, if there is any.
+        refused = [one.message for one in told if isinstance(one, Note) and "it gets no work" in one.message]
+        assert sees <= (not refused)
+    assert files(out) == files(tmp_path / "one")
