@@ -11,6 +11,7 @@ from cxrprep.api.manifest import Choices, prepare
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.collection import FolderKind
+from cxrprep.errors import UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.model import FolderRef
 from cxrprep.system import plain_memory
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 # Of a digest: enough to compare by eye, and a line of 80 columns holds it; the footer has all of it.
 _SHOWN: Final = len("sha256:") + 16
+# Of the others no reader would look at them, and nothing would be said.
+_OF_ONE_DATASET: Final = {
+    "demographics": ("--demographics joins a table of CheXpert", "chexpert"),
+    "patients": ("--mimic-iv joins a table of MIMIC-IV", "mimic-cxr"),
+}
 
 
 @takes_buckets(root="written-folder", state="written-folder", tables="read-folder")
@@ -94,6 +100,9 @@ def extract_labels(
     folder.require(
         "extract-labels", FolderKind.RELEASE, instead=ways.get(folder.kind, "name the folder of the originals")
     )
+    for name, (said, of) in _OF_ONE_DATASET.items():
+        if options is not None and getattr(options, name) and not folder.spec.name.startswith(of):
+            raise UsageError(f"{said}, and {folder.root} holds {folder.spec.name}", hint="leave it out")
     path = folder.manifests / LABELS_NAME
     asked = last_options(path, folder.root).with_given(options, where.tables)
     on_event(StageStarted("extract-labels", unit="rows"))

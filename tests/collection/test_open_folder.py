@@ -293,3 +293,12 @@ def test_converted_images_are_no_mirror_of_originals(tmp_path: Path) -> None:
     done = cxrprep("download", "nih-chestxray14", root, "--source", tmp_path / "made")
     assert (done.returncode, "holds converted images" in " ".join(done.stderr.split())) == (2, True), done
     assert {path: path.read_bytes() for path in (root / "images").iterdir()} == before
+
+
+def test_an_option_of_another_datasets_tables_is_refused(tmp_path: Path) -> None:
+    root = made("nih-chestxray14", tmp_path / "raw")
+    before = (root / "manifests/labels.parquet").read_bytes()
+    for words in (("--demographics",), ("--mimic-iv", root / "Data_Entry_2017_v2020.csv")):
+        done = cxrprep("extract-labels", root, *words)
+        assert (done.returncode, f"{words[0]} joins a table of" in " ".join(done.stderr.split())) == (2, True), done
+    assert (root / "manifests/labels.parquet").read_bytes() == before
