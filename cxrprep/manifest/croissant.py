@@ -316,7 +316,7 @@ def describe_images(folder: Path) -> Path | None:
     """Describe converted images too, above the manifests in ``folder``: readers look for files nowhere else.
 
     It is what ``write_croissant`` wrote of the manifests, with the image files. One that is not ours stays, and gives
-    ``None``. Raises ``StorageError``.
+    ``None``, as no image does. Raises ``StorageError``.
     """
     path = folder.parent / CROISSANT_NAME
     if path.is_file() and not is_own_description(path):
@@ -325,6 +325,9 @@ def describe_images(folder: Path) -> Path | None:
     described = json.loads(read_text(folder / CROISSANT_NAME))
     tables = described["distribution"]
     column = read_rows(folder / tables[0]["contentUrl"], columns=["path"]).column("path")
+    if not len(column):
+        # All of them failed.
+        return None
     images, contents = _image_files(pc.unique(column).to_pylist())
     described["distribution"] = [{**each, "contentUrl": f"{folder.name}/{each['contentUrl']}"} for each in tables]
     described["distribution"] += images

@@ -721,3 +721,12 @@ def test_an_export_is_refused_and_a_part_of_a_job_array_keeps_its_labels_in_a_bu
     cxrprep.convert(f"{bucket}/part", out=tmp_path / "again", **once)  # type: ignore[arg-type]
     table = cxrprep.load(tmp_path / "again").to_arrow()
     assert set(table.column("split").to_pylist()) == {"test", "train_val"}
+
+
+def test_a_conversion_that_makes_no_image_says_so_in_a_bucket_as_here(bucket: str, tmp_path: Path) -> None:
+    root = tmp_path / "nih"
+    nih_chestxray14.write(root)
+    for out in (f"{bucket}/out", tmp_path / "out"):
+        made = cxrprep.convert(root, recipe="square-224", out=out, engine=Engine("inline"), max_bytes=300)
+        assert (int(made.exit_code), made.value.images, made.value.failed) == (3, 0, 7)
+        assert cxrprep.convert(root, recipe="square-224", out=out, engine=Engine("inline")).value.images == 7
