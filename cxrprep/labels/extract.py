@@ -19,12 +19,12 @@ from cxrprep.collection.image_table import Loss, StoredTable, refuse_loss, store
 from cxrprep.datasets.catalog import declaration_of
 from cxrprep.digests import file_digest
 from cxrprep.errors import TableError, UsageError
-from cxrprep.events import Note, StageFinished, StageStarted, ignore
+from cxrprep.events import Event, Note, StageFinished, StageStarted, ignore
 from cxrprep.labels.columns import count_true
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_counts import LabelsResult, count_labels
 from cxrprep.labels.label_rows import MASK_ORDER, LabelOptions, LabelRows, Labels, TableUse, in_order
-from cxrprep.labels.label_sources import ADDED_ROLES, release_labels, with_added_sources
+from cxrprep.labels.label_sources import ADDED_ROLES, added_sources, release_labels, uses_of, with_added_sources
 from cxrprep.labels.locate_tables import STAGE, find_tables
 from cxrprep.schemas import LABELS, label_columns
 from cxrprep.storage.parquet import footer_of, write_table
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.datasets.layout import Layout
-    from cxrprep.events import Event, Sink
+    from cxrprep.events import Sink
     from cxrprep.labels.locate_tables import Tables
 
 LABELS_NAME: Final = "labels.parquet"
@@ -81,7 +81,7 @@ def read_labels(
 
     def keep_note(event: Event) -> None:
         if isinstance(event, Note):
-            said.append(_without_folder(event))
+            said.append(without_folder(event))
         on_event(event)
 
     label_rows = LabelRows(spec.name, found.release, release is not None, keep_note, options)
@@ -104,7 +104,7 @@ def read_labels(
     )
 
 
-def _without_folder(note: Note) -> tuple[str, str, str]:
+def without_folder(note: Note) -> tuple[str, str, str]:
     """A note as the footer keeps it: files by their names, so that a copied folder has the same bytes."""
     name = note.subject.replace("\\", "/").rsplit("/", 1)[-1]
     return note.message.replace(note.subject, name) if name else note.message, name, note.level
@@ -144,13 +144,7 @@ def _read_again(known: Path, inputs: str, on_event: Sink) -> Labels | None:
     MIMIC-CXR-JPG's four tables take five times as long to read as the table that was made of them.
     """
     footer = footer_of(known)
-    if not inputs or footer.get("inputs") != inputs:
-        return None
-    stated = listed_checksums(known.parent).get(known.name)
-    if stated and file_digest(known, "sha256").partition(":")[2] not in stated:
-        # Somebody changed it since.
-        return None
-    if footer.get("masks") and footer_of(known.with_name(MASKS_NAME)).get("inputs") != inputs:
+    if not _is_same(known, footer, inputs):
         return None
     try:
         table, release, uses = release_labels(known, cells=_has_added(known))
@@ -160,6 +154,61 @@ def _read_again(known: Path, inputs: str, on_event: Sink) -> Labels | None:
     for message, name, level in notes:
         on_event(Note(STAGE, message, level, name))
     return Labels(release, table, tuple(uses), inputs=inputs, notes=notes, unchanged=True)
+
+
+def _is_same(known: Path, footer: Mapping[str, Any], inputs: str) -> bool:
+    """Whether a table was made from these inputs, and nobody changed it since."""
+    if not inputs or footer.get("inputs") != inputs:
+        return False
+    if footer.get("masks") and footer_of(known.with_name(MASKS_NAME)).get("inputs") != inputs:
+        return False
+    stated = listed_checksums(known.parent)
+    tables = [known, known.with_name(MASKS_NAME)] if footer.get("masks") else [known]
+    return all(
+        path.name not in stated or file_digest(path, "sha256").partition(":")[2] in stated[path.name] for path in tables
+    )
+
+
+def written_labels(
+    spec: DatasetSpec,
+    root: Path,
+    path: Path,
+    *,
+    release: str | None = None,
+    tables: Path | None = None,
+    options: LabelOptions | None = None,
+    asked: Mapping[str, Any],
+) -> tuple[LabelsResult, list[Event]] | None:
+    """What ``labels.parquet`` holds, by its footer alone, where it would be made of the same tables again.
+
+    Args:
+        spec: The dataset.
+        root: Its folder.
+        path: The table.
+        release: Which tables count; ``None`` takes the newest that are there.
+        tables: A folder with tables that go over those in ``root``.
+        options: What is read beside the labels.
+        asked: The options and the tables folder, as they would be in the footer.
+
+    Returns:
+        Its counts, and what is to be said; ``None`` where it has to be read or made: it or a table differs, or label
+        sources were added.
+
+    Raises:
+        UsageError: A folder or release that does not exist.
+        TableError: A table that cannot be read.
+    """
+    footer, said = footer_of(path), list[Event]()
+    if "counts" not in footer or footer.get("options", {}) != asked.get("options", {}):
+        return None
+    if path.name not in listed_checksums(path.parent) or _has_added(path) or added_sources(path.parent):
+        return None
+    found = find_tables(spec, root, release, tables=tables, on_event=said.append)
+    inputs = _digest_of_inputs(spec, found, options or LabelOptions(), stated=release is not None)
+    if not _is_same(path, footer, inputs):
+        return None
+    said += (Note(STAGE, message, level, name) for message, name, level in _notes_of(footer))
+    return LabelsResult.of_footer(footer, path, tuple(uses_of(footer))), said
 
 
 def _notes_of(footer: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
@@ -248,6 +297,7 @@ def write_labels(
     *,
     asked: Mapping[str, Any] | None = None,
     allow_loss: bool = False,
+    apart: Path | None = None,
     on_event: Sink = ignore,
 ) -> LabelsResult:
     """What was written to ``labels.parquet``, counted.
@@ -258,6 +308,7 @@ def write_labels(
         path: The table.
         asked: The options and the tables folder, for the footer; by default those that are in it.
         allow_loss: The table may know less than the one that is there.
+        apart: Where the table is written instead, for whoever puts it in place.
         on_event: Told the end.
 
     Returns:
@@ -285,7 +336,8 @@ def write_labels(
         # They lie there, of the same tables.
         made_from["masks"] = before["masks"]
     result = count_labels(dataset, labels, path)
-    write_table(labels.table, path, name="labels", made_from=made_from)
+    made_from["counts"] = result.counts()
+    write_table(labels.table, apart or path, name="labels", made_from=made_from)
     if labels.masks is not None:
         write_table(labels.masks, path.with_name(MASKS_NAME), name="masks", made_from=made_from)
     on_event(StageFinished(STAGE, done=result.rows))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from cxrprep.storage.value_codes import numbers
 from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from cxrprep.labels.label_rows import Labels, TableUse
@@ -63,6 +64,26 @@ class LabelsResult:
     boxed_images: int
     sources: tuple[SourceCounts, ...]
     tables: tuple[TableUse, ...]
+
+    def counts(self) -> dict[str, Any]:
+        """The numbers, as JSON values for the footer of the table."""
+        told = asdict(replace(self, tables=()))
+        return {name: value for name, value in told.items() if name not in {"dataset", "release", "path", "tables"}}
+
+    @classmethod
+    def of_footer(cls, footer: Mapping[str, Any], path: Path, tables: tuple[TableUse, ...]) -> Self:
+        """What ``counts`` told, from the footer of the table at ``path``."""
+        told = footer["counts"]
+        sources = []
+        for one in told["sources"]:
+            labels = tuple(LabelCount(**each) for each in one["labels"])
+            sources.append(SourceCounts(**{**one, "splits": _pairs(one["splits"]), "labels": labels}))
+        counted = {**told, "splits": _pairs(told["splits"]), "sources": tuple(sources)}
+        return cls(footer["dataset"], footer["release"], path, **counted, tables=tables)
+
+
+def _pairs(values: list[list[Any]]) -> tuple[Any, ...]:
+    return tuple(tuple(pair) for pair in values)
 
 
 def _splits(table: pa.Table) -> tuple[tuple[str, int], ...]:

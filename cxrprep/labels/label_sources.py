@@ -205,14 +205,18 @@ def release_labels(path: Path, *, cells: bool = True) -> tuple[pa.Table, str, li
         table = table.filter(pc.invert(pc.is_in(source, value_set=pa.array(sorted(added), pa.string()))))
     theirs = set(footer.get("added_columns", []))
     table = table.drop_columns([name for name in table.column_names if name in theirs])
-    uses = [
+    return table.replace_schema_metadata(None), footer["release"], uses_of(footer)
+
+
+def uses_of(footer: Mapping[str, Any]) -> list[TableUse]:
+    """The release's tables, and what became of them, as the footer of a ``labels.parquet`` says."""
+    return [
         TableUse(
             use["name"], "", use["role"], Digest.parse(use["digest"]), use["rows"], use["used"],
             use.get("label_source") or "", tuple(dict(use.get("apart") or {}).items()),
         )
         for use in footer.get("tables", []) if use.get("role") not in ADDED_ROLES
     ]  # fmt: skip
-    return table.replace_schema_metadata(None), footer["release"], uses
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +14,7 @@ from cxrprep.datasets.catalog import catalog
 from cxrprep.digests import file_digest
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.humanize import short_repr
-from cxrprep.labels.extract import LABELS_NAME, described_table
+from cxrprep.labels.extract import LABELS_NAME, described_table, without_folder
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.croissant import write_croissant
 from cxrprep.manifest.dataset_card import write_card_beside
@@ -36,16 +36,18 @@ from cxrprep.storage.parquet import (
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
-    from cxrprep.events import Sink
+    from cxrprep.events import Event, Sink
     from cxrprep.labels.label_rows import Labels
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
     from cxrprep.manifest.image_sizes import Measure
 
+NoteWords: TypeAlias = tuple[str, str, str]
+"""A note: message, file, level."""
 STAGE: Final = "manifest"
 IMAGES_NAME: Final = "images.parquet"
 STUDIES_NAME: Final = "studies.parquet"
@@ -127,7 +129,8 @@ def finish(
     known = spec if spec.name in catalog() else None
     write_croissant(folder, known, release, (IMAGES_NAME, STUDIES_NAME))
     write_card_beside(folder / IMAGES_NAME, known)
-    _note_join(result, has_labels, on_event)
+    for note in join_notes(result, has_labels=has_labels):
+        on_event(note)
     on_event(StageFinished(STAGE, done=result.images))
     return result
 
@@ -183,6 +186,8 @@ def prepare_manifest(
         TableError: ``labels.parquet`` is damaged.
         UsageError: The tables would know less than those that are there, and nobody asked for that.
     """
+    notes: list[NoteWords] = []
+    on_event = noted(notes, on_event)
     on_event(StageStarted(STAGE, unit="images"))
     folder = manifests or root / "manifests"
     table, made_from = _labels_of(labels) if labels else _read_labels((labels_in or folder) / LABELS_NAME, on_event)
@@ -224,7 +229,28 @@ def prepare_manifest(
         left_out=(),
         **joined,
     )
-    return PreparedManifest(spec, folder, images, studies, origin, result, has_labels)
+    made = {**origin, **notes_of(notes, result, has_labels=has_labels)}
+    return PreparedManifest(spec, folder, images, studies, made, result, has_labels)
+
+
+def noted(notes: list[NoteWords], on_event: Sink) -> Sink:
+    """``on_event``, which adds what is said to ``notes``, for the footer of the manifest."""
+
+    def keep(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(without_folder(event))
+        on_event(event)
+
+    return keep
+
+
+def notes_of(notes: list[NoteWords], result: ManifestResult, *, has_labels: bool) -> dict[str, Any]:
+    """What was said of a manifest with labels, as its footer has it, to be said again: see ``manifest.current``.
+
+    Sorted: ranges of patients say it in another order, and the bytes are to be the same.
+    """
+    unjoined = map(without_folder, join_notes(result, has_labels=has_labels))
+    return {"notes": sorted([*notes, *unjoined])} if has_labels else {}
 
 
 def note_disagreeing(studies: int, on_event: Sink) -> None:
@@ -355,10 +381,11 @@ def sources_of(images: pa.Table) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((c["values"], c["counts"]) for c in counted if c["values"] is not None))
 
 
-def _note_join(result: ManifestResult, labelled: bool, on_event: Sink) -> None:
-    if labelled and result.without_row:
+def join_notes(result: ManifestResult, *, has_labels: bool) -> Iterator[Note]:
+    """What could not be joined, in words."""
+    if has_labels and result.without_row:
         message = f"{result.without_row:,} images have no row in the label tables: they are listed with null labels"
-        on_event(Note(STAGE, message, "warning", IMAGES_NAME))
+        yield Note(STAGE, message, "warning", IMAGES_NAME)
     if result.not_here:
         message = f"{result.not_here:,} images of the label tables are not here: they are in {LABELS_NAME} only"
-        on_event(Note(STAGE, message, "info", IMAGES_NAME))
+        yield Note(STAGE, message, "info", IMAGES_NAME)

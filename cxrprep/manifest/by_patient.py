@@ -206,6 +206,7 @@ def prepare_by_patient(
     *,
     record: Callable[[Sequence[str]], Iterable[pa.Table]] | None,
     manifests: Path,
+    labels_in: Path | None = None,
     measure: Measure | None,
     label_source: str | None,
     release: str | None,
@@ -220,7 +221,8 @@ def prepare_by_patient(
         spec: The dataset.
         root: The folder of its files.
         record: The record's columns of these names, in order of path and part by part; ``None`` where there is none.
-        manifests: Where the tables will go, and the folder of ``labels.parquet``.
+        manifests: Where the tables will go.
+        labels_in: The folder of ``labels.parquet`` where that is another one.
         measure: Gives width, height and mode of image files.
         label_source: The source of the labels.
         release: The release, where the labels do not say it.
@@ -235,8 +237,10 @@ def prepare_by_patient(
             tables would know less than those that are there: ``prepare_manifest`` joins all at once, and says so.
         TableError: ``labels.parquet`` is damaged.
     """
+    said: list[build.NoteWords] = []
+    on_event = build.noted(said, on_event)
     on_event(StageStarted(build.STAGE, unit="images"))
-    path = manifests / LABELS_NAME
+    path = (labels_in or manifests) / LABELS_NAME
     made_from = read_footer(path) if path.is_file() else {}
     labels = PatientTable(path, build.read_columns(read_schema(path))) if path.is_file() else None
     release = str(made_from.get("release") or release or spec.default_release)
@@ -284,7 +288,9 @@ def prepare_by_patient(
         join(*bounds)
     joining.of_images.check()
     joining.of_studies.check()
-    return _worked_out(joining, spec, manifests, origin, foreign, has_labels=labels is not None, on_event=on_event)
+    made = _worked_out(joining, spec, manifests, origin, foreign, has_labels=labels is not None, on_event=on_event)
+    made.made_from.update(build.notes_of(said, made.result, has_labels=made.has_labels))
+    return made
 
 
 def _found(rows: pa.Table, earlier: pa.Table | None, spec: DatasetSpec, joining: _Joining) -> ImageFiles:

@@ -1,18 +1,25 @@
-"""Whether a manifest is the one that would be made now: then a download that had nothing to do need not make it."""
+"""Whether a manifest is the one that would be made now: then nobody who had nothing to do need make it."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from cxrprep._version import __version__
 from cxrprep.collection.lineage import CROISSANT_NAME
 from cxrprep.digests import file_digest
 from cxrprep.errors import TableError
+from cxrprep.events import Note, StageFinished, StageStarted
 from cxrprep.labels.extract import LABELS_NAME
-from cxrprep.manifest.build import IMAGES_NAME, STUDIES_NAME
+from cxrprep.labels.policy import KEEP
+from cxrprep.manifest.build import IMAGES_NAME, STAGE, STUDIES_NAME, origin_of
 from cxrprep.manifest.dataset_card import CARD_NAME
 from cxrprep.manifest.image_files import digest_of_sorted, listed_files
+from cxrprep.manifest.image_sizes import untouched
+from cxrprep.manifest.label_join import default_sources, stated_sources
 from cxrprep.storage.parquet import count_rows, footer_of, read_footer, read_groups
 from cxrprep.storage.table_checksums import listed_checksums
 
@@ -20,9 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    import pyarrow as pa
-
     from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.events import Event
+    from cxrprep.labels.label_counts import LabelsResult
+    from cxrprep.labels.policy import Policy
+    from cxrprep.labels.splits import SplitRule
 
 
 def is_current(
@@ -84,6 +93,65 @@ def _sum(tables: Iterable[pa.Table]) -> tuple[int, int]:
         count += table.num_rows
         total += sum(map(hash, zip(*(column.to_pylist() for column in table.columns), strict=True)))
     return count, total
+
+
+def events_of_same(
+    spec: DatasetSpec,
+    root: Path,
+    manifests: Path,
+    labels: LabelsResult,
+    *,
+    record: Callable[[Sequence[str]], Iterable[pa.Table]] | None,
+    label_source: str | None,
+    policy: Policy,
+    split: SplitRule | None,
+) -> list[Event] | None:
+    """What was said when a release's manifest was made, where it would be made just so again; else ``None``.
+
+    The tables are held to their checksums, the files that are here to the paths and sizes of the image table.
+
+    Args:
+        spec: The dataset.
+        root: Its folder.
+        manifests: The folder of the tables.
+        labels: What ``labels.parquet`` there holds.
+        record: The record's columns of these names, in order of path and part by part; ``None`` where there is none.
+        label_source: The source of the labels, ``None`` for the dataset's own.
+        policy: What becomes of uncertain and blank labels.
+        split: How the patients are divided, ``None`` as released.
+
+    Returns:
+        What is to be said again.
+    """
+    path = manifests / IMAGES_NAME
+    usual = stated_sources(spec.default_label_source)
+    there = pa.table({"label_source": pa.array([source.label_source for source in labels.sources], pa.string())})
+    wanted = stated_sources(label_source) if label_source else default_sources(there, usual)
+    by_default = wanted != usual and not label_source
+    due: dict[str, Any] = {"label_source_by_default": None, "recipe": None, "tool": f"cxrprep {__version__}"}
+    due |= origin_of(spec, labels.release, wanted, {"tables": _tables(manifests)}, by_default=by_default)
+    due |= {
+        "policy": None if policy == KEEP else policy.describe(),
+        "split": None if split is None else split.describe(),
+    }
+    if not all((manifests / name).is_file() for name in (IMAGES_NAME, STUDIES_NAME, CROISSANT_NAME, CARD_NAME)):
+        return None
+    with contextlib.suppress(OSError, TableError):
+        made = read_footer(path)
+        due["files"] = None if record is None else str(digest_of_sorted(record(["path", "size", "digest", "state"])))
+        if "notes" not in made or any(made.get(name) != value for name, value in due.items()):
+            return None
+        same = _as_written(manifests, IMAGES_NAME, STUDIES_NAME) and _same_files(root, spec.images.suffixes, path)
+        if same and all(_measured(group, root, path) for group in read_groups(path, ["path", "digest", "width"])):
+            notes = (Note(STAGE, message, level, subject) for message, subject, level in made["notes"])
+            return [StageStarted(STAGE, unit="images"), *notes, StageFinished(STAGE, done=count_rows(path))]
+    return None
+
+
+def _measured(images: pa.Table, root: Path, path: Path) -> bool:
+    """Whether all of some images have a width, and nobody has touched those whose digest nobody knows."""
+    unproven = images["path"].filter(pc.is_null(images["digest"]))
+    return not images["width"].null_count and all(untouched(unproven, root, path).to_pylist())
 
 
 def _tables(manifests: Path) -> list[Any]:

@@ -60,8 +60,8 @@ def _remembered(images: pa.Table, earlier: Path | pa.Table, root: Path, manifest
     unproven = pc.and_(sized, pc.and_(pc.is_null(held.column("digest")), pc.is_null(images.column("digest"))))
     asked = pc.indices_nonzero(pc.and_(unproven, pc.is_valid(held.column("width"))))
     if len(asked):
-        untouched = _untouched(images.column("path").take(asked), root, manifest)
-        known = pc.or_(known, pc.is_in(_numbers(len(known)), value_set=asked.filter(untouched)))
+        unchanged = untouched(images.column("path").take(asked), root, manifest)
+        known = pc.or_(known, pc.is_in(_numbers(len(known)), value_set=asked.filter(unchanged)))
     nothing = {name: pa.scalar(None, held.column(name).type) for name in _MEASURED}
     return pa.table({name: pc.if_else(known, held.column(name), nothing[name]) for name in _MEASURED})
 
@@ -70,7 +70,7 @@ def _numbers(count: int) -> pa.Array:
     return pa.array(np.arange(count, dtype=np.uint64))
 
 
-def _untouched(paths: pa.ChunkedArray, root: Path, manifest: Path) -> pa.Array:
+def untouched(paths: pa.ChunkedArray, root: Path, manifest: Path) -> pa.Array:
     """Whether each file was as it is when a manifest beside it was written.
 
     The time of a file's last change (``ctime``) moves with every write, rename and copy, whatever times are put back.

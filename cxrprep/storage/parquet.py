@@ -156,9 +156,11 @@ def _form(schema: pa.Schema) -> dict[str, Any]:
         for field in schema
         if not field.name.startswith((RAW_PREFIX, "path_raw")) and field.type != pa.int8()
     ]
-    # Every reader knows snappy. Zstandard would make half the size of it, and take a fifth longer.
+    # Every reader knows snappy. Zstandard would make half the size of it, and take a fifth longer. By default 1,024
+    # values are written at once. measured: 0.79 -> 0.72 s for two label sources of 377,110 images, and the same size.
     return {
         "use_dictionary": few, "write_statistics": ranged, "compression": "snappy", "write_page_checksum": True,
+        "write_batch_size": 1 << 16,
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,9 +11,12 @@ import pytest
 import cxrprep
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import UsageError
+from cxrprep.events import Note, StageFinished
 from cxrprep.labels import mimic_cxr
 from cxrprep.labels.extract import extract_labels
 from cxrprep.labels.label_rows import LabelOptions
+from cxrprep.labels.policy import Policy
+from cxrprep.manifest import build
 from tests.generators.small import chexpert, declared, mimic_cxr_jpg
 from tests.manifest.made import made
 
@@ -129,6 +133,77 @@ def test_the_verb_leaves_everything_as_it_was(tmp_path):
     second = cxrprep.extract_labels(tmp_path)
     assert {path: path.read_bytes() for path in (tmp_path / "manifests").iterdir()} == kept
     assert first.to_dict() | {"tables": 0} == second.to_dict() | {"tables": 0}
+
+
+def _an_image(root):
+    return min(root.rglob("*.jpg"))
+
+
+def _damage(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+MANIFEST_CHANGES = {
+    "an image is gone": lambda root: _an_image(root).unlink(),
+    "an image is new": lambda root: shutil.copy(_an_image(root), _an_image(root).with_name("view9_frontal.jpg")),
+    "an image is longer": lambda root: _an_image(root).write_bytes(_an_image(root).read_bytes() + b"\0"),
+    "an image was written again": lambda root: _an_image(root).write_bytes(_an_image(root).read_bytes()),
+    "the image table is damaged": lambda root: _damage(root / "manifests/images.parquet"),
+    "the studies are damaged": lambda root: _damage(root / "manifests/studies.parquet"),
+    "the studies are gone": lambda root: (root / "manifests/studies.parquet").unlink(),
+    "the card is gone": lambda root: (root / "manifests/README.md").unlink(),
+    "no checksum is noted": lambda root: (root / "manifests/SHA256SUMS").unlink(),
+    "another manifest": lambda root: cxrprep.build_manifest(root, policy=Policy(uncertain="ones")),
+    "a choice": lambda _: {"policy": Policy(uncertain="ones")},
+}
+
+
+@pytest.fixture
+def makes(monkeypatch):
+    """How often a manifest is made."""
+    counted = []
+    own = build.prepare_manifest
+    monkeypatch.setattr(build, "prepare_manifest", lambda *given, **more: counted.append(1) or own(*given, **more))
+    return counted
+
+
+def _said(events, table):
+    """Notes, without the folder, and what stages came to."""
+    notes = [e.message.replace(f"{table.parent}/", "") for e in events if isinstance(e, Note)]
+    return sorted(notes) + [(e.stage, e.done) for e in events if isinstance(e, StageFinished)]
+
+
+def test_a_manifest_that_would_be_the_same_is_not_made_and_the_same_is_said(tmp_path, makes):
+    chexpert.write(tmp_path)
+    table = next(tmp_path.rglob("train.csv"))
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    events = []
+    cxrprep.extract_labels(tmp_path, on_event=events.append)
+    said, events[:] = _said(events, table), []
+    again = cxrprep.extract_labels(tmp_path, on_event=events.append)
+    assert len(makes) == 1
+    assert len(said) > 2
+    assert _said(events, table) == said
+    assert again.value == cxrprep.extract_labels(tmp_path).value
+
+
+@pytest.mark.parametrize("change", MANIFEST_CHANGES)
+def test_whatever_changes_the_manifest_is_made_again(tmp_path, makes, change):
+    chexpert.write(tmp_path)
+    cxrprep.extract_labels(tmp_path)
+    more = MANIFEST_CHANGES[change](tmp_path)
+    before = len(makes)
+    options = more if isinstance(more, dict) else {}
+    cxrprep.extract_labels(tmp_path, allow_loss=True, **options)
+    made_again = len(makes)
+    if change != "another manifest":
+        assert made_again == before + 1
+    found = pq.read_table(tmp_path / "manifests/images.parquet")
+    policy = Policy(uncertain="ones") if "manifest" in change or options else None
+    cxrprep.build_manifest(tmp_path, policy=policy)
+    assert pq.read_table(tmp_path / "manifests/images.parquet") == found
 
 
 @pytest.mark.parametrize("imported", [False, True])

@@ -82,6 +82,28 @@ def test_ranges_give_what_one_join_gives(
     assert made(root, **source)[1:] == parted[1:]
 
 
+def test_labels_are_put_in_place_with_the_manifest_that_is_joined_in_ranges(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    root = release(mimic_cxr_jpg, tmp_path / "root")
+    whole = cxrprep.extract_labels(root).value.sources
+    manifests = root / "manifests"
+    before = {path.name: path.read_bytes() for path in manifests.iterdir()}
+    shutil.rmtree(manifests)
+    ranges = request.getfixturevalue("in_ranges")
+    with pytest.raises(UsageError):
+        cxrprep.extract_labels(root, label_source="nobody")
+    assert not manifests.exists()
+    assert not list(root.rglob("labels.parquet"))
+    assert cxrprep.extract_labels(root).value.sources == whole
+    assert len(ranges) > 1
+    assert {path.name: path.read_bytes() for path in manifests.iterdir()} == before
+    assert not list((root / ".cxrprep").rglob("labels.parquet"))
+    # Of labels that stay as they are nothing is written, and the manifest is made of the table that is there.
+    assert cxrprep.extract_labels(root).value.sources == whole
+    assert {path.name: path.read_bytes() for path in manifests.iterdir()} == before
+
+
 @pytest.mark.parametrize("kind", [mimic_cxr_jpg, nih_chestxray14])
 def test_a_folder_without_record_and_labels_is_joined_in_ranges_too(
     kind: Any, tmp_path: Path, request: pytest.FixtureRequest
