@@ -16,7 +16,7 @@ from cxrprep.collection.lineage import (
     read_lineage,
     trace_of_conversion,
 )
-from cxrprep.collection.recognition import contradicts, recognise, release_here, sample_names
+from cxrprep.collection.recognition import contradicts, holds_nothing_of, recognise, release_here, sample_names
 from cxrprep.collection.state_folder import check_state
 from cxrprep.datasets.catalog import catalog, find_dataset, is_built_in, known_dataset
 from cxrprep.datasets.own_folder import NAME as OWN_NAME
@@ -291,19 +291,24 @@ def _raw_spec(
                 f"{root} looks like {other.name}, and nothing in it like {named.name}",
                 hint="leave --dataset out, or name another folder",
             )
+        if _shows_images(root, names) and holds_nothing_of(named, names):
+            raise UsageError(
+                f"{root} holds images, and none of them is one of {named.name}",
+                hint=f"leave --dataset out, name another folder, or, for images of your own: --dataset {OWN_NAME}",
+            )
         return named
     found = None if own else recognise(names)
     if found is not None:
         return found
-    if (
-        unknown
-        or any(name.lower().endswith(SUFFIXES) for name in names)
-        or any(_is_dicom(root / name) for name in names)
-    ):
+    if unknown or _shows_images(root, names):
         return OWN_FOLDER
     raise UsageError(
         f"{root} is not a dataset that cxrprep knows", hint=f"say which it is: --dataset {'|'.join(catalog())}"
     )
+
+
+def _shows_images(root: Path, names: frozenset[str]) -> bool:
+    return any(name.lower().endswith(SUFFIXES) or _is_dicom(root / name) for name in names)
 
 
 def _is_dicom(path: Path) -> bool:

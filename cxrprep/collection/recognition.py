@@ -93,13 +93,21 @@ def contradicts(spec: DatasetSpec, names: frozenset[str]) -> DatasetSpec | None:
     return found if is_built_in(spec.name) and _has_tables_of(found, spec, names) else None
 
 
+def holds_nothing_of(spec: DatasetSpec, names: frozenset[str]) -> bool:
+    """Whether none of these paths is an image or a table of a dataset."""
+    return spec.layout().recognise(names) == 0 and not _tables_of(spec, names)
+
+
 def _has_tables_of(found: DatasetSpec, other: DatasetSpec, names: frozenset[str]) -> bool:
     """Whether tables are here that only ``found`` has, and none that only ``other`` has."""
-    mine, theirs = (
-        {name for name in names for table in spec.table if any(fnmatch(f"/{name}", f"*/{p}") for p in table.patterns)}
-        for spec in (found, other)
-    )
+    mine, theirs = _tables_of(found, names), _tables_of(other, names)
     return bool(mine - theirs) and not theirs - mine
+
+
+def _tables_of(spec: DatasetSpec, names: frozenset[str]) -> set[str]:
+    return {
+        name for name in names for table in spec.table if any(fnmatch(f"/{name}", f"*/{p}") for p in table.patterns)
+    }
 
 
 def release_here(spec: DatasetSpec, names: frozenset[str]) -> str:

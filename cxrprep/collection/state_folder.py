@@ -20,7 +20,7 @@ _NOTE: Final = "root"
 def note_root(root: Path, home: Path) -> None:
     """Note in ``home`` that its record and tables are those of ``root``; nothing where neither was written."""
     cache = home / CACHE_NAME
-    if address_of(str(home)) is not None or not cache.is_dir() or _same(home, root):
+    if address_of(str(home)) is not None or _same(home, root) or not (cache.is_dir() or (home / "manifests").is_dir()):
         return
     words = address_of(str(root)) or str(root.absolute())
     if _noted(home) != words:

@@ -22,7 +22,7 @@ from cxrprep.manifest.build import build_manifest
 from cxrprep.model import FolderRef
 from tests.api.convert import hospital
 from tests.commands import cxrprep, ok
-from tests.generators.small import nih_chestxray14
+from tests.generators.small import declared, nih_chestxray14
 from tests.manifest.made import made
 
 if TYPE_CHECKING:
@@ -166,6 +166,8 @@ def test_a_state_folder_is_not_shared_by_originals_and_what_was_made_of_them(nih
     convert(nih, recipe="square-224", out=tmp_path / "out")
     for root, other, words in ((nih, tmp_path / "out", "originals"), (tmp_path / "out", nih, "converted images")):
         build_manifest_at(root, state=tmp_path / words)
+        # Where the note is gone of whose state it is, the tables tell.
+        (tmp_path / words / ".cxrprep/root").unlink()
         with pytest.raises(UsageError, match=f"holds tables of {words}"):
             open_folder(FolderRef(other, state=tmp_path / words))
         assert open_folder(FolderRef(root, state=tmp_path / words)).home == tmp_path / words
@@ -197,6 +199,14 @@ def test_a_state_folder_is_of_one_folder(tmp_path: Path) -> None:
     ok("manifest", fewer, "--state", state)
 
 
+def test_a_state_folder_that_has_tables_alone_is_known_as_one(nih: Path, tmp_path: Path) -> None:
+    build_manifest_at(nih, state=tmp_path / "state")
+    shutil.rmtree(tmp_path / "state/.cxrprep", ignore_errors=True)
+    build_manifest_at(nih, state=tmp_path / "state")
+    with pytest.raises(UsageError, match="is the --state folder of"):
+        open_folder(tmp_path / "state")
+
+
 def test_a_folder_with_images_of_its_own_is_nobody_s_state(nih: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     hospital.write(own)
@@ -216,6 +226,20 @@ def test_another_dataset_than_the_folder_says_is_refused(nih: Path, tmp_path: Pa
     shutil.copytree(nih, bare, ignore=shutil.ignore_patterns("manifests"))
     with pytest.raises(UsageError, match="looks like nih-chestxray14"):
         open_folder(FolderRef(bare, dataset=wrong))
+
+
+@pytest.mark.parametrize("wrong", ["chexpert", "mimic-cxr", "openi"])
+def test_images_of_which_none_is_one_of_the_dataset_are_refused(tmp_path: Path, wrong: str) -> None:
+    """``verify`` found no fault, ``manifest`` wrote a table of nothing, both with exit code 0."""
+    hospital.write(tmp_path / "own")
+    with pytest.raises(UsageError, match=f"none of them is one of {wrong}"):
+        open_folder(FolderRef(tmp_path / "own", dataset=wrong))
+    # A folder that has its tables, and a picture beside them, waits for its images.
+    made_here, waits = tmp_path / "made", tmp_path / "waits"
+    declared.write(made_here, "shenzhen-tb")
+    shutil.copytree(made_here, waits, ignore=shutil.ignore_patterns("*.png"))
+    (waits / "overview.png").write_bytes(b"")
+    assert open_folder(FolderRef(waits, dataset="shenzhen-tb")).spec.name == "shenzhen-tb"
 
 
 def test_a_download_goes_into_no_folder_of_another_dataset(nih: Path, tmp_path: Path) -> None:
