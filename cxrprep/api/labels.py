@@ -135,7 +135,7 @@ def extract_labels(
     on_event(StageFinished("extract-labels", done=labels.table.num_rows))
     write = functools.partial(write_labels, folder.spec.name, path=path, asked=told)
     if labels.masks is None and labels.table.num_rows > FILES_IN_MEMORY:
-        # Written apart and let go, before the manifest takes its room. measured: 672 -> 528 MiB at the peak of
+        # Written apart and let go, before the manifest takes its room. measured: 672 -> 571 MiB at the peak of
         # `extract-labels` on 377,110 adopted images, with the same tables (benchmarks/scale.py linked).
         apart = folder.record.cache / LABELS_NAME
         try:

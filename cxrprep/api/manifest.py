@@ -234,7 +234,7 @@ def rebuild_manifest(
 ) -> ManifestResult:
     """The manifest of an open folder, current again.
 
-    measured: 703 -> 529 MiB at the peak of `manifest` on 377,110 adopted images with memory that goes back while the
+    measured: 703 -> 563 MiB at the peak of `manifest` on 377,110 adopted images with memory that goes back while the
     tables are written, too (benchmarks/scale.py linked).
 
     Args:
