@@ -68,7 +68,7 @@ def _of_archives(
 def _selected_by_tables(job: DownloadContext, transfer: Transfer, selection: Selection) -> SelectedImages:
     """The images that the label tables name for a selection; the tables are fetched first where they are not here."""
     from cxrprep.labels.extract import read_labels
-    from cxrprep.selection.table_filters import select_images
+    from cxrprep.selection.table_filters import NoSplitError, select_images
     from cxrprep.vocabulary import stem_of
 
     for test in selection.labels:
@@ -80,7 +80,7 @@ def _selected_by_tables(job: DownloadContext, transfer: Transfer, selection: Sel
     try:
         labels = read_labels(job.spec, job.folder.root, tables=tables, on_event=job.on_event)
         return select_images(labels.table, selection, spec=job.spec, release=labels.release)
-    except TableError as error:
+    except (TableError, NoSplitError) as error:
         other = find_dataset(job.spec.companion) if job.spec.companion else None
         if other is None or _has_tables(other, tables or job.folder.root):
             raise

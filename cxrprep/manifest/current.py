@@ -66,7 +66,7 @@ def is_current(
             not made.get("recipe")
             and made.get("tool") == f"cxrprep {__version__}"
             and made.get("tables") == _tables(manifests)
-            and _as_written(manifests, IMAGES_NAME, STUDIES_NAME)
+            and _as_written(manifests, IMAGES_NAME, STUDIES_NAME, CROISSANT_NAME)
             and (_same_files(root, spec.images.suffixes, images) if count is None else count_rows(images) == count)
             and made.get("files")
             == (None if record is None else str(digest_of_sorted(record(["path", "size", "digest", "state"]))))
@@ -141,7 +141,9 @@ def events_of_same(
         due["files"] = None if record is None else str(digest_of_sorted(record(["path", "size", "digest", "state"])))
         if "notes" not in made or any(made.get(name) != value for name, value in due.items()):
             return None
-        same = _as_written(manifests, IMAGES_NAME, STUDIES_NAME) and _same_files(root, spec.images.suffixes, path)
+        same = _as_written(manifests, IMAGES_NAME, STUDIES_NAME, CROISSANT_NAME) and _same_files(
+            root, spec.images.suffixes, path
+        )
         if same and all(_measured(group, root, path) for group in read_groups(path, ["path", "digest", "width"])):
             notes = (Note(STAGE, message, level, subject) for message, subject, level in made["notes"])
             return [StageStarted(STAGE, unit="images"), *notes, StageFinished(STAGE, done=count_rows(path))]

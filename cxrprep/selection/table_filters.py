@@ -29,6 +29,10 @@ _OPERATORS: Final[Mapping[str, Callable[..., Any]]] = {
 }
 
 
+class NoSplitError(UsageError):
+    """Raise when a split is asked for and no table states one. Do not raise when tables state other splits."""
+
+
 @dataclass(frozen=True, slots=True)
 class SelectedImages:
     """The images that a selection names: ``ids`` as paths state them, of ``total`` that the tables know.
@@ -149,7 +153,7 @@ def _of_splits(table: pa.Table, wanted: frozenset[Split], dataset: str, known: f
     if known is None:
         known = frozenset(pc.unique(splits).drop_null().to_pylist())
     if not known:
-        raise UsageError(
+        raise NoSplitError(
             f"the tables of {dataset} that are here do not state a split",
             hint="add the release's split table; or divide by patient first: cxrprep manifest ROOT --split-by patient",
         )

@@ -144,7 +144,7 @@ def test_kaggle_without_a_login_is_exit_5(tmp_path: Path, monkeypatch: pytest.Mo
         assert service.api is not None
         monkeypatch.setenv("CXRPREP_KAGGLE_URL", service.api.url)
         done = command("download", "chexpert", tmp_path / "root", "--source", "kaggle")
-    assert done["code"] == 5
+    assert done["code"] == 5, done["printed"]
     assert "kaggle.com/settings" in done["printed"]
 
 
@@ -353,7 +353,7 @@ def test_without_the_other_agreement_both_are_named(
     with physionet.serving(projects, unsigned={"mimic-cxr-jpg/2.1.0"}) as site:
         login(site)
         done = command("download", "mimic-cxr", tmp_path / "root", "--split", "test")
-        assert done["code"] == 5
+        assert done["code"] == 5, done["printed"]
         assert "https://physionet.org/content/mimic-cxr/2.1.0/" in done["printed"]
         assert "https://physionet.org/content/mimic-cxr-jpg/2.1.0/" in done["printed"]
         assert "--tables" in done["printed"]
@@ -366,7 +366,7 @@ def test_without_the_other_agreement_both_are_named(
 def test_a_labs_copy_without_the_other_projects_tables(tmp_path: Path, command: Command) -> None:
     words = ("download", "mimic-cxr", tmp_path / "root", "--source", tmp_path / "dicom", "--split", "test")
     done = command(*words)
-    assert done["code"] == 5
+    assert done["code"] == 5, done["printed"]
     assert "https://physionet.org/content/mimic-cxr/2.1.0/" in done["printed"]
     assert "https://physionet.org/content/mimic-cxr-jpg/2.1.0/" in done["printed"]
     fine(command(*words, "--tables", tmp_path / "jpg"))
@@ -398,7 +398,7 @@ def test_an_agreement_that_is_not_signed_is_exit_5(
     with physionet.serving(projects, unsigned={"mimic-cxr/2.1.0"}) as site:
         login(site)
         done = command("download", "mimic-cxr", tmp_path / "root")
-    assert done["code"] == 5
+    assert done["code"] == 5, done["printed"]
     assert "/content/mimic-cxr/2.1.0/#files" in done["printed"]
 
 
@@ -468,7 +468,7 @@ def test_a_url_that_has_expired_is_exit_5_and_goes_on_with_a_new_one(
     Path(link).write_text(azure.sas(container, expires=dt.timedelta(minutes=-5)))
     words = ("download", "chexpert", tmp_path / "root", "--source", "portal", "--url-file", link)
     done = command(*words)
-    assert done["code"] == 5
+    assert done["code"] == 5, done["printed"]
     assert "expired on" in done["printed"]
     assert "sig=" not in done["printed"]
     Path(link).write_text(good)
@@ -487,7 +487,7 @@ def test_a_url_that_expires_midway_keeps_what_is_here(
     words = ("download", "chexpert", root, "--source", "portal", "--url-file", link, "--split", "train")
     # One after the other: of several at once, all may have been asked for before two of them are here.
     done = command(*words, "--connections", 1)
-    assert done["code"] == 5
+    assert done["code"] == 5, done["printed"]
     assert "expired on" in done["printed"]
     assert "what is here is kept" in done["printed"]
     before = tree(root)

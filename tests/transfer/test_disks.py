@@ -50,7 +50,7 @@ def test_room_is_looked_for_before_the_first_byte(tmp_path: Path) -> None:
 def test_a_disk_that_fills_midway_loses_nothing(tmp_path: Path) -> None:
     """Without stated sizes nobody can know before; afterwards the same command goes on where there is room."""
     files = with_sums({image(n): noise(700_000, n) for n in range(1, 9)})
-    with small_disk(tmp_path / "disk", "4m") as disk, serving(files, unsized=True, no_head=True) as server:
+    with small_disk(tmp_path / "disk", "4m") as disk, serving(files, unsized=True, chunked=True) as server:
         root = disk / "nih"
         result = download(root, server.url, options=TransferOptions(connections=2))
         assert result.exit_code == ExitCode.STORAGE

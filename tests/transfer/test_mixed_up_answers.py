@@ -106,5 +106,6 @@ def test_an_answer_without_bytes_is_no_image(tmp_path: Path, sent: bytes, code: 
         result = download(tmp_path, server.url)
         asked = sum(path[1:] == image(3) for method, path, _ in server.seen if method == "GET")
     assert result.exit_code is code
-    assert asked <= 2
+    # A HEAD that was refused may be asked again as a GET, of this file or of another.
+    assert asked <= 3
     assert tree(tmp_path) == {name: data for name, data in FILES.items() if name != image(3)}
