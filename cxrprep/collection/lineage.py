@@ -151,11 +151,15 @@ def read_lineage(manifests: Path) -> Lineage | None:
 
     A table that cannot be read says nothing: the verb that needs it says why.
     """
+    tables = image_tables(manifests)
+    if not tables:
+        # Without pyarrow, which takes a tenth of a second.
+        return None
     from cxrprep.storage.parquet import read_footer
 
     first: Lineage | None = None
     shards: dict[str, ShardFile] = {}
-    for path in image_tables(manifests):
+    for path in tables:
         try:
             found = Lineage.of_footer(read_footer(path))
         except (TableError, TypeError, ValueError):

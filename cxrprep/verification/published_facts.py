@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from cxrprep.storage.value_codes import take_rows, value_codes, with_codes
 from cxrprep.verification.finding import Finding, Kind, Level, make_finding
 from cxrprep.verification.measures import BLANK, IDS, USED, Subject, measure
@@ -108,11 +110,16 @@ def fact_columns(spec: DatasetSpec, release: str, names: Sequence[str]) -> list[
 
 
 def _rows_of(labels: pa.Table, pattern: str) -> pa.Table:
+    """The rows of a table, with those of its label source about images that it does not name: they name no table."""
     if not pattern:
         return labels
-    names = value_codes(labels["table_name"])
-    wanted = [word for word in names.values.to_pylist() if word is not None and fnmatchcase(word, pattern)]
-    return take_rows(labels, names.rows_of(wanted))
+    names, sources = value_codes(labels["table_name"]), value_codes(labels["label_source"])
+    wanted = [word is not None and fnmatchcase(word, pattern) for word in names.values.to_pylist()]
+    listed = np.array([*wanted, False])[names.at]
+    of_source = np.zeros(len(sources.values) + 1, bool)
+    of_source[sources.at[listed]] = True
+    of_source[-1] = False
+    return take_rows(labels, np.flatnonzero(listed | ((names.at < 0) & of_source[sources.at])))
 
 
 def _files_here(rows: Subject) -> int:
