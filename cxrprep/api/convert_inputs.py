@@ -277,7 +277,7 @@ def inputs_of_manifest(
         return map(item, images(base, None if whole else wanted))
 
     def others(paths: Collection[str]) -> Iterator[ConvertItem]:
-        return map(item, images(base, RowFilter(None, holds, at=paths)))
+        return map(item, images(base, RowFilter.of_paths(paths, holds)))
 
     total = count_rows(base) if whole else wanted.count(base)
     return Inputs(

@@ -30,7 +30,6 @@ def notes_progress(verb: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
         @functools.wraps(function)
         def call(*positional: P.args, **named: P.kwargs) -> R:
-            from cxrprep.collection.state_folder import note_root
             from cxrprep.record.last_run import LastRun
 
             bound = signature.bind(*positional, **named)
@@ -45,6 +44,8 @@ def notes_progress(verb: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 done = function(*bound.args, **bound.kwargs)
             where = _folder(words)
             if where.state is not None and "://" not in f"{where.root} {where.state}":
+                from cxrprep.collection.state_folder import note_root
+
                 note_root(where.path, where.state)
             return done
 

@@ -282,8 +282,9 @@ def _click_message(error: click.ClickException, arguments: Sequence[str]) -> str
             number = "whole number" if isinstance(kind, type(click.INT)) else "number"
             least = getattr(kind, "min", None)
             return f"{error.param.opts[0]}: it takes a {number}" + (f" from {least}" if least is not None else "")
-    if isinstance(error, click.BadParameter) and error.param is not None and isinstance(error.param.type, click.Choice):
-        known, typed = error.param.type.choices, _TYPED.match(error.message)
+        if not isinstance(kind, click.Choice):
+            return error.format_message()
+        known, typed = kind.choices, _TYPED.match(error.message)
         name = error.param.opts[0] if isinstance(error.param, click.Option) else (error.param.name or "").upper()
         near = did_you_mean(typed[1], known) if typed else ""
         return f"{name}: {error.message.rstrip('.')}; {near}".rstrip("; ")

@@ -308,7 +308,8 @@ def _raw_spec(
 
 
 def _shows_images(root: Path, names: frozenset[str]) -> bool:
-    return any(name.lower().endswith(SUFFIXES) or _is_dicom(root / name) for name in names)
+    # By their names first: the others have to be opened.
+    return any(name.lower().endswith(SUFFIXES) for name in names) or any(_is_dicom(root / name) for name in names)
 
 
 def _is_dicom(path: Path) -> bool:

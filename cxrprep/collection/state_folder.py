@@ -35,17 +35,17 @@ def check_state(root: Path, home: Path) -> None:
     One folder of state for two would give either the rows of the other. A folder that is gone has been moved: its state
     goes with it.
     """
-    noted = _noted(home)
+    noted, same = _noted(home), _same(home, root)
     if noted and Path(noted).is_dir() and not _same(Path(noted), root):
         note = shlex.quote(str(home / CACHE_NAME / _NOTE))
-        if _same(home, root):
+        if same:
             both = shlex.join([noted, "--state", str(home)])
             raise UsageError(f"{home} is the --state folder of {noted}", hint=f"name both: {both}")
         raise UsageError(
             f"{home} is the --state folder of {noted}, not of {root}",
             hint=f"name a folder of its own with --state; if the one takes the place of the other: rm {note}",
         )
-    if _same(home, root) or not (home / "manifests" / IMAGES_NAME).is_file():
+    if same or not (home / "manifests" / IMAGES_NAME).is_file():
         return
     if not noted and _holds_its_images(home):
         raise UsageError(f"{home} holds images itself, and tables of them", hint="name another folder with --state")

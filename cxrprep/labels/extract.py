@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 
 from cxrprep.collection.image_table import Loss, StoredTable, refuse_loss, stored_table
 from cxrprep.datasets.catalog import declaration_of
-from cxrprep.digests import file_digest
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import Event, Note, StageFinished, StageStarted, ignore
 from cxrprep.labels.columns import count_true
@@ -28,7 +27,7 @@ from cxrprep.labels.label_sources import ADDED_ROLES, added_sources, release_lab
 from cxrprep.labels.locate_tables import STAGE, find_tables
 from cxrprep.schemas import LABELS, label_columns
 from cxrprep.storage.parquet import footer_of, write_table
-from cxrprep.storage.table_checksums import listed_checksums
+from cxrprep.storage.table_checksums import is_as_listed, listed_checksums
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
@@ -162,11 +161,8 @@ def _is_same(known: Path, footer: Mapping[str, Any], inputs: str) -> bool:
         return False
     if footer.get("masks") and footer_of(known.with_name(MASKS_NAME)).get("inputs") != inputs:
         return False
-    stated = listed_checksums(known.parent)
     tables = [known, known.with_name(MASKS_NAME)] if footer.get("masks") else [known]
-    return all(
-        path.name not in stated or file_digest(path, "sha256").partition(":")[2] in stated[path.name] for path in tables
-    )
+    return all(is_as_listed(path) is not False for path in tables)
 
 
 def written_labels(

@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 
 from cxrprep._version import __version__
 from cxrprep.collection.lineage import CROISSANT_NAME
-from cxrprep.digests import file_digest
 from cxrprep.errors import TableError
 from cxrprep.events import Note, StageFinished, StageStarted
 from cxrprep.labels.extract import LABELS_NAME
@@ -21,10 +20,10 @@ from cxrprep.manifest.image_files import digest_of_sorted, listed_files
 from cxrprep.manifest.image_sizes import untouched
 from cxrprep.manifest.label_join import default_sources, stated_sources
 from cxrprep.storage.parquet import count_rows, footer_of, read_footer, read_groups
-from cxrprep.storage.table_checksums import listed_checksums
+from cxrprep.storage.table_checksums import is_as_listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec
@@ -57,27 +56,34 @@ def is_current(
     Returns:
         Whether nothing would change.
     """
-    if not all((manifests / name).is_file() for name in (STUDIES_NAME, CROISSANT_NAME, CARD_NAME)):
-        return False
+    return _made(spec, root, manifests, {}, record, count=count) is not None
+
+
+def _made(
+    spec: DatasetSpec,
+    root: Path,
+    manifests: Path,
+    due: Mapping[str, Any],
+    record: Callable[[Sequence[str]], Iterable[pa.Table]] | None,
+    *,
+    count: int | None = None,
+) -> dict[str, Any] | None:
+    """The footer of the image table where it states what is due, and ``is_current`` holds; else ``None``."""
     images = manifests / IMAGES_NAME
+    due = {**due, "recipe": None, "tool": f"cxrprep {__version__}", "tables": _tables(manifests)}
+    if not all((manifests / name).is_file() for name in (IMAGES_NAME, STUDIES_NAME, CROISSANT_NAME, CARD_NAME)):
+        return None
     with contextlib.suppress(OSError, TableError):
         made = read_footer(images)
-        return (
-            not made.get("recipe")
-            and made.get("tool") == f"cxrprep {__version__}"
-            and made.get("tables") == _tables(manifests)
-            and _as_written(manifests, IMAGES_NAME, STUDIES_NAME, CROISSANT_NAME)
-            and (_same_files(root, spec.images.suffixes, images) if count is None else count_rows(images) == count)
+        if (
+            all(made.get(name) == value for name, value in due.items())
+            and all(is_as_listed(manifests / name) for name in (IMAGES_NAME, STUDIES_NAME, CROISSANT_NAME))
             and made.get("files")
             == (None if record is None else str(digest_of_sorted(record(["path", "size", "digest", "state"]))))
-        )
-    return False
-
-
-def _as_written(manifests: Path, *names: str) -> bool:
-    """Whether tables have the bytes that cxrprep wrote."""
-    stated = listed_checksums(manifests)
-    return all(file_digest(manifests / name).partition(":")[2] in stated.get(name, []) for name in names)
+            and (_same_files(root, spec.images.suffixes, images) if count is None else count_rows(images) == count)
+        ):
+            return made
+    return None
 
 
 def _same_files(root: Path, suffixes: tuple[str, ...], images: Path) -> bool:
@@ -128,23 +134,17 @@ def events_of_same(
     there = pa.table({"label_source": pa.array([source.label_source for source in labels.sources], pa.string())})
     wanted = stated_sources(label_source) if label_source else default_sources(there, usual)
     by_default = wanted != usual and not label_source
-    due: dict[str, Any] = {"label_source_by_default": None, "recipe": None, "tool": f"cxrprep {__version__}"}
-    due |= origin_of(spec, labels.release, wanted, {"tables": _tables(manifests)}, by_default=by_default)
-    due |= {
+    due = {
+        "label_source_by_default": None,
+        **origin_of(spec, labels.release, wanted, {"tables": _tables(manifests)}, by_default=by_default),
         "policy": None if policy == KEEP else policy.describe(),
         "split": None if split is None else split.describe(),
     }
-    if not all((manifests / name).is_file() for name in (IMAGES_NAME, STUDIES_NAME, CROISSANT_NAME, CARD_NAME)):
+    made = _made(spec, root, manifests, due, record)
+    if made is None or "notes" not in made:
         return None
     with contextlib.suppress(OSError, TableError):
-        made = read_footer(path)
-        due["files"] = None if record is None else str(digest_of_sorted(record(["path", "size", "digest", "state"])))
-        if "notes" not in made or any(made.get(name) != value for name, value in due.items()):
-            return None
-        same = _as_written(manifests, IMAGES_NAME, STUDIES_NAME, CROISSANT_NAME) and _same_files(
-            root, spec.images.suffixes, path
-        )
-        if same and all(_measured(group, root, path) for group in read_groups(path, ["path", "digest", "width"])):
+        if all(_measured(group, root, path) for group in read_groups(path, ["path", "digest", "width"])):
             notes = (Note(STAGE, message, level, subject) for message, subject, level in made["notes"])
             return [StageStarted(STAGE, unit="images"), *notes, StageFinished(STAGE, done=count_rows(path))]
     return None

@@ -53,18 +53,23 @@ class RowFilter:
     ``choice`` wants their ids and paths, ``holds`` their path; of ``among`` image ids and ``at`` paths they have to be.
     """
 
-    choice: SelectionFilter | None
+    choice: SelectionFilter
     holds: Callable[[str], bool] | None = None
     among: pa.Array | None = None
-    at: Collection[str] | None = None
+    at: pa.Array | None = None
+
+    @classmethod
+    def of_paths(cls, paths: Collection[str], holds: Callable[[str], bool] | None) -> RowFilter:
+        """All images at some paths, of those that ``holds`` wants."""
+        return cls(SelectionFilter(Selection()), holds, at=pa.array(list(paths), pa.string()))
 
     def __call__(self, group: pa.Table) -> Any:
         """A Boolean for each row, by its path and ids."""
-        mask: Any = chosen_rows(group, self.choice or SelectionFilter(Selection()))
+        mask: Any = chosen_rows(group, self.choice)
         if self.among is not None:
             mask = pc.and_(mask, pc.is_in(group["image_id"], value_set=self.among))
         if self.at is not None:
-            mask = pc.and_(mask, pc.is_in(group["path"], value_set=pa.array(list(self.at), pa.string())))
+            mask = pc.and_(mask, pc.is_in(group["path"], value_set=self.at))
         if self.holds is not None:
             mask = pc.and_(mask, pa.array(map(self.holds, group["path"].to_pylist()), pa.bool_()))
         return mask
@@ -77,6 +82,9 @@ class RowFilter:
 
     def count(self, images: Path) -> int:
         """How many rows are wanted."""
+        if self.among is not None:
+            # They were drawn of the wanted ones, and an image has one row.
+            return len(self.among)
         return sum(int(pc.sum(self(group)).as_py() or 0) for group in read_groups(images, _DECIDING))
 
 

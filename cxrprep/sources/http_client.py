@@ -198,9 +198,9 @@ class HttpClient:
                 raise
         self._doubts_head &= response.status >= 300
         total = response.content_range[1]
-        stated = {name: value for name, value in response.headers.items() if name not in _OF_A_PART}
         if response.status in (206, 416) and total is not None:
             # What is said of the part goes.
+            stated = {name: value for name, value in response.headers.items() if name not in _OF_A_PART}
             response = replace(response, status=200, headers={**stated, "content-length": str(total)})
         elif request.head and response.content_length == 0:
             # Some servers state the length of what they send in answer to HEAD: nothing.

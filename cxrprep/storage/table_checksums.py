@@ -78,6 +78,12 @@ def listed_checksums(folder: Path) -> dict[str, list[str]]:
     return found
 
 
+def is_as_listed(path: Path) -> bool | None:
+    """Whether a file has bytes that its folder's list states; ``None`` where it states none. Raises ``OSError``."""
+    stated = listed_checksums(path.parent).get(path.name)
+    return _sha256(path) in stated if stated else None
+
+
 def _list_folder(path: Path) -> Path | None:
     """The folder of ``path`` where it is one of manifests, of a whole folder or of a part of a job array."""
     return path.parent if _MANIFESTS in (path.parent.name, path.parent.parent.parent.name) else None

@@ -110,7 +110,7 @@ def export(task: ExportTask) -> ExportResult:
     task.target.write(task.target.file("images.csv"), fill)
     task.on_event(Advanced(STAGE, items=len(dataset)))
     _write_regions(task)
-    features = _features(next(tables()))
+    features = _features(_rows_of(dataclasses.replace(dataset, stated=dataset.stated.slice(0, 1))))
     front = front_matter([Config([(EVERY_SPLIT, task.target.file("images.csv").name)], features)], task.spec)
     text = card_of(task, front=front) + _NOTE
     task.target.write(task.target.card, lambda part: part.write_text(text, encoding="utf-8"))
