@@ -219,6 +219,8 @@ def _shortened(index: NDArray[np.float16]) -> NDArray[np.float32]:
     The mean is not removed: the cosine of an inverted copy must stay the negative one.
     """
     kinds, count, length = index.shape
+    if count <= length:  # To look for directions takes longer than to compare the whole.
+        return index.astype(np.float32)
     moments = np.zeros((length, length), np.float32)
     for kind in index:
         some = kind[:: max(1, count // _SAMPLED)].astype(np.float32)

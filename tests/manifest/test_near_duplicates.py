@@ -15,6 +15,7 @@ from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.images.decode import decode
 from cxrprep.images.similarity import CUTS, coarse_alignment, correlation, fingerprints, reduced, thumbnail
 from cxrprep.labels.splits import SplitRule
+from cxrprep.manifest.near_duplicates import _shortened
 from tests.parts import shared_data
 
 if TYPE_CHECKING:
@@ -183,3 +184,14 @@ def test_fingerprints_are_unit_vectors_that_no_brightness_changes() -> None:
         both = fingerprints(np.stack([image, darker]), cut)
         assert np.allclose(np.linalg.norm(both, axis=1), 1, atol=1e-3)
         assert both[0] @ both[1] > 0.95
+
+
+def test_short_fingerprints_of_many_images_keep_the_cosines_that_few_directions_make() -> None:
+    rng = np.random.default_rng(1)
+    many = (rng.standard_normal((2, 400, 60)) @ rng.standard_normal((60, 256))).astype(np.float32)
+    many /= np.linalg.norm(many, axis=-1, keepdims=True)
+    whole = many.astype(np.float16)
+    short = _shortened(whole)
+    assert short.shape[-1] < whole.shape[-1]
+    assert np.allclose(short[0, :50] @ short[1].T, many[0, :50] @ many[1].T, atol=0.01)
+    assert np.array_equal(_shortened(whole[:, :100]), whole[:, :100])
