@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _HEX_LENGTHS: Final[Mapping[str, int]] = {"md5": 32, "sha1": 40, "sha256": 64, "crc32": 8, "crc32c": 8}
+_HEX: Final = re.compile("[0-9a-f]*")
 CONVERSION_KEY: Final = b"cxrprep"
 """The key of the text in each image that a conversion made."""
 
@@ -37,7 +38,7 @@ class Digest:
         if length is None:
             message = f"unknown digest algorithm {self.algorithm!r}; known: {', '.join(_HEX_LENGTHS)}"
             raise ValueError(message)
-        if len(self.value) != length or self.value.strip("0123456789abcdef"):
+        if len(self.value) != length or _HEX.fullmatch(self.value) is None:
             message = f"{self.value!r} is not a {self.algorithm} digest: expected {length} lower-case hex digits"
             raise ValueError(message)
 

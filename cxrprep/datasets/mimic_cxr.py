@@ -57,7 +57,8 @@ class MimicLayout:
         del release
         found = _find_image(key)
         if found is not None:
-            return f"{_folder(found['patient'])}/s{found['study']}/{found['image']}.{found['suffix']}"
+            patient, study, image, suffix = found.groups()
+            return f"{_folder(patient)}/s{study}/{image}.{suffix}"
         report = _REPORT.search(key)
         if report is not None:
             return f"{_folder(report['patient'])}/s{report['study']}.txt"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import IntegrityError, UnsafePathError, storage_error
 from cxrprep.record import file_table as files
 from cxrprep.record.lockfile import MEND, Header, load_header
-from cxrprep.storage.paths import FILES_NAME, LOCK_NAME
+from cxrprep.record.plain_rows import PlainRows, read_rows
+from cxrprep.storage.paths import CACHE_NAME, FILES_NAME, LOCK_NAME
 from cxrprep.storage.small_files import parse_json, regular
 
 if TYPE_CHECKING:
@@ -32,28 +33,31 @@ def _stored_header(home: Path) -> Header:
         raise storage_error(path, "read", error) from error
 
 
-def _load(home: Path) -> tuple[Header, pa.Table | ChangedTable | None, dict[str, int]]:
-    """Header, file table if there is one, and how far each journal is in it.
+def _load(
+    home: Path, *, plain: bool = False
+) -> tuple[Header, pa.Table | ChangedTable | PlainRows | None, dict[str, int]]:
+    """Header, file table if there is one (its ``plain`` rows where they will do), and how far each journal is in it.
 
     Raises ``IntegrityError`` for a damaged record.
     """
     for _ in range(_TORN_READS):
         try:
-            return _load_once(home)
+            return _load_once(home, plain=plain)
         except IntegrityError:
             # Header and table are two files: another process may have put one in place after we read the other.
             time.sleep(_TORN_WAIT)
-    return _load_once(home)
+    return _load_once(home, plain=plain)
 
 
-def _load_once(home: Path) -> tuple[Header, pa.Table | ChangedTable | None, dict[str, int]]:
+def _load_once(home: Path, *, plain: bool) -> tuple[Header, pa.Table | ChangedTable | PlainRows | None, dict[str, int]]:
     lock, listing = home / LOCK_NAME, home / FILES_NAME
     header = _stored_header(home)
     if not listing.exists():
         if header.table is not None:
             raise IntegrityError(f"{listing} is missing, though {lock.name} describes it", hint=MEND)
         return header, None, {}
-    table, state = read_files(listing)
+    kept = read_rows(home / CACHE_NAME, listing) if plain else None
+    table, state = (kept, kept.state) if kept is not None else read_files(listing)
     generation, read_to = state.get("generation"), state.get("journals")
     if not isinstance(generation, int) or not isinstance(read_to, dict):
         raise IntegrityError(f"{listing} is damaged: its metadata has no generation", hint=MEND)

@@ -20,6 +20,7 @@ from cxrprep.record import file_table as files
 from cxrprep.record.entry import FileEntry, FileState, was_written_at
 from cxrprep.record.loading import _load, _stored_header, read_files
 from cxrprep.record.lockfile import Header, dump_header
+from cxrprep.record.plain_rows import PlainRows, write_rows
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, journal_name, read_journal
 from cxrprep.storage.locks import LockLost, SaveLock, writer_is_gone
@@ -59,7 +60,7 @@ class Record:
         root: Path,
         home: Path,
         header: Header,
-        table: pa.Table | ChangedTable | None,
+        table: pa.Table | ChangedTable | PlainRows | None,
         read_to: dict[str, int],
     ) -> None:
         """Wrap what ``open`` has read; ``table`` is ``None`` where there is none yet, and pyarrow is not loaded.
@@ -92,7 +93,7 @@ class Record:
         record, ``UnsafePathError`` for one that names a path outside, ``ConfigError`` for a file that is not ours.
         """
         home = state or root
-        header, table, read_to = _load(home) if files else (_stored_header(home), None, {})
+        header, table, read_to = _load(home, plain=True) if files else (_stored_header(home), None, {})
         record = cls(root, home, header, table, read_to)
         if files:
             record._replay()
@@ -125,6 +126,7 @@ class Record:
         with self._mutex:
             if path in self._pending:
                 return self._pending[path]
+            self._read_table()
             if self._large is not None:
                 return self._large.find(path)
             return None if self._table is None else files.find_entry(self._table, path)
@@ -181,6 +183,9 @@ class Record:
     def rows(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         """Plain values of these columns, sorted by path, of a snapshot: the quickest way through all entries."""
         with self._mutex:
+            if not self._pending and self._plain is not None and (found := self._plain.rows(names)) is not None:
+                return found
+            self._read_table()
             if self._large is None and self._table is None and not self._pending:
                 return iter(())
             if self._large is None:
@@ -322,8 +327,16 @@ class Record:
         if len(self._pending) >= _PENDING_ROWS:
             self._folded()
 
-    def _take(self, table: pa.Table | ChangedTable | None) -> None:
-        """Go on from what was read: columns in memory, or of a large record a file."""
+    def _read_table(self) -> None:
+        """Read the table of which plain rows are held; that of a later save is as good, since it says more."""
+        if self._plain is not None:
+            self._take(_load(self.home)[1])
+
+    def _take(self, table: pa.Table | ChangedTable | PlainRows | None) -> None:
+        """Go on from what was read: columns in memory, of a large record a file, or rows until more is asked."""
+        self._plain = table if isinstance(table, PlainRows) else None
+        if isinstance(table, PlainRows):
+            table = None
         is_large = table is not None and not hasattr(table, "to_batches")
         self._table: pa.Table | None = None if is_large else table
         self._large: ChangedTable | None = table if is_large else None
@@ -336,6 +349,7 @@ class Record:
         return held - self._saved_at
 
     def _fold_large(self) -> ChangedTable | None:
+        self._read_table()
         if self._large is not None and self._pending:
             self._large, self._pending = self._large.with_changes(self._pending), {}
         return self._large
@@ -386,6 +400,8 @@ class Record:
             # Where the place in line is none (O_EXCL that excludes nobody, clocks that disagree), another process may
             # have put its table under our header: whoever wrote last makes the two agree.
             if files.digest_of(self.home / FILES_NAME) == digest:
+                if table is not None:
+                    write_rows(self.cache, table, state, digest)
                 self._let_go(table)
                 return
 

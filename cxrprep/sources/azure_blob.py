@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime as dt
-import email.utils
 import re
 import urllib.parse
 from dataclasses import dataclass, field
@@ -158,8 +157,11 @@ def _md5(text: str | None) -> Digest | None:
 
 
 def _stamp(text: str | None) -> dt.datetime | None:
+    # Late, as in ``http_response``.
+    from email.utils import parsedate_to_datetime
+
     try:
-        return email.utils.parsedate_to_datetime(text) if text else None
+        return parsedate_to_datetime(text) if text else None
     except ValueError:
         return None
 

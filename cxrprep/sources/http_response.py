@@ -10,7 +10,6 @@ import re
 import time
 import urllib.parse
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import (
@@ -66,7 +65,7 @@ def seconds_to_wait(text: str) -> float | None:
     if all(numbers):
         return min(max(_from_now(float(number[1])) for number in numbers if number), _LONGEST_WAIT)
     try:
-        date = dt.datetime.fromisoformat(text) if text[:4].isdigit() else parsedate_to_datetime(text)
+        date = dt.datetime.fromisoformat(text) if text[:4].isdigit() else _mail_date(text)
         # asctime's form names no zone, and means Greenwich all the same.
         when = (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp()
     except (ValueError, OverflowError):
@@ -176,7 +175,7 @@ class HttpResponse:
     def _just_modified(self) -> bool:
         """Whether it may change once more within the second of its date, a weak one (RFC 9110, 8.8.2.2)."""
         try:
-            modified, now = (parsedate_to_datetime(self.headers[name]) for name in ("last-modified", "date"))
+            modified, now = (_mail_date(self.headers[name]) for name in ("last-modified", "date"))
             return (now - modified).total_seconds() < 1
         except (KeyError, ValueError, TypeError):
             # A server without a clock sends no Date.
@@ -198,6 +197,13 @@ class HttpResponse:
         if whole and self.status == 200:
             return _from_base64("md5", whole)
         return None
+
+
+def _mail_date(text: str) -> dt.datetime:
+    # Loaded where a server states no ETag: it takes as long as a thousand files of a plan.
+    from email.utils import parsedate_to_datetime
+
+    return parsedate_to_datetime(text)
 
 
 def _from_base64(algorithm: str, text: str) -> Digest | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
@@ -339,6 +340,46 @@ def test_a_folder_without_a_record_is_opened_without_pyarrow(tmp_path: Path) -> 
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+_PLANNED = ["path", "size", "digest", "validator", "state", "archive"]
+
+
+def test_what_a_plan_asks_of_a_small_record_needs_no_pyarrow(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    nih(tmp_path, entry("a", archive="one.zip", validator='"1"'), entry("b", state=FileState.DISCARDED), entry("ü"))
+    code = (
+        "import sys; from pathlib import Path; from cxrprep.record import Record\n"
+        f"with Record.open(Path(sys.argv[1])) as record: found = list(record.rows({_PLANNED}))\n"
+        "print(ascii(found)); print('pyarrow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    found, loaded = done.stdout.splitlines()
+    assert found == ascii(list(Record.open(tmp_path).rows(_PLANNED)))
+    assert loaded == str("on the disk" in request.node.name)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other bytes", "of another save", "a path outside", "no text", "a folder"])
+def test_the_rows_as_text_count_only_as_they_were_saved(tmp_path: Path, damage: str) -> None:
+    nih(tmp_path, entry("a"), entry("b"))
+    kept = tmp_path / ".cxrprep" / "record.json"
+    before = kept.read_bytes() if kept.exists() else b""
+    nih(tmp_path, entry("b", 8), entry("c"))
+    data = kept.read_bytes() if kept.exists() else b""
+    outside = data[32:].replace(b'"path": ["a"', b'"path": ["../a"')
+    bad = {
+        "cut": data[:-9], "other bytes": data.replace(b"8", b"9"), "of another save": before, "no text": b"",
+        "a path outside": hashlib.sha256(outside).digest() + outside,
+    }  # fmt: skip
+    kept.unlink(missing_ok=True)
+    if damage == "a folder":
+        kept.mkdir()
+    else:
+        kept.write_bytes(bad[damage])
+    record = Record.open(tmp_path)
+    assert [row[:2] for row in record.rows(_PLANNED)] == [("a", 7), ("b", 8), ("c", 7)]
+    # What cannot be written is no reason for a save to fail.
+    nih(tmp_path, entry("d"))
+    assert list(Record.open(tmp_path).entries) == ["a", "b", "c", "d"]
 
 
 def test_many_files_are_folded_into_columns_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
