@@ -193,7 +193,7 @@ class Fetcher:
             try:
                 with self._connection_limit:
                     way = self._expect(item, _Way(), split.begin())
-                    way.digest = split.run(way.algorithm, buffer)
+                    way.digest = split.run(way.algorithm)
             except SplitRefused:
                 partial.restart()
                 byte_counter.restart()

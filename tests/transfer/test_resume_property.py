@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import threading
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cxrprep.transfer import range_fetch
 from cxrprep.transfer.downloader import TransferOptions
 from cxrprep.transfer.range_fetch import cut
 from cxrprep.transfer.retry import RetryPolicy
@@ -79,6 +82,21 @@ def test_a_large_file_comes_in_several_ranges_at_once(tmp_path: Path) -> None:
     assert len(asked) > 3
     assert hashlib.md5((tmp_path / OBJECT).read_bytes()).digest() == hashlib.md5(body).digest()
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(("fast", "most"), [(range_fetch._FAST, 4), (20_000_000, 1)])
+def test_ranges_come_side_by_side_where_one_connection_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: int, most: int
+) -> None:
+    monkeypatch.setattr(range_fetch, "_FAST", fast)
+    body = noise(70_000_000)
+    with serving(with_sums({OBJECT: body}), drip=(1_000_000, 0.02)) as server:
+        threads: set[int] = set()
+        # A thread of the server for each connection.
+        server.on_request = lambda _, seen: threads.add(threading.get_ident()) if seen.path == OBJECT else None
+        assert download(tmp_path, server.url).exit_code == 0
+    assert len(threads) == most
+    assert (tmp_path / OBJECT).read_bytes() == body
 
 
 def test_each_range_goes_on_where_it_was(tmp_path: Path) -> None:
