@@ -12,11 +12,13 @@ import contextlib
 import functools
 import hashlib
 import json
+import os
 import random
 import re
 import shutil
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import pyarrow.parquet as pq
 
@@ -24,9 +26,6 @@ import cxrprep as package
 from cxrprep.errors import CxrprepError
 from tests.collection.hints import commands_in, to_follow, why_not
 from tests.commands import Done, cxrprep
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TABLES: Final = (
     "images", "studies", "labels", "headers", "report_labels", "mentions", "masks", "pairs", "near_duplicates",
@@ -76,6 +75,8 @@ class World:
     rng: random.Random
     told: list[str] = field(default_factory=list)
     store: Store | None = None
+    folders: list[Path] = field(default_factory=list)
+    exports: list[Path] = field(default_factory=list)
 
     @property
     def shared(self) -> Path:
@@ -100,13 +101,13 @@ class World:
         names = ("raw", "own", "mirror", "fetched", "shared", "bucket/fetched")
         return [folder for name in names if (folder := self.home / name).is_dir()]
 
-    def folders(self) -> list[Path]:
-        """Every folder that has tables."""
-        return sorted(path.parent for path in self.home.glob("**/manifests") if ".cxrprep" not in path.parts)
-
-    def exports(self) -> list[Path]:
-        """Every folder of exports."""
-        return sorted(path.parent for path in self.home.glob("**/.cxrprep-export.json"))
+    def look(self) -> None:
+        """Find every folder that has tables, and every folder of exports."""
+        self.folders, self.exports = [], []
+        for place, below, names in os.walk(self.home):
+            below[:] = sorted(name for name in below if name != ".cxrprep")
+            self.folders += [Path(place)] * ("manifests" in below)
+            self.exports += [Path(place)] * (".cxrprep-export.json" in names)
 
     def _selection(self) -> tuple[str, ...]:
         return self.rng.choice([
@@ -129,7 +130,7 @@ class World:
     def command(self) -> tuple[str, ...]:
         """A command, drawn from all verbs, their options and all folders."""
         pick, home = self.rng.choice, self.home
-        folder = str(pick([*self.folders(), *self.originals, *self.exports()]))
+        folder = str(pick([*self.folders, *self.originals, *self.exports]))
         # Labels are mostly asked of a release: elsewhere they are refused.
         labelled = pick([str(self.raw), str(self.raw), folder])
         place = home if self.store is None else pick([home, home / "bucket"])
@@ -139,7 +140,7 @@ class World:
         fetched, mirror = str(place / "fetched"), str(home / "mirror")
         download = ("download", self.dataset, fetched, "--source", mirror)
         number = self.rng.randint(1, 2)
-        other = str(pick([*self.folders(), *self.originals, *self.exports()]))
+        other = str(pick([*self.folders, *self.originals, *self.exports]))
         plan = str(home / "plan.json")
         verbs: list[list[tuple[str, ...]]] = [
             [
@@ -254,7 +255,7 @@ class World:
 
     def accident(self) -> None:
         """What people do beside the program: move a folder, lose a cache, the record or the labels, remove an image."""
-        folder = self.rng.choice([one for one in (*self.folders(), *self.originals) if one != self.shared])
+        folder = self.rng.choice([one for one in (*self.folders, *self.originals) if one != self.shared])
         what = self.rng.choice(["cache", "labels", "record", "move", "image", "shard", "copy", "table", "sums", "csv"])
         if what == "cache":
             shutil.rmtree(folder / ".cxrprep", ignore_errors=True)
@@ -289,11 +290,11 @@ class World:
 
 def files(folder: Path) -> list[Path]:
     """The images and shards of a folder, without what the program keeps beside them."""
-    ours = {"manifests", ".cxrprep", "derived", "export"}
-    every = (
-        path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith((".", "cxrprep."))
-    )
-    return [path for path in every if not ours & set(path.relative_to(folder).parts)]
+    found = []
+    for place, below, names in os.walk(folder):
+        below[:] = [name for name in below if name not in ("manifests", ".cxrprep", "derived", "export")]
+        found += [Path(place, name) for name in names if not name.startswith((".", "cxrprep."))]
+    return sorted(path for path in found if path.is_file())
 
 
 def files_and_times(folder: Path) -> dict[str, tuple[int, int]]:
@@ -315,8 +316,9 @@ class Known:
 
 def known(world: World) -> Known:
     """Every table by folder and name, its rows by key, each with the cells that are not null; records; images."""
+    world.look()
     tables, columns = {}, {}
-    for folder in world.folders():
+    for folder in world.folders:
         for name in TABLES:
             path = folder / f"manifests/{name}.parquet"
             if path.is_file():
@@ -325,9 +327,9 @@ def known(world: World) -> Known:
     for path in (*world.home.glob("*/cxrprep.files.parquet"), *world.home.glob("bucket/*/cxrprep.files.parquet")):
         rows = pq.read_table(path, columns=["path", "digest"]).to_pylist()
         records[str(path.parent)] = {row["path"]: row["digest"] for row in rows}
-    places = [*world.originals, *world.folders()]
+    places = dict.fromkeys([*world.originals, *world.folders])
     images = {str(path): _sha(path) for folder in places for path in files(folder) if path.suffix in _IMAGES}
-    exported = {str(path): _sha(path) for folder in world.exports() for path in files(folder) if folder.name != "raw"}
+    exported = {str(path): _sha(path) for folder in world.exports for path in files(folder) if folder.name != "raw"}
     return Known(tables, columns, records, images, exported)
 
 
@@ -336,7 +338,7 @@ def _version(path: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=1024)
 def _table(path: Path, name: str, *_version: int) -> tuple[frozenset[str], dict[str, dict[str, Any]]]:
     held = pq.read_table(path)
     rows = {str(_key(name, row)): {k: v for k, v in row.items() if v is not None} for row in held.to_pylist()}
@@ -344,6 +346,11 @@ def _table(path: Path, name: str, *_version: int) -> tuple[frozenset[str], dict[
 
 
 def _sha(path: Path) -> str:
+    return _digest(path, *_version(path))
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest(path: Path, *_version: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -354,7 +361,7 @@ def _key(name: str, row: dict[str, Any]) -> tuple[Any, ...]:
     return (row["path"],) if row.get("path") else (row.get("image_id"), row.get("study_id"))
 
 
-def check(world: World, before: Known, words: tuple[str, ...]) -> None:
+def check(world: World, before: Known, now: Known, words: tuple[str, ...]) -> None:
     """Nothing that was known before ``words`` is known less now."""
     free = tuple(prefix for option, prefix in ASKED.items() if option in words)
     # Back to the defaults, as the command's page says.
@@ -362,7 +369,6 @@ def check(world: World, before: Known, words: tuple[str, ...]) -> None:
     if words[0] == "extract-labels":
         # A split that was made by a rule follows the labels; report labels are those of the last run.
         free += ("label",) if "--import" in words or "--reports" in words else ()
-    now = known(world)
     for path, digest in before.images.items():
         dropped = "--discard-raw" in words and "/fetched/" in path
         repaired = {"--repair", "download"} & set(words) and "/fetched/" in path
@@ -403,20 +409,18 @@ def is_there(world: World, folder: str, cells: dict[str, Any]) -> bool:
     return path.is_file() if "path" in cells else False
 
 
-def digests_are_true(world: World) -> None:
+def digests_are_true(world: World, now: Known) -> None:
     """No manifest states a digest that is not that of the file."""
-    for folder in world.folders():
-        path = folder / "manifests/images.parquet"
-        rows = pq.read_table(path, columns=["path", "digest"]).to_pylist() if path.is_file() else []
-        for row in rows:
-            file = folder / row["path"]
-            if row["digest"] and file.is_file():
+    for (folder, name), rows in now.tables.items():
+        for row in rows.values() if name == "images" else ():
+            file = Path(folder, row["path"])
+            if row.get("digest") and file.is_file():
                 assert row["digest"] == f"sha256:{_sha(file)}", (world.told, "not its digest", file)
 
 
 def damage_is_found(world: World) -> None:
     """A byte in one file of each folder that was made is turned over: ``verify`` finds it where the digest is known."""
-    for folder in [*world.folders(), *world.exports()]:
+    for folder in [*world.folders, *world.exports]:
         made = folder.name.startswith(("out", "moved", "export")) or folder.parent.name in ("derived", "export")
         here = [path for path in files(folder) if path.stat().st_size] if made else []
         done = world.run("verify", str(folder), "-q")
@@ -470,22 +474,24 @@ def loaded(world: World, folder: str) -> Done:
 def play(world: World, steps: int) -> None:
     """A sequence of ``steps``; raises ``AssertionError`` that tells the commands."""
     following: list[list[str]] = []
+    before = known(world)
     shared = files_and_times(world.shared)
     for _ in range(steps):
         if world.rng.random() < 0.15:
             with contextlib.suppress(OSError):
                 world.accident()
+            before = known(world)
         # What the program says comes next is done now and then.
         follow = bool(following) and world.rng.random() < 0.6
         words = tuple(world.rng.choice(following)) if follow else world.command()
-        before = known(world)
         done = loaded(world, words[1]) if words[0] == "load" else world.run(*words, "-q")
         world.told.append(f"{' '.join(words)} -> {done.returncode}{' (as a hint said)' if follow else ''}")
         assert done.returncode != 1, (world.told, done.stderr)
         following = hints_are_commands(world, done.stderr) if done.returncode else []
-        check(world, before, words)
+        before, was = known(world), before
+        check(world, was, before, words)
         assert files_and_times(world.shared) == shared, (world.told, "a folder that is only read was written")
-        digests_are_true(world)
+        digests_are_true(world, before)
         if words[0] == "digest" and not done.returncode:
             digest_holds(world, words)
         if words[0] == "verify" and done.returncode == 4 and "--shard" not in words:
