@@ -11,12 +11,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from cxrprep.errors import CxrprepError
+from cxrprep.events import Note
 from cxrprep.model import FolderRef
 from cxrprep.storage.paths import is_served, refuse_address, refuse_unserved, whole_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cxrprep.events import Event
     from cxrprep.model import Shard
     from cxrprep.storage.working_copy import WorkingCopy
 
@@ -114,6 +116,12 @@ class BucketFolders:
             return {key: self.shown(item) for key, item in value.items()}
         return value
 
+    def noted(self, event: Event) -> Event:
+        """``event`` with the addresses, where it is a note about the working copies."""
+        if not isinstance(event, Note):
+            return event
+        return replace(event, message=self.shown(event.message), subject=self.shown(event.subject))
+
 
 def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A decorator for a verb: these parameters may be addresses of buckets.
@@ -161,6 +169,8 @@ def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                         local = functools.partial(buckets.local, writes=not reads)
                         found = _localised(local, values[name], role, None if reads else part)
                         values[name] = str(found) if name in files and found is not None else found
+                if (told := values.get("on_event")) is not None:
+                    values["on_event"] = lambda event: told(buckets.noted(event))
                 if isinstance(where, FolderRef):
                     said = {name: values.pop(name) for name in ("dataset", "state", "tables")}
                     values["root"] = FolderRef.of(values["root"], release=where.release, **said)

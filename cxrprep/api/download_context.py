@@ -19,7 +19,7 @@ from cxrprep.errors import UsageError
 from cxrprep.record import LOCK_NAME, Record
 from cxrprep.sources import open_source
 from cxrprep.sources.base import Selective, SourceOptions
-from cxrprep.storage.paths import is_archive, local_path
+from cxrprep.storage.paths import holds_images, local_path
 from cxrprep.storage.unfetched import names_and_sizes
 from cxrprep.transfer.downloader import TransferOptions
 
@@ -79,8 +79,8 @@ class DownloadContext:
         )
 
     def unpacks(self, path: str) -> bool:
-        """Whether a file is an archive of images; an archive of reports is used as it is."""
-        return is_archive(path) and "report" not in path
+        """Whether a file is an archive of images."""
+        return holds_images(path)
 
 
 def placed(job: DownloadContext, file: RemoteFile) -> str | None:

@@ -83,6 +83,12 @@ def _selected_by_tables(job: DownloadContext, transfer: Transfer, selection: Sel
     except (TableError, NoSplitError) as error:
         other = find_dataset(job.spec.companion) if job.spec.companion else None
         if other is None or _has_tables(other, tables or job.folder.root):
+            if isinstance(error, NoSplitError):
+                # Only what is here can be divided.
+                raise NoSplitError(
+                    error.message,
+                    hint="leave --split out; manifest --split-by patient divides the images when they are here",
+                ) from error
             raise
         raise _of_two(job.spec, other, f"they are not in {tables or job.source.address}") from error
 

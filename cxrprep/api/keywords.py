@@ -139,13 +139,15 @@ class Keywords:
 
     def verifying(self, options: VerifyOptions | None) -> VerifyOptions | None:
         """How far verify looks."""
-        from cxrprep.verification.finding import accepted_kinds
+        from cxrprep.verification.finding import accepted_kinds, refuse_idle_accept
         from cxrprep.verification.verifier import VerifyOptions
 
         names = ("images", "sample", "seed", "quick", "duplicates", "complete", "strict", "accept", "shard")
         given = self.take(*names)
         _change(given, "accept", lambda kinds: accepted_kinds(_texts(kinds)))
         _change(given, "shard", shard_of)
+        if given.get("accept"):
+            refuse_idle_accept(strict=given.get("strict", options is not None and options.strict))
         return _with(options, VerifyOptions, given)
 
     def engine(self, engine: Engine | str | None) -> Engine | None:

@@ -25,7 +25,7 @@ from cxrprep.record import CACHE_NAME
 from cxrprep.record.last_run import RunState, unfinished_runs
 from cxrprep.record.requested import asked
 from cxrprep.selection.options import SELECTING, options_of
-from cxrprep.storage.paths import OWN_FOLDERS
+from cxrprep.storage.paths import OWN_FOLDERS, holds_images
 from cxrprep.storage.small_files import parse_json, read_text
 
 if TYPE_CHECKING:
@@ -388,6 +388,17 @@ def _has_images(folder: DatasetFolder) -> bool:
     )
 
 
+def _is_packed(folder: DatasetFolder) -> bool:
+    """Whether archives of images are here, and not one image to work on."""
+    shows = folder.layout.shows_image
+    archives = False
+    for path, _ in _walk(folder.root):
+        if shows(path):
+            return False
+        archives = archives or holds_images(path)
+    return archives
+
+
 def _faults(path: Path) -> int:
     """How many findings made the last verify fail."""
     from cxrprep.verification.findings_table import count_faults
@@ -436,7 +447,11 @@ def _following(
         yield f"cxrprep extract-labels {where}"
     elif by_name["manifest"].state != "done":
         yield f"cxrprep manifest {where}"
-    for stage in stages:
+    packed = _is_packed(folder)
+    if packed:
+        words = ["cxrprep", "download", folder.spec.name, f"{folder.root}-unpacked", "--source", str(folder.root)]
+        yield shlex.join(words)
+    for stage in stages if not packed else ():
         if stage.name.startswith("convert") and stage.state != "done":
             recipe = stage.name.partition(" ")[2] or "square-224"
             yield f"cxrprep convert {where} --recipe {recipe}"

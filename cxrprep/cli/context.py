@@ -219,6 +219,7 @@ class Invocation:
             with choose(self.out) as shown, self.log as logged:
 
                 def both(event: Event) -> None:
+                    event = event if self._buckets is None else self._buckets.noted(event)
                     shown(event)
                     logged(event)
 

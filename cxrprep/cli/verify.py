@@ -49,6 +49,10 @@ def command(invocation: Invocation) -> int:
 
     ROOT may hold a part of a release: what was fetched must be here, and the result says how much of the whole it is.
     """
+    from cxrprep.verification.finding import refuse_idle_accept
+
+    if "verify.accept" in invocation.flags:
+        refuse_idle_accept(strict=invocation.job.verify.strict)
     with invocation.events() as sink:
         result = perform(invocation, sink)
     return invocation.out.result(

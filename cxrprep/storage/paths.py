@@ -141,6 +141,11 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(_ARCHIVES)
 
 
+def holds_images(name: str) -> bool:
+    """Whether a file of this name is an archive of images; an archive of reports is used as it is."""
+    return is_archive(name) and "report" not in name
+
+
 def is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether an entry of a folder is a folder, or a link to one; a link in a circle is none."""
     try:

@@ -103,6 +103,12 @@ _KINDS: Final[dict[Kind, tuple[Level, str]]] = {
 }
 
 
+def refuse_idle_accept(*, strict: bool) -> None:
+    """Raise ``UsageError`` for kinds that are accepted where none of them is a fault: only ``strict`` makes it one."""
+    if not strict:
+        raise UsageError("--accept goes with --strict: without it no such finding is a fault", hint="add --strict")
+
+
 def accepted_kinds(names: Iterable[str]) -> frozenset[Kind]:
     """The kinds of findings that ``names`` say. Raises ``UsageError`` for an unknown one, with the nearest."""
     found = set()

@@ -22,6 +22,7 @@ import pytest
 
 import cxrprep
 from cxrprep.api.download_context import FetchOptions
+from cxrprep.cli.main import run as run_here
 from cxrprep.errors import (
     AccessError,
     BusyError,
@@ -32,6 +33,7 @@ from cxrprep.errors import (
     TableError,
     UsageError,
 )
+from cxrprep.events import Note
 from cxrprep.executors import Engine
 from cxrprep.model import Digest, Shard
 from cxrprep.planning import Action
@@ -704,6 +706,23 @@ def test_the_command_names_addresses_and_not_working_copies(bucket: str, tmp_pat
         assert f"cxrprep verify {where}" in said
         assert f"Converted {bucket}/nih\n" in said
         assert "/cache/" not in said
+
+
+def test_notes_about_a_bucket_name_its_address(bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "nih"
+    nih_chestxray14.write(root)
+    cxrprep.extract_labels(root)
+    notes: list[Note] = []
+    cxrprep.export(
+        root, form="coco", out=f"{bucket}/coco",
+        on_event=lambda event: notes.append(event) if isinstance(event, Note) else None,
+    )  # fmt: skip
+    assert [note.subject for note in notes if "without boxes" in note.message] == [f"{bucket}/coco"]
+    words = ["export", str(root), "--format", "coco", "--out", f"{bucket}/shown"]
+    assert run_here(words) == 0
+    said = capsys.readouterr().err
+    assert f"{bucket}/shown" in said
+    assert "/cache/" not in said
 
 
 def test_an_export_is_refused_and_a_part_of_a_job_array_keeps_its_labels_in_a_bucket_as_here(

@@ -16,6 +16,8 @@ from cxrprep.cli.main import run
 from cxrprep.cli.status import Here, progress_line
 from cxrprep.record.last_run import LastRun
 from tests.cli.test_configs import write_mirror
+from tests.cli.test_hints_followed import pack
+from tests.commands import ok, result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +50,26 @@ def test_several_folders_have_a_line_each(tmp_path: Path, capsys: pytest.Capture
     first, second = json.loads(capsys.readouterr().out)
     assert first["dataset"] == "nih-chestxray14"
     assert second["hint"]
+
+
+def test_a_folder_of_archives_is_unpacked_before_it_is_converted(tmp_path: Path) -> None:
+    write_mirror("nih-chestxray14", tmp_path / "mirror")
+    pack(tmp_path / "packed")
+    ok("extract-labels", tmp_path / "packed")
+    following = result("status", tmp_path / "packed")["following"]
+    assert not [command for command in following if " convert " in command]
+    for command in following:
+        if command.startswith("cxrprep download"):
+            ok(*shlex.split(command)[1:])
+    made = result("status", tmp_path / "packed-unpacked")
+    assert f"cxrprep convert {tmp_path}/packed-unpacked --recipe square-224" in made["following"]
+    assert list((tmp_path / "packed-unpacked").rglob("*.png"))
+    # Once an image is here the archives are no matter.
+    (tmp_path / "packed/images").mkdir()
+    image = next((tmp_path / "mirror").rglob("*.png"))
+    (tmp_path / "packed/images" / image.name).write_bytes(image.read_bytes())
+    following = result("status", tmp_path / "packed")["following"]
+    assert f"cxrprep convert {tmp_path}/packed --recipe square-224" in following
 
 
 def test_watching_ends_when_all_that_was_asked_for_is_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

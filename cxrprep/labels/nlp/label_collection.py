@@ -39,6 +39,7 @@ from cxrprep.labels.nlp.policies import MentionPolicy, policy_sources
 from cxrprep.labels.nlp.readers import Collection, open_collection
 from cxrprep.labels.nlp.results import ReportStatus
 from cxrprep.labels.nlp.ruleset import build_rules, shipped_sources
+from cxrprep.labels.nlp.sections import check_sections
 from cxrprep.storage.working_copy_paths import copy_of
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def label_collection(
         Counts by status and label.
 
     Raises:
-        UsageError: ``source`` is no collection, or the labeler's options do not suffice.
+        UsageError: ``source`` is no collection, a section is none, or the labeler's options do not suffice.
         ConfigError: the vocabulary is wrong.
         NothingSelectedError: there is no report.
         TableError: a table cannot be read.
@@ -171,6 +172,7 @@ def label_collection(
         source, out_dir = source.resolve(), out_dir.resolve()
     sources = tuple(shipped_sources()) if vocabulary is None else read_vocabulary(vocabulary)
     rules = build_rules([*sources, *policy_sources(policy)], policy.hedges)
+    check_sections(policy.sections, rules.titles)
     collection = open_collection(source)
     made_from = {
         "rules": rules.digest,

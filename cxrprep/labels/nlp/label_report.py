@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cxrprep.labels.nlp.labeler import Labeler
 from cxrprep.labels.nlp.policies import MentionPolicy, policy_named, policy_sources
 from cxrprep.labels.nlp.ruleset import Rules, build_rules
+from cxrprep.labels.nlp.sections import check_sections
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,4 +69,5 @@ def label_report(
     """
     chosen = policy_named(policy, sections=sections) if isinstance(policy, str) else policy
     labeler = Labeler(rules, chosen) if isinstance(rules, Rules) else _labeler(rules, _written(rules), chosen)
+    check_sections(labeler.policy.sections, labeler.rules.titles)
     return labeler.label(text, study=study)

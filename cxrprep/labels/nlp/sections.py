@@ -7,12 +7,14 @@ blank). Other texts may also write "Impression:" in any case, at the start of a 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.labels.nlp.policies import Sections, section_order
 
 if TYPE_CHECKING:
@@ -140,6 +142,29 @@ def is_cut_by_hand(study: str) -> bool:
     """Whether the authors of MIMIC-CXR named the part of this study ("s50414267") that is read by hand."""
     table = _names()["by_hand"]
     return study in table["ranges"] or study in table["sections"]
+
+
+@functools.lru_cache(maxsize=64)
+def check_sections(sections: str, own: Titles = ()) -> None:
+    """Refuse what names no section: a report has none of that name, and the next in order would be read unsaid.
+
+    Args:
+        sections: those that are wanted, as ``section_order`` understands them.
+        own: further titles, with the section that each stands for.
+
+    Raises:
+        UsageError: a name is neither that of a section nor declared in a vocabulary.
+    """
+    names = _names()
+    titles = {**names["mimic"]["names"], **names["plain"]["names"], **dict(own)}
+    known = {*titles.values(), *names["stated"]["names"]}
+    for name in itertools.chain.from_iterable(section_order(sections)):
+        if name not in known:
+            near = did_you_mean(name, [*known, *titles], lambda word: word if word in known else titles[word])
+            raise UsageError(
+                f"no section of a report is called {name!r}",
+                hint=f"{near}known: {', '.join(sorted(known))}; a title of your own: [sections] in a --vocabulary file",
+            )
 
 
 @functools.lru_cache(maxsize=4096)

@@ -160,6 +160,49 @@ def test_sections_that_name_nothing_are_refused() -> None:
         label_report("x", sections=",impression")
 
 
+@pytest.mark.parametrize(
+    ("sections", "hint"),
+    [
+        ("impresion,findings", "did you mean impression?"),
+        ("impressions", "did you mean impression?"),
+        ("findings+conclusions", "did you mean impression?"),
+        ("gp letter", "known: "),
+        ("nonsense", "[sections] in a --vocabulary file"),
+    ],
+)
+def test_a_section_that_no_report_has_is_refused_before_anything_is_written(
+    tmp_path: Path, sections: str, hint: str
+) -> None:
+    source = folder(tmp_path / "r", {"a.txt": REPORT})
+    with pytest.raises(UsageError, match="no section of a report is called") as raised:
+        label_collection(source, tmp_path / "out", policy=policy_named("default", sections=sections))
+    assert hint in str(raised.value.hint)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UsageError, match="no section of a report is called"):
+        label_report("IMPRESSION: Edema.", sections=sections)
+
+
+def test_a_section_of_ones_own_is_one(tmp_path: Path) -> None:
+    text = '[sections]\n"gp letter" = ["letter of the gp"]\n'
+    source = folder(tmp_path / "r", {"a.txt": "LETTER OF THE GP: edema.\nFINDINGS: Left effusion."})
+    done = label_collection(
+        source,
+        tmp_path / "out",
+        vocabulary=rules_of(tmp_path, text),
+        policy=policy_named("default", sections="gp letter"),
+    )
+    assert [(row["section"], row["label_edema"]) for row in labels(done.labels)] == [("gp letter", 1)]
+
+
+@pytest.mark.parametrize(
+    "name", ["clinical_history", "narrative", "procedure_comments", "summary", "end_of_impression"]
+)
+def test_the_columns_of_chexpert_plus_are_sections(tmp_path: Path, name: str) -> None:
+    source = table_csv(tmp_path / "plus.csv", ["path_to_image", f"section_{name}", "report"], [["a", "Edema.", "x"]])
+    done = label_collection(source, tmp_path / "out", policy=policy_named("default", sections=name))
+    assert [(row["section"], row["label_edema"]) for row in labels(done.labels)] == [(name, 1)]
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_bytes(b"\xff\xfe\x00")
