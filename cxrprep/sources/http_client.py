@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -98,6 +99,7 @@ class HttpClient:
         self._lock = threading.Lock()
         self._knows_head = self._doubts_head = True
         self._idle: dict[Endpoint, list[HttpConnection]] = {}
+        self._released = 0.0
         if options.cookie_file:
             load_cookies(self.settings.share, options.cookie_file)
 
@@ -216,11 +218,12 @@ class HttpClient:
         return self._auth.session(endpoint)
 
     def settle(self) -> None:
-        """Look at the idle connections for answers that nobody asked for, after a moment for them to come."""
+        """Look at the idle connections for answers that nobody asked for, a moment after the last use of one."""
         with self._lock:
             idle = [connection for connections in self._idle.values() for connection in connections]
         if idle:
-            self.settings.closed.wait(min(max(4 * self.settings.slowest, 0.05), 1.0))
+            due = self._released + min(max(4 * self.settings.slowest, 0.05), 1.0)
+            self.settings.closed.wait(max(due - time.monotonic(), 0.0))
         for connection in idle:
             connection.is_clean()
 
@@ -383,6 +386,7 @@ class HttpClient:
             connection.close()
             return
         with self._lock:
+            self._released = time.monotonic()
             if not self.settings.closed.is_set():
                 self._idle.setdefault(connection.endpoint, []).append(connection)
                 return

@@ -443,6 +443,17 @@ def test_a_time_out_sent_to_an_idle_connection_is_no_answer(client: HttpClient) 
             assert not stream.came_over.dirty  # type: ignore[attr-defined]  # a body over a connection
 
 
+def test_late_answers_are_waited_for_from_the_last_use_on(client: HttpClient) -> None:
+    """A run that took longer than that anyway ends at once."""
+    with raw_http.serving(lambda connection, *_: connection.send(answer(DATA))) as server:
+        for idle, least, most in ((0.0, 0.4, 3.0), (5.0, 0.0, 0.35)):
+            content(client.open(server.url + "/x.png"))
+            client.settings.slowest, client._released = 0.125, client._released - idle
+            began = time.monotonic()
+            client.settle()
+            assert least <= time.monotonic() - began < most
+
+
 def test_a_connection_that_was_closed_meanwhile_is_opened_again(client: HttpClient) -> None:
     def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> bool:
         connection.send(answer(path.encode()))
