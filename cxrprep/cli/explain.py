@@ -105,7 +105,7 @@ def _decoded(data: bytes, name: str) -> str:
     from cxrprep.errors import UsageError
     from cxrprep.storage.small_files import encoding_of
 
-    if (encoding := encoding_of(data)) == "utf-16":
+    if (encoding := encoding_of(data)).startswith("utf-16"):
         return data.decode(encoding, errors="replace")
     kind = next((what for head, what in _NO_TEXT.items() if data.startswith(head)), "")
     if data[128:132] == b"DICM":

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LABEL_CELLS: Final[Mapping[str, int]] = {
     "1.0": 1, "0.0": 0, "-1.0": -1, "1": 1, "0": 0, "-1": -1, "TRUE": 1, "FALSE": 0, "True": 1, "False": 0,
+    "true": 1, "false": 0,
 }  # fmt: skip
 SEX_CELLS: Final[Mapping[str, str | None]] = {
     "M": "M", "F": "F", "Male": "M", "Female": "F", "Unknown": None, "": None,

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import re
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -28,9 +30,10 @@ from cxrprep.labels.text_table import TextTable, first_true
 from cxrprep.model import Digest
 from cxrprep.schemas import TEXT
 from cxrprep.storage.value_codes import flat
+from cxrprep.system import available_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 
@@ -40,6 +43,9 @@ _AROUND_NAMES: Final = ' \t",;\x00'
 # What other programs write where a cell is blank; no published table has these words.
 _MISSING: Final = ("nan", "NaN", "<NA>", "NULL", "null", "None", "NA", "N/A", "#N/A", "n/a")
 _DECIMAL_COMMA: Final = r"^(-?\d+),(\d+)$"
+# With which separators a spreadsheet writes decimal commas, and what shows that they are none between thousands.
+_WITH_DECIMAL_COMMAS: Final = {";": _DECIMAL_COMMA, "\t": r"^-?(?:0,\d+|\d+,(?:\d{1,2}|\d{4,}))$"}
+_MORE_DECIMALS: Final = r"^(-?\d+\.0)0+$"
 # After an error some of Arrow's threads are still at the blocks that follow. A buffer of Python's needs the interpreter
 # when it is let go, and a thread that asks for it while the program ends takes the program down: it is held here. That
 # it is no copy of Arrow's own saves 0.085 s of CPU time for the four tables of MIMIC-CXR-JPG (measured).
@@ -152,54 +158,89 @@ def read_table(path: Path, form: Form) -> TextTable:
     names = _names(header, first, form, path)
     # The index column of a table that pandas saved has no name, or one that says so; it says nothing of the data.
     read = [name for name in names if name and not name.startswith("Unnamed: ") and name not in form.drop]
-    plain = frozenset(form.plain)
     # Without a quotation mark no cell has a line break, and several cores read at once.
     # No column of a release has line breaks, but one that somebody added may.
     multiline = (form.multiline or bool(_extra(names, form))) and b'"' in data
     # The digest costs a tenth of the reading: another core may have it.
-    buffer = pa.py_buffer(data)
     with ThreadPoolExecutor(max_workers=1) as pool:
         digest = pool.submit(_digest, packed)
         try:
-            table = pacsv.read_csv(
-                pa.BufferReader(buffer),
-                read_options=pacsv.ReadOptions(
-                    block_size=len(data) + 1 if multiline else min(len(data) + 1, _BLOCK),
-                    column_names=_distinct(names),
-                    skip_rows=1,
-                ),
-                parse_options=pacsv.ParseOptions(delimiter=content.delimiter, newlines_in_values=multiline),
-                convert_options=pacsv.ConvertOptions(
-                    check_utf8=not data.isascii(),
-                    include_columns=read,
-                    column_types={name: pa.string() if name in plain else TEXT for name in read},
-                    strings_can_be_null=True,
-                    null_values=[""],
-                ),
-            )
-        except BaseException as error:
-            _HELD.append(buffer)
-            if isinstance(error, pa.ArrowInvalid):
+            table = _parsed(content, names, read, form, multiline=multiline)
+        except pa.ArrowInvalid as error:
+            content = _with_even_rows(content, len(names))
+            if content.data is data:
                 raise _explain(path, content, len(names), error) from error
-            raise
+            table = _parsed(content, names, read, form, multiline=multiline)
     table = table.unify_dictionaries().combine_chunks()
     table, trimmed = _trimmed(table, first)
-    if content.delimiter == ";":
-        table, decimals = _with_points(table)
+    if content.delimiter in _WITH_DECIMAL_COMMAS:
+        table, decimals = _with_points(table, _WITH_DECIMAL_COMMAS[content.delimiter])
         trimmed += decimals
+    table, shorter = _with_one_decimal(table)
+    trimmed += shorter
     table, blank = _blanked(table)
-    table, ended = _without_blank_end(table, path)
+    table, kept, odd = _without_odd_rows(table, dict(zip(names, header, strict=False)), path)
     extra = () if form.open else tuple(name for name in _extra(names, form) if name in read)
-    notes = [*content.notes, *trimmed, *blank, *ended]
+    notes = [*content.notes, *trimmed, *blank, *odd]
     stated = [name.strip() for name in header]
     if not set(names) <= set(stated if form.header is None else form.header(stated)):
         notes.append("its header has other capitals or blanks than the release's")
     if extra:
         notes.append(f"columns that the release does not have, kept as text: {', '.join(extra)[:200]}")
-    found = TextTable(path, digest.result(), table, tuple(read), extra=extra, notes=tuple(notes), written=form.written)
+    found = TextTable(path, digest.result(), table, tuple(read), kept, extra, tuple(notes), written=form.written)
     if b'"' in data and not form.multiline:
         _refuse_line_breaks(found, _extra(names, form))
     return found
+
+
+def _parsed(content: CsvContent, names: Sequence[str], read: Sequence[str], form: Form, *, multiline: bool) -> pa.Table:
+    """The cells of the columns ``read``, as text. Raises ``ArrowInvalid``."""
+    data = content.data
+    plain = frozenset(form.plain)
+    buffer = pa.py_buffer(data)
+    try:
+        return pacsv.read_csv(
+            pa.BufferReader(buffer),
+            read_options=pacsv.ReadOptions(
+                block_size=len(data) + 1 if multiline else min(len(data) + 1, _BLOCK),
+                column_names=_distinct(names),
+                skip_rows=1,
+                # measured: with one core Arrow's threads cost 0.05 s of CPU for the four tables of MIMIC-CXR-JPG.
+                use_threads=available_cores() > 1,
+            ),
+            parse_options=pacsv.ParseOptions(delimiter=content.delimiter, newlines_in_values=multiline),
+            convert_options=pacsv.ConvertOptions(
+                check_utf8=not data.isascii(),
+                include_columns=read,
+                column_types={name: pa.string() if name in plain else TEXT for name in read},
+                strings_can_be_null=True,
+                null_values=[""],
+            ),
+        )
+    except BaseException:
+        _HELD.append(buffer)
+        raise
+
+
+def _with_even_rows(content: CsvContent, width: int) -> CsvContent:
+    """The contents with rows of ``width`` cells, where only lines of blanks and blank cells behind rows are more.
+
+    The same contents where anything else is.
+    """
+    rows = []
+    try:
+        content.data.decode()
+        for _, fields in records_of(content):
+            if len(fields) < width or any(map(str.strip, fields[width:])):
+                return content
+            rows.append(fields[:width])
+    except (csv.Error, UnicodeDecodeError):
+        return content
+    text = io.StringIO()
+    csv.writer(text, delimiter=content.delimiter, lineterminator="\n").writerows(rows)
+    data = text.getvalue().encode()
+    note = "a separator stands behind each row, or lines hold nothing but blanks"
+    return content._replace(data=data, notes=(*content.notes, note))
 
 
 def _trimmed(table: pa.Table, first: Sequence[str]) -> tuple[pa.Table, list[str]]:
@@ -218,13 +259,13 @@ def _trimmed(table: pa.Table, first: Sequence[str]) -> tuple[pa.Table, list[str]
     return table, [f"a blank stands {'behind' if where == 'startswith' else 'before'} each separator"]
 
 
-def _with_points(table: pa.Table) -> tuple[pa.Table, list[str]]:
-    """The table with points for the decimal commas of a spreadsheet in most of Europe; it separates by semicolons."""
+def _with_points(table: pa.Table, decimal: str) -> tuple[pa.Table, list[str]]:
+    """The table with points for the decimal commas of a spreadsheet in most of Europe, which ``decimal`` tells."""
     notes = []
     for place, name in enumerate(table.column_names):
         column = flat(table.column(name))
         words = column.dictionary if pa.types.is_dictionary(column.type) else column
-        if not pc.any(pc.match_substring_regex(words, _DECIMAL_COMMA)).as_py():
+        if not pc.any(pc.match_substring_regex(words, decimal)).as_py():
             continue
         changed = pc.replace_substring_regex(words, _DECIMAL_COMMA, r"\1.\2")
         if pa.types.is_dictionary(column.type):
@@ -253,21 +294,66 @@ def _blanked(table: pa.Table) -> tuple[pa.Table, list[str]]:
     return table, notes
 
 
-def _without_blank_end(table: pa.Table, path: Path) -> tuple[pa.Table, list[str]]:
-    """The table without the rows of blank cells that a spreadsheet leaves behind the last one.
+def _with_one_decimal(table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """The table with 1.0 for 1.00, in columns of which every number is whole and has more decimals than one."""
+    notes = []
+    for place, name in enumerate(table.column_names):
+        column = flat(table.column(name))
+        words = column.dictionary if pa.types.is_dictionary(column.type) else column
+        first = next((word for word in words[:2].to_pylist() if word), "")
+        if not re.match(_MORE_DECIMALS, first) or not pc.all(pc.match_substring_regex(words, _MORE_DECIMALS)).as_py():
+            continue
+        changed = pc.replace_substring_regex(words, _MORE_DECIMALS, r"\1")
+        if pa.types.is_dictionary(column.type):
+            changed = changed.take(column.indices).dictionary_encode()
+        table = table.set_column(place, name, changed)
+        notes.append(name)
+    return table, [f"whole numbers with more than one decimal: {', '.join(notes)[:200]}"] if notes else []
 
-    Raises ``TableError`` where there are no others.
+
+def _without_odd_rows(
+    table: pa.Table, header: Mapping[str, str], path: Path
+) -> tuple[pa.Table, pa.Array | None, list[str]]:
+    """The table without rows of blank cells, as a spreadsheet leaves them, and without its header in the middle.
+
+    Args:
+        table: Its cells.
+        header: The header's field of each column.
+        path: The file, for the error.
+
+    Returns:
+        The rows; their places, where rows before the last went; what was left out.
+
+    Raises:
+        TableError: No other row is there.
     """
-    count = 0
+    odd, notes = None, []
     if all(column.null_count for column in table.columns):
-        rows = table.num_rows
-        while count < rows and not any(column[rows - count - 1].is_valid for column in table.columns):
-            count += 1
-    if not count:
-        return table, []
-    if count == table.num_rows:
+        odd = reduce(pc.and_, (pc.is_null(column) for column in table.columns))
+        if blank := int(pc.sum(odd).as_py() or 0):
+            notes.append(f"{blank:,} rows of blank cells are left out")
+    first = next((name for name in table.column_names if header.get(name)), "")
+    # Two files that were put together have two headers.
+    if first and pc.any(_is_field(flat(table.column(first)), header[first])).as_py():
+        again = reduce(
+            pc.and_, (_is_field(flat(table.column(n)), header[n]) for n in table.column_names if header.get(n))
+        )
+        if count := int(pc.sum(again).as_py() or 0):
+            notes.append(f"its header stands in {count:,} more lines: left out")
+            odd = again if odd is None else pc.or_(odd, again)
+    if not notes:
+        return table, None, []
+    kept = pc.indices_nonzero(pc.invert(odd))
+    if not len(kept):
         raise TableError(f"{path} has a header and rows of blank cells alone", hint=AGAIN)
-    return table.slice(0, table.num_rows - count).combine_chunks(), [f"{count:,} rows of blank cells end it"]
+    return table.take(kept).unify_dictionaries().combine_chunks(), kept, notes
+
+
+def _is_field(column: pa.Array, field: str) -> pa.Array:
+    """Where a column has a field of the header."""
+    coded = pa.types.is_dictionary(column.type)
+    found = pc.is_in(column.dictionary if coded else column, value_set=pa.array([field, field.strip()]))
+    return pc.fill_null(found.take(column.indices), fill_value=False) if coded else found
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -291,7 +377,7 @@ def _explain(path: Path, content: CsvContent, width: int, error: Exception) -> T
             raw.decode("utf-8-sig")
         except UnicodeDecodeError as problem:
             column = raw[: problem.start].count(content.delimiter.encode()) + 1
-            hint = "fetch the table again, or save it as UTF-8 (in Excel: CSV UTF-8)"
+            hint = "fetch it again, or save it as UTF-8 (Excel: CSV UTF-8; or iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW)"
             return TableError(f"{path}, line {line}, column {column}: not UTF-8 text", hint=hint)
     return TableError(f"{path} cannot be read as CSV: {error}", hint=AGAIN)
 

@@ -75,13 +75,23 @@ def read_content(path: Path, written: Written = AS_IT_STANDS) -> CsvContent:
         raise TableError(
             f"{path} is larger than {_LIMIT >> 30} GiB", hint="no published table is that large: fetch it again"
         )
-    content = _delimited(packed, _without_blank_end(_as_utf8(path, data, notes)), notes, written.delimiter)
+    data = _with_line_ends(_as_utf8(path, data, notes), notes)
+    content = _delimited(packed, _without_blank_end(data), notes, written.delimiter)
     if not written.header:
         return content
     names = io.StringIO()
     csv.writer(names, delimiter=content.delimiter, lineterminator="\n").writerow(written.header)
     data = names.getvalue().encode() + content.data.removeprefix(b"\xef\xbb\xbf")
     return content._replace(data=data, lines_before=content.lines_before - 1)
+
+
+def _with_line_ends(data: bytes, notes: list[str]) -> bytes:
+    """The text with a line feed behind each line, and without the byte order marks of files that were joined."""
+    if b"\r" in data and b"\n" not in data:
+        notes.append("its lines end in a carriage return alone, as on an old Mac")
+        data = data.replace(b"\r", b"\n")
+    # A search for one byte is as good as free.
+    return data.replace(b"\n\xef\xbb\xbf", b"\n") if data.find(b"\xef", 3) > 0 else data
 
 
 def _without_blank_end(data: bytes) -> bytes:
@@ -120,10 +130,11 @@ def _uncompressed(path: Path, packed: bytes, notes: list[str]) -> bytes:
 
 def _as_utf8(path: Path, data: bytes, notes: list[str]) -> bytes:
     """The text in UTF-8: Excel writes UTF-16 as "Unicode text", and says so by its first two bytes."""
-    if encoding_of(data) != "utf-16":
+    encoding = encoding_of(data)
+    if not encoding.startswith("utf-16"):
         return data
     try:
-        text = data.decode("utf-16")
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise TableError(f"{path} begins as text in UTF-16 and is not: {error.reason}", hint=AGAIN) from error
     notes.append("its text is in UTF-16")
@@ -196,12 +207,12 @@ def digest_of(path: Path) -> Digest:
 
 
 def records_of(content: CsvContent, *, skip_blank: bool = True) -> Iterable[tuple[int, list[str]]]:
-    """Each record of a CSV with the line it begins on, from 1; blank lines are passed over as the fast reader does."""
+    """Each record of a CSV with the line it begins on, from 1; blank lines are passed over, and lines of blanks."""
     text = io.StringIO(content.data.decode("utf-8-sig", errors="replace"), newline="")
     reader = csv.reader(text, delimiter=content.delimiter)
     begins = 1 + content.lines_before
     for fields in reader:
-        if fields or not skip_blank:
+        if not skip_blank or len(fields) > 1 or (fields and fields[0].strip()):
             yield begins, fields
         begins = reader.line_num + 1 + content.lines_before
 

@@ -177,7 +177,9 @@ def _label_block(
         ids = value_of(frame, rule.study, f"{place} study", table)
         by_study = images.reset_index().groupby("study_id")["image_id"].agg(list)
         ids = ids.map(by_study, na_action="ignore").explode()
-        table = replace(table, rows=ids.index.tolist())
+        table = replace(
+            table, rows=ids.index.tolist() if table.rows is None else [table.rows[row] for row in ids.index]
+        )
         frame = frame.loc[ids.index].reset_index(drop=True)
         ids = ids.reset_index(drop=True)
         known = are_known(ids, images)

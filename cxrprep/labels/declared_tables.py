@@ -106,8 +106,10 @@ def tables_here(
     found: dict[str, TableRead] = {}
     for table in declared.table:
         path: Path
+        rows = None
         if table.name in texts:
             csv = texts[table.name]
+            rows = csv.origin.to_pylist() if csv.origin is not None else None
             cells, digest, path, written = _frame(table, csv), csv.digest, csv.path, csv.written
         elif table.name not in here or table.form == "csv":
             continue
@@ -127,7 +129,7 @@ def tables_here(
         if TABLE not in cells.columns:
             cells[TABLE] = table.name
         spelled = {new: old for old, new in table.rename.items()}
-        found[table.name] = TableRead(cells, path, digest, table.form, spelled, written=written)
+        found[table.name] = TableRead(cells, path, digest, table.form, spelled, rows, written=written)
     return found
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 see_pandas()
 
 # What spreadsheets and databases make of 1 and 0.
-TRUTH: Final = {"TRUE": "1", "True": "1", "FALSE": "0", "False": "0"}
+TRUTH: Final = {"TRUE": "1", "True": "1", "true": "1", "FALSE": "0", "False": "0", "false": "0"}
 _NUMBERS: Final = ("number", "dicom-age")
 _CORRECT: Final = "correct that cell, or the dataset's file"
 

@@ -335,7 +335,7 @@ def _order(images: ImageListing, starts: NDArray[np.int64]) -> dict[str, Any]:
     changes = pc.not_equal(patients[1:], patients[:-1]).to_numpy(zero_copy_only=False)
     patient = np.append([0], np.cumsum(changes))
     dated = np.flatnonzero(first != none)
-    dated = dated[np.lexsort((dated, first[dated], patient[dated]))]
+    dated = dated[np.lexsort((first[dated], patient[dated]))]  # those of one moment stay in their order
     order, prior = _places(patient[dated], first[dated])
     numbers = np.zeros(len(starts), np.int16)
     before = np.zeros(len(starts), np.int64)

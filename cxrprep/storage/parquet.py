@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import shlex
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +36,9 @@ SET_DIGEST: Final = "set_digest"
 
 
 _ROWS: Final = 1 << 17
+# Text whose first cells keep this part of their length is written as it is.
+_SAMPLE: Final = 1 << 12
+_HARDLY: Final = 0.85
 _LINE_END: Final = "\n"
 
 
@@ -58,7 +62,7 @@ def write_table(
     schema = _with_footer(table.schema, name, made_from)
     table = table.replace_schema_metadata(schema.metadata)
     replace = replace_listed if listed else replace_file
-    replace(path, lambda part: pq.write_table(table, part, row_group_size=_ROWS, **_form(schema)))
+    replace(path, lambda part: pq.write_table(table, part, row_group_size=_ROWS, **_form(table)))
 
 
 def write_parts(
@@ -79,8 +83,10 @@ def write_parts(
     stated = _with_footer(schema, name, made_from)
 
     def write(part: Path) -> None:
-        with pq.ParquetWriter(part, stated, **_form(stated)) as writer:
-            for group in row_groups(tables, _ROWS):
+        groups = row_groups(tables, _ROWS)
+        first = next(groups, stated.empty_table())
+        with pq.ParquetWriter(part, stated, **_form(first)) as writer:
+            for group in itertools.chain([first] if first.num_rows else [], groups):
                 writer.write_table(group.replace_schema_metadata(stated.metadata), row_group_size=_ROWS)
 
     replace_listed(path, write)
@@ -147,7 +153,9 @@ def _with_footer(schema: pa.Schema, name: str, made_from: Mapping[str, Any] | No
     return schema.with_metadata({**(schema.metadata or {}), FOOTER_KEY: text.encode()})
 
 
-def _form(schema: pa.Schema) -> dict[str, Any]:
+def _form(table: pa.Table) -> dict[str, Any]:
+    """How a table is written, by its first group of rows."""
+    schema = table.schema
     few = [field.name for field in schema if pa.types.is_dictionary(field.type) or field.type == pa.int8()]
     # Ids hardly repeat: a dictionary of them would only cost time. Nobody filters by the range of a source's cell, and
     # that of labels is always the same.
@@ -159,9 +167,30 @@ def _form(schema: pa.Schema) -> dict[str, Any]:
     # Every reader knows snappy. Zstandard would make half the size of it, and take a fifth longer. By default 1,024
     # values are written at once. measured: 0.79 -> 0.72 s for two label sources of 377,110 images, and the same size.
     return {
-        "use_dictionary": few, "write_statistics": ranged, "compression": "snappy", "write_page_checksum": True,
-        "write_batch_size": 1 << 16,
+        "use_dictionary": few, "write_statistics": ranged, "compression": _compression(table),
+        "write_page_checksum": True, "write_batch_size": 1 << 16,
     }  # fmt: skip
+
+
+def _compression(table: pa.Table) -> str | dict[str, str]:
+    """Snappy, but for text that it makes hardly shorter, such as ids of random signs.
+
+    measured: 0.65 -> 0.56 s of CPU for the labels of 377,110 images of MIMIC-CXR, and 59 MB for 56.
+    """
+    random = set()
+    for field in table.schema:
+        if pa.types.is_string(field.type):
+            cells = "".join(filter(None, table.column(field.name).slice(0, _SAMPLE).to_pylist())).encode()
+            if cells and pa.compress(cells, codec="snappy").size > _HARDLY * len(cells):
+                random.add(field.name)
+    if not random:
+        return "snappy"
+    # The writer asks for each number of a list or an object by its own name.
+    empty = pa.BufferOutputStream()
+    pq.write_table(table.slice(0, 0), empty)
+    leaves = pq.read_metadata(pa.BufferReader(empty.getvalue())).schema
+    paths = [leaves.column(place).path for place in range(len(leaves.names))]
+    return {path: "none" if path in random else "snappy" for path in paths}
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None, *, use_threads: bool = True) -> pa.Table:

@@ -64,9 +64,15 @@ def read_file(path: Path) -> bytes:
 
 
 def encoding_of(start: bytes) -> str:
-    """The encoding of a text by its first bytes: UTF-8, or what a byte order mark says; PowerShell 5 writes UTF-16."""
+    """The encoding of a text by its first bytes: UTF-8, or what a byte order mark says; PowerShell 5 writes UTF-16.
+
+    Without a mark UTF-16 has a zero byte in each of its first two letters, if they are of English.
+    """
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
+    zeros = [byte == 0 for byte in start[:4]]
+    if zeros in ([False, True, False, True], [True, False, True, False]):
+        return "utf-16-be" if zeros[0] else "utf-16-le"
     return "utf-8-sig" if start.startswith(codecs.BOM_UTF8) else "utf-8"
 
 

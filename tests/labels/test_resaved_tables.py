@@ -121,8 +121,36 @@ FORMS: dict[str, tuple[Edit, str]] = {
     "a zip of a Mac": (zip_of_a_mac, ""),
     "xz": (lambda rows: lzma.compress(saved(rows)), "compressed by xz"),
     "bzip2": (lambda rows: bz2.compress(saved(rows)), "compressed by bzip2"),
+    "two decimals": (cell_by_cell(lambda cell: re.sub(r"^(-?\d{1,8})(\.0)?$", r"\1.00", cell)), ""),
+    "true and false in small letters": (
+        cell_by_cell(lambda cell: {"1.0": "true", "0.0": "false", "True": "true"}.get(cell, cell)), "",
+    ),
+    "a comma behind each row": (
+        lambda rows: saved([rows[0], *([*row, ""] for row in rows[1:])]), "a separator stands behind each row",
+    ),
+    "a comma behind each line": (lambda rows: saved([[*row, ""] for row in rows]), ""),
+    "two files one after the other": (
+        lambda rows: saved([*rows[:3], rows[0], *rows[3:]]), "its header stands in 1 more lines",
+    ),
+    "two files with BOM one after the other": (
+        lambda rows: b"\xef\xbb\xbf" + saved(rows[:3]) + b"\xef\xbb\xbf" + saved([rows[0], *rows[3:]]),
+        "its header stands in 1 more lines",
+    ),
+    "UTF-16 without a mark": (lambda rows: saved(rows).decode().encode("utf-16-le"), "in UTF-16"),
+    "UTF-16 of another byte order": (lambda rows: saved(rows).decode().encode("utf-16-be"), "in UTF-16"),
+    "an old Mac": (lambda rows: saved(rows, lineterminator="\r"), "a carriage return alone"),
+    "lines of blanks in the middle": (
+        lambda rows: saved(rows[:2]) + b"\n   \n" + saved(rows[2:3]) + b"\t\n" + saved(rows[3:]), "",
+    ),
+    "rows of blank cells in the middle": (
+        lambda rows: saved([*rows[:2], [""] * len(rows[0]), *rows[2:]]), "rows of blank cells",
+    ),
+    "decimal commas and tabs": (
+        lambda rows: saved([[_DECIMAL.sub(r"\1,\2", cell) for cell in row] for row in rows], delimiter="\t"), "",
+    ),
+    "blanks around names": (lambda rows: saved([[f"  {name} " for name in rows[0]], *rows[1:]]), ""),
     "rows of blank cells at the end": (
-        lambda rows: saved([*rows, *([""] * len(rows[0]) for _ in range(3))]), "rows of blank cells end it",
+        lambda rows: saved([*rows, *([""] * len(rows[0]) for _ in range(3))]), "rows of blank cells are left out",
     ),
 }  # fmt: skip
 
@@ -145,7 +173,12 @@ FORMS |= {
     "a workbook with an index": (by_pandas(lambda table, out: table.to_excel(out)), "a workbook of Excel"),
 }
 # Names that a program cannot keep apart, and numbers that are ids: neither is plain.
-NOT_PLAIN = {("siim-acr-pneumothorax", "floats"), ("nih-chestxray14", "capitals"), ("nih-chestxray14", "snake case")}
+NOT_PLAIN = {
+    ("siim-acr-pneumothorax", "floats"),
+    ("siim-acr-pneumothorax", "two decimals"),
+    ("nih-chestxray14", "capitals"),
+    ("nih-chestxray14", "snake case"),
+}
 
 
 def tables(root: Path) -> list[Path]:
@@ -340,3 +373,20 @@ def test_one_table_alone_is_read_or_refused_by_name(copy, tmp_path):
         with contextlib.suppress(CxrprepError):
             # Anything else that is raised is a fault; a table that is read has rows.
             assert read(name, tmp_path / str(number))[0]
+
+
+def test_behind_a_second_header_and_blank_rows_a_wrong_cell_is_named_by_its_line(copy):
+    name, root, _ = copy
+    for path in (path for path in tables(root) if path.suffix == ".csv"):
+        kept = path.read_bytes()
+        rows = list(csv.reader(io.StringIO(kept.decode())))
+        # The whole row is none of the release's.
+        wrong = ["7" if cell else "" for cell in rows[-1]]
+        edited = [*rows[:2], [""] * len(rows[0]), rows[0], *rows[2:-1], wrong]
+        path.write_bytes(saved(edited))
+        try:
+            with pytest.raises(CxrprepError) as caught:
+                read(name, root)
+        finally:
+            path.write_bytes(kept)
+        assert f"{path.name}, line {len(edited)}" in str(caught.value)
