@@ -184,13 +184,15 @@ class Output:
     ) -> None:
         code = int(result.exit_code)
         kind = "ok" if code == ExitCode.DONE else "problem"
-        lines = [f"{self.symbol(kind, stream)} {self.styled(headline, stream, bold=True)}"]
+        mark = f"{self.symbol(kind, stream)} "
+        headline = self._folded(headline, stream, "  ", head=mark).removeprefix(mark)
+        lines = [f"{mark}{self.styled(headline, stream, bold=True)}"]
         lines += self._pairs(result.summary_rows(), stream)
         if code:
             meaning = _OF_VERBS.get((command, code)) or MEANINGS[code]
-            lines.append(f"  {self.styled(f'exit code {code}: {meaning}', stream, fg='red')}")
-        steps = (f"  {self.symbol('next', stream)} {step}" for step in following if not code)
-        lines += [self._folded(step, stream, "    ") for step in steps]
+            lines.append(self.styled(self._folded(f"  exit code {code}: {meaning}", stream, "  "), stream, fg="red"))
+        head = f"  {self.symbol('next', stream)} "
+        lines += [self._folded(step, stream, "    ", head=head) for step in following if not code]
         self._write("\n".join(lines), stream)
 
     def _pairs(self, pairs: Sequence[tuple[str, Any]], stream: TextIO) -> list[str]:
@@ -305,19 +307,24 @@ class Output:
             return
         head = "" if level == "info" else self.symbol(level, self.stderr) + " "
         about = f"{subject}: " if subject else ""
-        self._write(self._folded(f"{head}{about}{message}", self.stderr), self.stderr)
+        self._write(self._folded(f"{about}{message}", self.stderr, head=head), self.stderr)
 
-    def _folded(self, text: str, stream: TextIO, indent: str = "") -> str:
-        """``text`` with no word broken at a terminal's edge; a line with a command to be copied stays one."""
+    def _folded(self, text: str, stream: TextIO, indent: str = "", *, head: str = "") -> str:
+        """``text`` with no word broken at a terminal's edge; a line with a command to be copied stays one.
+
+        ``head`` stands before it and may have colours, which take no room.
+        """
         import textwrap
 
         if not stream.isatty():
-            return text
+            return head + text
+        seen = click.unstyle(head)
         fold = textwrap.TextWrapper(
             self.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
         )
-        lines = ([line] if "cxrprep " in line or " --" in line else fold.wrap(line) for line in text.splitlines())
-        return "\n".join(part for line in lines for part in line or [""])
+        whole = (seen + text).splitlines()
+        lines = ([line] if "cxrprep " in line or " --" in line else fold.wrap(line) for line in whole)
+        return head + "\n".join(part for line in lines for part in line or [""]).removeprefix(seen)
 
     def error(self, message: str, *, hint: str = "", code: int, kind: str = "") -> None:
         """Say on standard error what went wrong and what to do next; JSON gets the same as a document.

@@ -248,6 +248,7 @@ class _Run:
         finally:
             checks.close()
         self.counts = check.counts
+        self._finish(check.counts, started)
         if refetch is not None and self.damaged:
             disk = self._repair(out, disk, published, refetch)
         for finding in self.damaged:
@@ -256,17 +257,19 @@ class _Run:
             self.not_checked.append(
                 f"the bytes of {self.counts.believed:,} files: their size, time and inode are those of the last check"
             )
+        return disk
+
+    def _finish(self, counts: FileCounts, started: float) -> None:
         self.on_event(
             StageFinished(
                 STAGE,
-                done=self.counts.read,
-                kept=self.counts.believed,
+                done=counts.read,
+                kept=counts.believed,
                 failed=len(self.damaged),
-                size=self.counts.size_read,
+                size=counts.size_read,
                 seconds=time.monotonic() - started,
             )
         )
-        return disk
 
     def _judge_lists(self, out: Collector, refetch: Refetch | None) -> frozenset[str]:
         """The lists of sums that prove nothing, since they fail their own check; mended first, where that was asked."""
@@ -346,6 +349,8 @@ class _Run:
         """Fetch what is wrong, look at it again, and keep as damaged what still is."""
         before = {finding.path: finding for finding in self.damaged}
         failed = refetch(sorted(before))
+        started = time.monotonic()
+        self.on_event(StageStarted(STAGE, items=len(before)))
         self.record = self._open_record()
         fresh = stat_paths(self.root, before)
         after, of_before = SortedTable(table_checks.NAMES), pa.array(list(before), pa.string())
@@ -373,6 +378,7 @@ class _Run:
             reason = f"; it could not be fetched: {failed[path]}" if path in failed else ""
             self.damaged.append(replace(finding, detail=finding.detail + reason))
         after.append(table_checks.names(fresh, self.layout))
+        self._finish(again.counts, started)
         self.counts.add(again.counts, here=after.num_rows)
         return after
 

@@ -9,6 +9,7 @@ import pytest
 
 import cxrprep
 from cxrprep.errors import UsageError
+from cxrprep.events import Event, StageFinished
 from cxrprep.model import Selection, Shard
 from cxrprep.record import Record
 from cxrprep.record.requested import asked, remember
@@ -63,8 +64,14 @@ def test_a_download_that_was_cut_off_leaves_files_missing_and_repair_brings_them
     assert found(report) == [("missing", path) for path in listed[:2]] + [("row-without-image", "")]
     assert {one.detail for one in report.findings if one.kind == "missing"} == {"it was selected and never fetched"}
     assert report.exit_code == 4
-    mended = cxrprep.verify(root, repair=True).value
+    seen: list[Event] = []
+    mended = cxrprep.verify(root, repair=True, on_event=seen.append).value
     assert found(mended) == [("repaired", path) for path in listed[:2]]
+    ended = [(one.stage, one.done, one.failed) for one in seen if isinstance(one, StageFinished)]
+    read = len([path for path in mirror.rglob("*") if path.is_file()]) - 2
+    # What was checked is said before anything is fetched, and then what was fetched is checked.
+    assert ended[:1] + ended[-1:] == [("verify", read, 2), ("verify", 2, 0)]
+    assert ended[1][0] == "download"
     assert (mended.exit_code, cxrprep.verify(root).value.counts) == (0, {})
 
 
