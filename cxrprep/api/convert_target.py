@@ -86,7 +86,7 @@ def _never_among_originals(folder: DatasetFolder | None, inside: str, out: Path 
     """
     if folder is not None and folder.kind is FolderKind.RELEASE and inside.partition("/")[0] not in OWN_FOLDERS:
         raise UsageError(
-            f"{out} lies among the originals, whose manifest would take what is there for theirs",
+            f"{out} lies in the folder of the originals, which would then list these images as originals",
             hint=f"name a folder outside of {folder.root}, or below {folder.root / 'derived'}, with --out",
         )
 

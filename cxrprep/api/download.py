@@ -247,7 +247,7 @@ def download(
                 rows += (
                     (
                         "not converted",
-                        f"{small.value.failed:,}; what is here stays, what was dropped comes again",
+                        f"{small.value.failed:,}; originals that are here stay, dropped ones are fetched again",
                     ),
                 )
         elif (job.folder.manifests / "images.parquet").exists() and not _is_current(made, result, job):

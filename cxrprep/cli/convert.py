@@ -42,7 +42,10 @@ if TYPE_CHECKING:
 @setting("convert.per_shard", "--per-shard")
 @options.tables
 @click.option(
-    "--preview", type=click.IntRange(min=1), metavar="N", help="write a contact sheet of N images, and no more"
+    "--preview",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="write a page with N example images, and convert nothing else",
 )
 @click.option("--check-phi", is_flag=True, help="list DICOM tags that look like an identity, and convert nothing")
 @setting("convert.frame", "--frame", metavar="N")

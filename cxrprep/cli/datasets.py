@@ -34,7 +34,7 @@ ACCESS = {
         ("cxrprep datasets show mimic-cxr", "one, with each place and how to get access to it"),
         ("cxrprep datasets show chexpert --bibtex", "the citation"),
         ("cxrprep datasets new ward.toml /data/ward", "a file for a dataset of your own, drafted from its tables"),
-        ("cxrprep datasets check ward.toml /data/ward --contract", "such a file, run against its folder"),
+        ("cxrprep datasets check ward.toml /data/ward --contract", "check such a file against its folder"),
     ),
 )
 @click.argument("what", required=False, metavar="[show|new|check]", shell_complete=completers.show)
@@ -63,7 +63,7 @@ def command(
     columns: tuple[str, ...],
     force: bool,
 ) -> int | None:
-    """The datasets: size, images, where they live, access, licence and citation.
+    """The datasets: size, images, where they are, access, licence and citation.
 
     `new FILE ROOT` drafts a file for a dataset of your own from ROOT's tables and names; at a terminal it asks. `check
     FILE` says what is wrong in such a file; with ROOT it reads that folder's tables by it.

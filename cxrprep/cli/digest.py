@@ -41,7 +41,7 @@ def command(invocation: Invocation, **texts: Any) -> int:
         invocation.out.text(result.value.value, None)
         options = "" if len(invocation.flags) == 1 else " with the same options"
         invocation.out.note(
-            f"who has these images checks it{options}: cxrprep prove {result.value.value} {invocation.where}",
+            f"to check a copy of these images{options}: cxrprep prove {result.value.value} {invocation.where}",
             level="next",
         )
         return 0

@@ -34,7 +34,7 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "manifest": ("manifest", "build the Parquet manifest again"),
         "export": ("export", "export the manifest as CSV, COCO, WebDataset, ..."),
         "pairs": ("pairs", "images with their reports by sections, one row per study or image"),
-        "duplicates": ("duplicates", "copies of one exposure, and patients in two splits, by their pixels"),
+        "duplicates": ("duplicates", "find copies of an image, and one patient under two names"),
         "digest": ("digest", "64 digits that name a training set, for a paper"),
         "prove": ("prove", "check a folder, or one image, against such a digest"),
     },
@@ -266,7 +266,7 @@ def _click_message(error: click.ClickException, arguments: Sequence[str]) -> str
         if error.option_name in ("-v", "--verbose"):
             return f"{where} has no option {error.option_name}: the log file has every detail; -V is --version"
         if name := _command_with(error, arguments):
-            return f"{error.option_name} stands behind the command: cxrprep {name} {error.option_name}"
+            return f"{error.option_name} comes after the command: cxrprep {name} {error.option_name}"
         # The nearest one is enough: a list of guesses is read by nobody.
         near = did_you_mean(error.option_name, error.possibilities or ())
         return f"{where} has no option {error.option_name}; {near}".rstrip("; ")

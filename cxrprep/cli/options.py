@@ -282,7 +282,7 @@ output = several(
         is_eager=True,
         expose_value=False,
         callback=_add_catalog,
-        help="a folder of datasets' TOML files, beside those that are known",
+        help="a folder with TOML files of your own datasets",
     ),
     setting(
         "output.format",
@@ -312,6 +312,6 @@ output = several(
         expose_value=False,
         callback=_keep_config,
         metavar="FILE",
-        help="a job file; options win over what it says",
+        help="a job file; options override what it says",
     ),
 )

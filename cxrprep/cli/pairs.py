@@ -34,11 +34,25 @@ TEXTS = ("as-is", "one-blank", "r2gen-mimic", "r2gen-iu", "mgca")
 @click.option(
     "--reports", type=click.Path(path_type=Path), metavar="PATH", help="a zip, folder, CSV or XML; default: in ROOT"
 )
-@click.option("--filter", type=click.Choice(FILTERS), default="all", metavar="NAME", help=", ".join(FILTERS))
-@click.option("--per", type=click.Choice(["study", "image"]), default="study", help="what a row is about")
-@click.option("--text", type=click.Choice(TEXTS), default="as-is", metavar="FORM", help=", ".join(TEXTS))
 @click.option(
-    "--format", "form", type=click.Choice(["parquet", "csv", "json"]), default="parquet", help="form of the table"
+    "--filter", type=click.Choice(FILTERS), default="all", metavar="NAME", help="which pairs: " + ", ".join(FILTERS)
+)
+@click.option(
+    "--per", type=click.Choice(["study", "image"]), default="study", help="one row for each study, or for each image"
+)
+@click.option(
+    "--text",
+    type=click.Choice(TEXTS),
+    default="as-is",
+    metavar="FORM",
+    help="how the text is written: " + ", ".join(TEXTS),
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["parquet", "csv", "json"]),
+    default="parquet",
+    help="file format of the table",
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="default: ROOT/manifests/pairs.parquet")
 def command(invocation: Invocation, **chosen: Any) -> int:

@@ -41,10 +41,14 @@ _EVERY: Final = 5.0
 @options.dataset
 @options.state
 @options.release
-@click.option("--check", is_flag=True, help="for monitoring: the exit code says whether somebody must look")
+@click.option("--check", is_flag=True, help="for monitoring: the exit code says whether a person has to look")
 @click.option("--watch", is_flag=True, help="show progress until everything is here")
 @click.option(
-    "--every", type=click.FloatRange(min=0.1), default=_EVERY, metavar="SECONDS", help="with --watch: the time between"
+    "--every",
+    type=click.FloatRange(min=0.1),
+    default=_EVERY,
+    metavar="SECONDS",
+    help="with --watch: the time between two lines",
 )
 def command(invocation: Invocation, roots: tuple[str, ...], *, check: bool, watch: bool, every: float) -> int:
     """Show what ROOT holds per part of the dataset and per stage, and the progress of runs. Writes nothing.

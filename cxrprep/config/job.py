@@ -121,7 +121,7 @@ class SelectionSettings:
         "a condition on a column of the manifest, such as contrast>=0.1; given several times: all must hold",
         form="where",
     )
-    limit: int | None = _set(None, "at most this many images, after everything else", low=1)
+    limit: int | None = _set(None, "at most this many images; counted after every other condition", low=1)
     sample: int | None = _set(None, "draw this many images, the same ones for the same seed", low=1)
     seed: int = _set(0, "seed of --sample")
 
@@ -138,9 +138,11 @@ class DownloadSettings:
     limit_rate: str = _set("", "bytes per second in all, such as 20M", form="rate")
     timeout: float = _set(60.0, "seconds without a byte before a connection is dropped and opened again", low=1)
     user_agent: str = _set("", "user agent to send; PhysioNet refuses those that it does not know")
-    cookie_file: str = _set("", "a browser's session in Netscape format", form="path")
+    cookie_file: str = _set("", "the cookies of a browser's session, as a file in Netscape format", form="path")
     billing_project: str = _set("", "Google Cloud project that pays for requester-pays buckets")
-    requester_pays: bool = _set(False, "let Amazon bill your account for what a requester-pays bucket of s3:// sends")
+    requester_pays: bool = _set(
+        False, "let Amazon bill your account for what it sends from a requester-pays bucket (s3://)"
+    )
     url_file: str = _set("", "file that holds a signed URL (CheXpert's portal); - reads standard input", form="path")
     keep_archives: bool = _set(False, "keep archives after they are unpacked")
     link: str = _set("copy", "how files of a local folder are copied", choices=("copy", "reflink", "hardlink"))
@@ -169,7 +171,7 @@ class LabelSettings:
 
     source: str = _set("", "whose labels go into images.parquet; default: the release's own")
     uncertain: str = _set("keep", "what -1 becomes in manifest and export; labels.parquet keeps it", choices=UNCERTAIN)
-    blank: str = _set("null", "what null (not mentioned) becomes there", choices=BLANK)
+    blank: str = _set("null", "what null (not mentioned) becomes in manifest and export", choices=BLANK)
     uncertain_by: dict[str, str] = field(
         default_factory=dict, metadata=_about('the same for single observations: Edema = "ones"', UNCERTAIN)
     )
@@ -196,7 +198,7 @@ class LabelSettings:
         "", "sections of reports to label, the preferred first: impression,findings or findings+impression,report"
     )
     vocabulary: str = _set("", "your own observations and phrases, a TOML file", form="path")
-    demographics: bool = _set(False, "join CheXpert's CHEXPERT DEMO.xlsx, which lies in ROOT")
+    demographics: bool = _set(False, "take age and sex from CheXpert's CHEXPERT DEMO.xlsx in ROOT")
     mimic_iv: str = _set("", "MIMIC-IV's patients.csv.gz, for age and sex", form="path")
     strict_source: bool = _set(False, "keep what a table says even where it is known to be wrong")
     derive: bool = _set(False, "fill in what the hierarchy of observations implies")
@@ -217,12 +219,18 @@ class LabelerSettings:
 class SplitSettings:
     """A split of your own beside the released one; never through a patient."""
 
-    by: str = _set("", "what is kept together", choices=("", "patient"))
+    by: str = _set(
+        "", "make a split of your own: all images of a patient go into the same part", choices=("", "patient")
+    )
     fractions: str = _set("", "shares of train,validate,test for --split-by; default: 0.8,0.1,0.1", form="fractions")
     seed: int = _set(0, "seed of the split")
     within: str = _set("", "divide this released split only, such as NIH's train_val", form="split")
-    stratify: str = _set("", "balance these observations, or all (not stable when patients are added)")
-    folds: int = _set(0, "number folds of patients in a column beside the split; test images are in none", low=0)
+    stratify: str = _set(
+        "", "give each part its share of these observations, or of all; new patients may then move old ones"
+    )
+    folds: int = _set(
+        0, "divide the patients into K folds, in the column fold; the split stays, and test images are in none", low=0
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +244,7 @@ class ConvertSettings:
     )
     per_shard: int = _set(1000, "images in one shard", low=1)
     preview: int = _set(24, "images on the contact sheet of the step preview", low=1)
-    frame: int = _set(0, "of a file with several frames, convert this one, from 1", low=0)
+    frame: int = _set(0, "convert this frame of a file that has several; the first is 1", low=0)
     scores: bool = _set(False, "score by its pixels how much each image looks inverted, turned, mirrored or blank")
     fix: str = _set(
         "", "correct what the pixels show, and note it: inverted (negatives become positives), rotated, mirrored"
@@ -252,7 +260,7 @@ class ReportSettings:
 
     out: str = _set("", "where the page goes; default: ROOT/manifests/report.html", form="path")
     images: int = _set(24, "images on the contact sheet; 0: none", low=0, high=500)
-    beside: str = _set("", "another folder, whose numbers stand beside those of ROOT", form="path")
+    beside: str = _set("", "another folder to compare with: its numbers stand next to those of ROOT", form="path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,8 +310,12 @@ class Job:
 
     dataset: str = _set("", "a name that `cxrprep datasets` lists, or the TOML file of a dataset of your own")
     root: str = _set("", "the folder of the dataset; default: ./DATASET", form="path")
-    release: str = _set("", "which release, where there are several; default: the one of the mirror, else the newest")
-    state: str = _set("", "keep the record, cache and manifests here, beside a ROOT that is read-only", form="path")
+    release: str = _set(
+        "", "which release, where there are several; default: the one that the mirror has, or else the newest"
+    )
+    state: str = _set(
+        "", "keep the record, cache and manifests in this folder and not in ROOT, which may be read-only", form="path"
+    )
     tables: str = _set(
         "", "folder with the label tables that are not in ROOT (MIMIC-CXR's come with MIMIC-CXR-JPG)", form="path"
     )

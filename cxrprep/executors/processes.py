@@ -275,7 +275,7 @@ class WorkerPool:
 
 def _lost(item: T, error: BaseException, seconds: float) -> Lost[T]:
     late = seconds > 0 and getattr(error, "exitcode", None) == _LATE
-    return Lost(item, f"no end of the work on it after {seconds:g} s; its process was ended" if late else _DIED, late)
+    return Lost(item, f"not finished after {seconds:g} s; its process was stopped" if late else _DIED, late)
 
 
 def peeked(batches: Iterator[list[T]], count: int) -> tuple[int, Iterator[list[T]]]:

@@ -143,7 +143,7 @@ class ConversionTask:
 
 def lost(outcome: Lost[ConvertItem]) -> Converted:
     """An image over which worker processes died, as a failure."""
-    hint = "look at the file; it is left out until then"
+    hint = "look at the file: it may be damaged; its image is left out"
     if outcome.late:
         hint = "look at the file; raise the limit with --max-seconds when it is genuine"
     error = f"{outcome.item.source}: {outcome.cause}"

@@ -124,7 +124,7 @@ def _scan_file(folder: str, name: str, limits: ImageLimits) -> TagScan:
                 try:
                     behind = tuple(_in_dataset(_behind_pixels(file, dataset)))
                 except Exception as error:  # noqa: BLE001  # as below
-                    problem = f"what stands behind the pixels cannot be read ({type(error).__name__})"
+                    problem = f"what follows the pixels cannot be read ({type(error).__name__})"
         found = (*_in_dataset(dataset), *behind)
         return TagScan(name, (*found, *_in_name(name, dataset)), problem)
     except ImageError as error:

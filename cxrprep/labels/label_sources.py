@@ -182,7 +182,10 @@ def with_added_sources(
         blocks.append((source.name, block))
         uses.append(use)
         if joined:
-            notes.append(f"{source.name}: {joined:,} studies have several reports or rows: joined, 1 > -1 > 0 > null")
+            notes.append(
+                f"{source.name}: {joined:,} studies have several reports or rows: joined, "
+                "1 before -1 before 0 before null"
+            )
     return _merged(table, blocks), uses, notes
 
 

@@ -256,7 +256,14 @@ def notes_of(notes: list[NoteWords], result: ManifestResult, *, has_labels: bool
 def note_disagreeing(studies: int, on_event: Sink) -> None:
     """Say how many studies have images that are labelled differently."""
     if studies:
-        on_event(Note(STAGE, f"{studies:,} studies have images with different labels: 1 > -1 > 0 > null", "warning"))
+        on_event(
+            Note(
+                STAGE,
+                f"{studies:,} studies have images with different labels: "
+                "the study gets 1 before -1 before 0 before null",
+                "warning",
+            )
+        )
 
 
 def origin_of(

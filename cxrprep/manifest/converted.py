@@ -119,8 +119,8 @@ def with_choices(
     changed |= policy != (before.get("policy") or footer.get("policy"))
     if changed and labels is None and (source != footer.get("label_source") or before.get("policy")):
         raise UsageError(
-            "the labels of these images as their source states them are not beside them",
-            hint="choose another source or policy where the originals are, and convert again",
+            "this folder lacks the labels as the source states them, without a policy",
+            hint="choose another source or policy in the folder of the originals, and convert again",
         )
     if changed and labels is not None:
         images = relabel_from(images, labels, stated_sources(str(source or "")), LABELS_NAME)
@@ -178,7 +178,7 @@ def rebuild_converted(
     if folder.in_shards and (choices or labels is not None):
         raise UsageError(
             f"{folder.root} holds shards, with labels and splits inside of them",
-            hint="choose where the originals are, and convert again with --to",
+            hint="choose in the folder of the originals, and convert again with --to",
         )
     try:
         images = pa.concat_tables([read_rows(table) for table in folder.image_tables]).unify_dictionaries()

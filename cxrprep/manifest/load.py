@@ -428,7 +428,7 @@ def _stated_again(table: pa.Table, path: Path, root: Path, sources: tuple[str, .
         if not applied:
             raise
         raise UsageError(
-            f"the labels in {path} were changed by a policy already, and what they were is not here",
+            f"the labels in {path} were changed by a policy already, and the labels before it are not here",
             hint=CONVERT_AGAIN if footer_of(path).get("recipe") else "read them again: cxrprep extract-labels ROOT",
         ) from error
 

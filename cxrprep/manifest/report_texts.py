@@ -98,7 +98,7 @@ def name_agreement(dataset: str, target: Path, stage: str, on_event: Sink) -> No
     spec = catalog().get(dataset)
     if spec is not None:
         message = (
-            f"{target.name} holds report text, which is under {spec.licence.name}: keep it where its images may be"
+            f"{target.name} holds report text, which is under {spec.licence.name}: store it only where images may be"
         )
         on_event(Note(stage, message, "info", str(target)))
 

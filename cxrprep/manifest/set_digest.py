@@ -164,7 +164,7 @@ def set_digest(
         on_event(
             Note(
                 STAGE,
-                f"{unread:,} of {len(dataset):,} images go by the digests of the record and were not read: "
+                f"{unread:,} of {len(dataset):,} images were not read, and their digests taken from the record: "
                 f"cxrprep verify {shlex.quote(str(dataset.root))} reads them",
                 "warning",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -19,9 +20,13 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from cxrprep.api.result import Result
 from cxrprep.cli.main import run
+from cxrprep.cli.output import Output
+from cxrprep.errors import ExitCode
 from tests.commands import PROGRAM, cxrprep, ok
 from tests.generators.small import nih_chestxray14
 from tests.integration.river import phantom
@@ -258,7 +263,7 @@ def test_an_option_before_its_command_is_told_its_place() -> None:
     for option, command in (("-q", "report"), ("--json", "status")):
         done = cxrprep(option, command, "nih")
         assert done.returncode == 2
-        assert f"{option} stands behind the command: cxrprep {command} {option}" in done.stderr
+        assert f"{option} comes after the command: cxrprep {command} {option}" in done.stderr
     assert "behind" not in cxrprep("--nosuch", "status", "nih").stderr
 
 
@@ -369,3 +374,21 @@ def test_no_word_is_broken_at_the_edge_of_a_terminal(tmp_path: Path) -> None:
         assert " ".join(said.decode().split()) == " ".join(plain.split())
         assert command or (len(lines) > 3 and max(map(len, lines)) <= 50), lines
         assert not command or any("cxrprep " in line and len(line) > 50 for line in lines), lines
+
+
+def test_colours_take_no_room_and_every_line_of_a_result_is_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "40")
+    for code, following in ((4, ()), (0, ("open demo/manifests/x.html now",))):
+        stream = Terminal()
+        out = Output(stdout=stream, stderr=stream, color="always")
+        headline = "nih into demo/nih from demo/mirror: download, verify"
+        out.result(headline, Result("verify", None, ExitCode(code)), command="verify", following=following)
+        out.note("a note that is longer than a line of this terminal", level="warning")
+        lines = click.unstyle(stream.getvalue()).splitlines()
+        assert max(map(len, lines)) <= 40, lines
+        assert lines[1].startswith("  d"), lines
+        assert not following or "  next: open demo/manifests/x.html now" in lines

@@ -12,6 +12,7 @@ from tests.docs.lines import PAGES, ROOT
 _THINGS = "image|study|patient|report|file|folder|line|split|core|worker|node|process|shard"
 BANNED = re.compile(
     r"\bn of N\b|\bneeds open\b|\brepeated means\b|\bbears?\b|\bmend(?:s|ed)?\b|\bhand(?:s|ed)? over\b|"
+    r"1 > -1|\bstands? behind the\b|\blies? among\b|\b(?:goes|stays?) to nobody\b|"
     rf"\b(?:is|are|was|were) told\b|\b(?:rows?|one) an? (?:{_THINGS})\b",
     re.IGNORECASE,
 )

@@ -291,7 +291,7 @@ def test_a_file_that_was_altered_before_the_manifest_is_said_to_be_unread_until_
     told = json.loads(command("digest", root, "--json").stdout)
     # The record is believed, and that it is is said.
     assert (told["digest"], told["unread"]) == (before, 7)
-    assert f"7 of 7 images go by the digests of the record and were not read: cxrprep verify {root}" in (
+    assert f"7 of 7 images were not read, and their digests taken from the record: cxrprep verify {root}" in (
         command("digest", root).stderr
     )
     assert command("verify", root).returncode == 4

@@ -61,7 +61,7 @@ def test_a_decoder_without_end_costs_one_image(tmp_path: Path) -> None:
     (root / "i0155.png").write_bytes(hospital.png(hospital.small(1), b"TREADMILL"))
     words = ("--recipe", "square-224", "--jobs", 2, "--max-seconds", 4)
     row = the_one_that_failed(root, words, tmp_path / "out")
-    assert "no end of the work on it after 4 s" in row["message"]
+    assert "not finished after 4 s; its process was stopped" in row["message"]
     assert "--max-seconds" in row["hint"]
 
 
