@@ -9,6 +9,7 @@ store has the second.
 from __future__ import annotations
 
 import atexit
+import base64
 import codecs
 import functools
 import hashlib
@@ -35,8 +36,10 @@ _SYSTEM_FILES: Final = (
     "/etc/ssl/cert.pem",
 )
 _CERTIFICATE: Final = re.compile(
-    rb"-----BEGIN (X509 |TRUSTED )?CERTIFICATE-----.+?-----END (?:X509 |TRUSTED )?CERTIFICATE-----", re.DOTALL
+    rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.+?)-----END (?:X509 |TRUSTED )?CERTIFICATE-----", re.DOTALL
 )
+# How one begins in DER: a sequence, and in it the sequence of what is signed. Keys and PKCS files have a number there.
+_DER: Final = re.compile(rb"\x30[\x81\x82]((?<=\x81).|(?<=\x82)..)\x30[\x81\x82]", re.DOTALL)
 
 
 def ca_bundle() -> str:
@@ -52,13 +55,17 @@ def ca_bundle() -> str:
 def _bundle(named: tuple[str, ...]) -> str:
     files = [path for name, value in zip(VARIABLES, named, strict=True) for path in _named_files(name, value)]
     if len(files) == 1 and not _certificates(files[0]):
-        raise _unusable(files[0], "it holds no certificate in PEM form")
+        raise _unusable(files[0], "it holds no certificate in PEM or DER form")
     if any(named) and not files:
-        raise _unusable(Path(next(filter(None, named))), "it is an empty folder, or none")
+        raise _unusable(Path(next(filter(None, named))), "it is a folder without certificates, or none")
     files = files or list(_default_files())
-    # OpenSSL finds no certificate behind a byte order mark.
-    is_plain = len(files) == 1 and not files[0].read_bytes().startswith(codecs.BOM_UTF8)
-    return str(files[0]) if is_plain else _merged(files)
+    return str(files[0]) if len(files) == 1 and _is_plain(files[0]) else _merged(files)
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether OpenSSL reads the file as it is: it finds nothing behind a byte order mark or a margin, nor DER."""
+    data = path.read_bytes()
+    return not data.startswith(codecs.BOM_UTF8) and all(block in data for block in _certificates(path))
 
 
 def _named_files(variable: str, value: str) -> Iterator[Path]:
@@ -98,10 +105,33 @@ def _windows_store() -> Path:
 
 
 def _certificates(path: Path) -> Sequence[bytes]:
+    """The certificates of a file as blocks of PEM, without a margin. Raises ``UsageError`` for one that is damaged."""
     try:
-        return [found[0] for found in _CERTIFICATE.finditer(path.read_bytes())]
+        data = path.read_bytes()
     except OSError as error:
         raise _unusable(path, error.strerror or str(error)) from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data = data.decode("utf-16", "replace").encode()
+    found = list(_CERTIFICATE.finditer(data))
+    if not found and _is_der(data):
+        import ssl
+
+        return [ssl.DER_cert_to_PEM_cert(data).strip().encode("ascii")]
+    for block in found:
+        try:
+            whole = _is_der(base64.b64decode(b"".join(block[1].split()), validate=True))
+        except ValueError:
+            whole = False
+        if not whole:
+            line = len(data[: block.start()].splitlines()) + 1
+            raise _unusable(path, f"the certificate in line {line} is damaged")
+    return [b"\n".join(line.strip() for line in block[0].splitlines()) for block in found]
+
+
+def _is_der(data: bytes) -> bool:
+    found = _DER.match(data)
+    # A trusted certificate has more behind it.
+    return found is not None and found.end(1) + int.from_bytes(found[1], "big") <= len(data)
 
 
 def _merged(files: Sequence[Path]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import certifi
@@ -31,16 +31,32 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return loopback.certificate(tmp_path_factory.mktemp("certificate"))
 
 
+def _as_der(text: bytes) -> bytes:
+    found = trust._CERTIFICATE.search(text)
+    assert found is not None
+    return ssl.PEM_cert_to_DER_cert(found[0].decode())
+
+
+FORMS: dict[str, Callable[[bytes], bytes]] = {
+    "file": bytes,
+    "folder": bytes,
+    "as Notepad saves it": lambda text: b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"),
+    "as PowerShell saves it": lambda text: text.decode().encode("utf-16"),
+    "as Windows exports it": _as_der,
+    "folder as Windows exports it": _as_der,
+    "with a margin": lambda text: b"".join(b"    " + line for line in text.splitlines(keepends=True)),
+}
+
+
 @pytest.mark.parametrize("variable", trust.VARIABLES)
-@pytest.mark.parametrize("kind", ["file", "folder", "as Notepad saves it"])
+@pytest.mark.parametrize("kind", FORMS)
 def test_a_file_or_a_folder_may_be_named_by_any_variable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, certificate: Path, variable: str, kind: str
 ) -> None:
     place = tmp_path / "anchors"
     place.mkdir()
-    text = certificate.read_bytes()
-    (place / "site.pem").write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n") if kind[0] == "a" else text)
-    monkeypatch.setenv(variable, str(place if kind == "folder" else place / "site.pem"))
+    (place / "site.pem").write_bytes(FORMS[kind](certificate.read_bytes()))
+    monkeypatch.setenv(variable, str(place if kind.startswith("folder") else place / "site.pem"))
     with loopback.running(lambda _: loopback.Reply(200, b"trusted"), certificate) as server:
         assert prepare_session(requests.Session()).get(server.url).content == b"trusted"
 
@@ -83,9 +99,24 @@ def test_what_is_no_certificate_is_refused_by_the_name_of_its_file(
     assert all(name in caught.value.hint for name in trust.VARIABLES)
 
 
+@pytest.mark.parametrize(
+    "damage", [b"AAAA", b"MIIB", b"%%%%", b"MIIBAgMEBQ=="], ids=["cut", "short", "no base64", "a key"]
+)
+def test_a_damaged_certificate_among_good_ones_is_named_with_its_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, certificate: Path, damage: bytes
+) -> None:
+    good = certificate.read_bytes()
+    bad = b"-----BEGIN CERTIFICATE-----\n" + damage + b"\n-----END CERTIFICATE-----\n"
+    (tmp_path / "company.pem").write_bytes(good + bad + good)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "company.pem"))
+    line = len(good.splitlines()) + 1
+    with pytest.raises(UsageError, match=rf"company\.pem cannot be read: the certificate in line {line} is damaged"):
+        trust.ca_bundle()
+
+
 def test_an_empty_folder_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
-    with pytest.raises(UsageError, match="empty"):
+    with pytest.raises(UsageError, match="a folder without certificates"):
         trust.ca_bundle()
 
 
