@@ -30,7 +30,7 @@ from cxrprep.sources.index_pages import as_shown, read_page
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.s3_objects import described, error_code, is_listing, read_listing, read_pages
-from cxrprep.sources.urls import parts_of, quoted, split_url, without_query
+from cxrprep.sources.urls import Endpoint, parts_of, quoted, split_url, without_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -86,7 +86,8 @@ class HttpSource:
         ranges = int(options.extra.get("ranges", "4"))
         self.politeness = Politeness(connections=options.connections or _MOST_CONNECTIONS, ranges=ranges)
         self._known = options.known
-        self._host = endpoint.host
+        # Where it answers; most sites redirect to the second.
+        self._own = (endpoint, Endpoint("https", endpoint.host, 443))
         self._token = HostToken(endpoint, options.credentials)
         self._client = HttpClient(options, login=self._token.login, explain=self._explain)
         self._allows_head = True
@@ -196,8 +197,8 @@ class HttpSource:
         try:
             entries = self._page(folder)
         except CxrprepError as error:
-            if isinstance(error, NotConnectedError) and error.host == self._host:
-                # Nobody is there any more. To another host one folder alone may redirect.
+            if isinstance(error, NotConnectedError) and error.endpoint in self._own:
+                # Nobody is there any more. To another host or port one folder alone may redirect.
                 raise
             self.holes.append(hole(folder, error))
             return ()
@@ -400,7 +401,7 @@ class HttpSource:
             )
         except SourceUnreachableError as error:
             if isinstance(error, NotConnectedError):
-                if error.host == self._host:
+                if error.endpoint in self._own:
                     raise
                 return None
             self._allows_head = False

@@ -39,9 +39,9 @@ _UNREACHED: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errn
 
 
 class NotConnectedError(SourceUnreachableError):
-    """Raise when no connection to ``host`` came about. Do not raise when one was made and broke."""
+    """Raise when no connection to ``endpoint`` came about. Do not raise when one was made and broke."""
 
-    host = ""
+    endpoint: Endpoint | None = None
 
 
 def not_trusted(where: str, reason: str) -> ProxyOrCertificateError:
@@ -65,7 +65,7 @@ def no_connection(endpoint: Endpoint, proxy: Proxy | None, tried: str) -> NotCon
         f"check {proxy.shown}, which the environment names as the proxy" if proxy is not None else "check the network"
     )
     error = NotConnectedError(f"no connection to {_way(endpoint, proxy)}: {tried}", hint=f"{check}; then run again")
-    error.host = endpoint.host
+    error.endpoint = endpoint
     return error
 
 

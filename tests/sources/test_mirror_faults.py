@@ -255,11 +255,12 @@ def test_links_of_a_folder_that_moved_are_those_of_its_new_place() -> None:
     assert _keys(app) == ([IMAGE], [])
 
 
-def test_a_folder_that_redirects_to_a_host_that_is_gone_does_not_end_the_listing() -> None:
+@pytest.mark.parametrize("place", ["http://localhost:1/", "http://127.0.0.1:1/"], ids=["host", "port"])
+def test_a_folder_that_redirects_to_a_host_that_is_gone_does_not_end_the_listing(place: str) -> None:
     def app(request: Request) -> Reply:
         if request.path == "/":
             return _listing(["gone/", "a.png"])
-        gone = Reply(302, b"", {"Location": "http://localhost:1/"})
+        gone = Reply(302, b"", {"Location": place})
         return gone if request.path == "/gone/" else Reply(200, b"data")
 
     keys, holes = _keys(app)
