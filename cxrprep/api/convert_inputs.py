@@ -6,7 +6,7 @@ import functools
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.folder import DatasetFolder, open_folder
 from cxrprep.collection import FolderKind
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from cxrprep.manifest.source_images import SourceImage
     from cxrprep.model import Shard
     from cxrprep.storage.filesystem import ImageStore, StoredFile
+
+# What is converted in the place of what was made of it.
+_ORIGINAL: Final = "cxrprep convert ORIGINAL --recipe RECIPE --out DIR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,9 @@ def open_inputs(
         folder = open_folder(where, unknown_is_own=where.dataset is None)
     if folder is None or folder.kind in (FolderKind.OWN, FolderKind.EXPORTED):
         base = next(iter(folder.image_tables), None) if folder is not None and folder.kind is FolderKind.OWN else None
-        found = _plain(str(where.root), selection, shard, without, base, rows=rows, on_event=on_event)
+        # An export that holds no plain image is refused: nothing is to be said of what else lies in it.
+        sink = ignore if folder is not None and folder.kind is FolderKind.EXPORTED else on_event
+        found = _plain(str(where.root), selection, shard, without, base, rows=rows, on_event=sink)
     else:
         folder.require("convert", FolderKind.RELEASE, FolderKind.CONVERTED)
         if folder.kind is FolderKind.RELEASE:
@@ -113,7 +118,7 @@ def open_inputs(
             if folder.in_shards:
                 raise UsageError(
                     f"{folder.root} holds shards, which convert does not read",
-                    hint="convert the folder that they were made from; export and load read them as they are",
+                    hint=f"convert what they were made from: {_ORIGINAL}; export and load read them as they are",
                 )
             base = _own_table(folder)
             found = inputs_of_manifest(folder, base, selection, shard, rows=rows, on_event=on_event)
@@ -128,7 +133,7 @@ def open_inputs(
     if not found.total:
         if folder is not None:
             others = set(FolderKind) - {FolderKind.EXPORTED}
-            folder.require("convert", *others, instead="convert the folder that was exported")
+            folder.require("convert", *others, instead=f"convert the folder that was exported: {_ORIGINAL}")
         raise NothingSelectedError(
             f"no image of {found.address} matches the selection",
             hint=hint,

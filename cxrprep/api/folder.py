@@ -98,16 +98,22 @@ def made_again(folder: DatasetFolder) -> str:
     if lineage.kind is FolderKind.EXPORTED:
         return exported_again(folder.root, lineage)
     words = ["cxrprep", "convert"]
-    original = original_of(folder)
+    original, place = original_of(folder), _place_of_originals(folder)
     if original is not None and _is_dropped(original, folder):
         # Only another download has what it was made of.
-        place = str(folder.root.absolute().parent.parent)
         return shlex.join(["cxrprep", "download", folder.spec.name, place, "--then", lineage.recipe, "--discard-raw"])
-    if original is not None:
-        words += [str(folder.root.absolute().parent.parent), "--recipe", lineage.recipe]
-    else:
-        words += ["ORIGINAL", "--recipe", lineage.recipe, "--out", str(folder.root)]
+    words += [place, "--recipe", lineage.recipe, *([] if original is not None else ["--out", str(folder.root)])]
     return shlex.join([*words, *(["--to", folder.form] if folder.in_shards else [])])
+
+
+def where_originals_are(folder: DatasetFolder, *words: str) -> str:
+    """What to do where a verb is for originals: give it, as ``words`` say, there; what it was made of them follows."""
+    return f"{shlex.join(['cxrprep', words[0], _place_of_originals(folder), *words[1:]])}; then: {made_again(folder)}"
+
+
+def _place_of_originals(folder: DatasetFolder) -> str:
+    """The folder of the originals as commands name it, ``ORIGINAL`` where nothing says which it is."""
+    return "ORIGINAL" if original_of(folder) is None else str(folder.root.absolute().parent.parent)
 
 
 def _is_dropped(original: Record, folder: DatasetFolder) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.api.folder import open_folder
+from cxrprep.api.folder import open_folder, where_originals_are
 from cxrprep.api.manifest import Choices, build_manifest, rebuild_manifest
 from cxrprep.collection import FolderKind
 from cxrprep.collection.lineage import IMAGES_NAME, read_lineage
@@ -65,7 +65,8 @@ class LabelledFolder:
         if known is not None and known.kind in (FolderKind.CONVERTED, FolderKind.EXPORTED):
             raise UsageError(
                 f"labels are not added to {known.described()}",
-                hint="add them to the folder of the originals, and convert again: what is converted already is kept",
+                hint="add them to the folder of the originals: "
+                f"{where_originals_are(known, 'extract-labels', '--reports', 'FILE')}",
             )
         # Images of one's own have no tables to stand beside.
         known = known if known is not None and known.kind is FolderKind.RELEASE else None

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.buckets import takes_buckets
-from cxrprep.api.folder import open_folder
+from cxrprep.api.folder import open_folder, where_originals_are
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.manifest import Choices, events_of_same, prepare
 from cxrprep.api.result import Result
@@ -102,14 +102,13 @@ def extract_labels(
     options, (policy, rule) = keywords.label_options(options), keywords.policy_and_split(policy, split_by)
     where = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables)
     folder = open_folder(where)
-    ways = {
-        FolderKind.OWN: f"label its reports: cxrprep extract-labels {folder.words} --reports FILE; "
-        "or take labels over: --import NAME=FILE",
-        FolderKind.CONVERTED: "read the tables in the folder that holds the originals, and convert again",
-    }
-    folder.require(
-        "extract-labels", FolderKind.RELEASE, instead=ways.get(folder.kind, "name the folder of the originals")
-    )
+    instead = f"read the tables in the folder of the originals: {where_originals_are(folder, 'extract-labels')}"
+    if folder.kind is FolderKind.OWN:
+        instead = (
+            f"label its reports: cxrprep extract-labels {folder.words} --reports FILE; "
+            "or take labels over: --import NAME=FILE"
+        )
+    folder.require("extract-labels", FolderKind.RELEASE, instead=instead)
     for name, (said, of) in _OF_ONE_DATASET.items():
         if options is not None and getattr(options, name) and not folder.spec.name.startswith(of):
             raise UsageError(f"{said}, and {folder.root} holds {folder.spec.name}", hint="leave it out")

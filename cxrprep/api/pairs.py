@@ -95,7 +95,7 @@ def pairs(
         >>> written.path.as_posix()
         'mimic/manifests/pairs.parquet'
     """
-    from cxrprep.collection.dataset_folder import check_converted, check_dataset
+    from cxrprep.collection.dataset_folder import check_converted, check_dataset, require_image_table
     from cxrprep.collection.recognition import sample_names
     from cxrprep.manifest.pair_filters import apply_filter, counts_of, find_filter, find_form
     from cxrprep.manifest.pairs import cut_reports, made_from, pair_rows
@@ -118,6 +118,8 @@ def pairs(
         check_converted(where.path, where.home, sample_names(where.path))
     if manifest is not None:
         check_dataset(where.path, where.dataset, str(read_footer(manifest).get("dataset") or ""))
+    if manifest is None and out is None and reports is not None:
+        require_image_table(where.path, images)
     cut = cut_reports(_stream(_reports_of(where, manifest, reports, on_event), on_event))
     paired = pair_rows(manifest, cut)
     check_dataset(where.path, where.dataset, str(paired[0]["dataset"] or "") if paired else "")

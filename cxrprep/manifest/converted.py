@@ -178,7 +178,7 @@ def rebuild_converted(
     if folder.in_shards and (choices or labels is not None):
         raise UsageError(
             f"{folder.root} holds shards, with labels and splits inside of them",
-            hint="choose in the folder of the originals, and convert again with --to",
+            hint="choose in the folder of the originals, and convert again with --to: cxrprep manifest ORIGINAL",
         )
     try:
         images = pa.concat_tables([read_rows(table) for table in folder.image_tables]).unify_dictionaries()
