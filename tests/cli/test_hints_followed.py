@@ -19,6 +19,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import cxrprep as package
 from tests.collection.hints import commands_in, hints_of, options_of
@@ -94,6 +95,13 @@ DAMAGES: Final[dict[str, Callable[..., object]]] = {
     "twice": twice,
     "pack": pack,
     "sevens": sevens,
+    "folder": lambda path: path.mkdir(),
+    "emptied": shutil.rmtree,
+    "copied": lambda path, name: shutil.copyfile(path, path.parent / name),
+    "word": lambda path, old, new: path.write_text(path.read_text().replace(old, new)),
+    "frames": lambda path: Image.new("L", (64, 64)).save(
+        path, save_all=True, append_images=[Image.new("L", (64, 64), 200)]
+    ),
 }
 
 
@@ -112,6 +120,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ok("download", "nih-chestxray14", "fetched", "--source", "mirror", cwd=folder)
     ok("export", "made", "--format", "csv", "--out", "exported", cwd=folder)
     ok("datasets", "new", "ward.toml", "fetched", cwd=folder)
+    # Its patients have pseudonyms of a key that no test has.
+    ok("convert", "own", "--recipe", "square-224", "--out", "own-made", cwd=folder)
     (folder / "job.toml").write_text('dataset = "nih-chestxray14"\nroot = "raw"\n[download]\nsource = "mirror"\n')
     (folder / "nothing.toml").write_text('root = "raw"\n')
     return folder
