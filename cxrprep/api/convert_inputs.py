@@ -334,7 +334,7 @@ def _plain(
     on_event(
         Note(
             "convert",
-            f"{root} is not a dataset that cxrprep knows, and is read as a plain folder of images",
+            "read as a plain folder of images: it is no dataset that cxrprep knows",
             "info",
             root,
         )

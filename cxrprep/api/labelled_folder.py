@@ -10,6 +10,7 @@ from cxrprep.api.manifest import Choices, build_manifest, rebuild_manifest
 from cxrprep.collection import FolderKind
 from cxrprep.collection.lineage import IMAGES_NAME, read_lineage
 from cxrprep.errors import UsageError
+from cxrprep.events import Note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -152,6 +153,14 @@ class LabelledFolder:
                 self.where.path, state=self.where.state, allow_loss=self.allow_loss, on_event=on_event, **chosen
             ).value
             rows += [("images with labels", f"{own.labelled:,} of {own.images:,}")]
+            if not own.labelled:
+                on_event(
+                    Note(
+                        "extract-labels",
+                        f"no label is of a study here: study_id has to be as in {own.images_path} (DICOM: a pseudonym)",
+                        "warning",
+                    )
+                )
         return rows
 
     def _lists_own_images(self) -> bool:

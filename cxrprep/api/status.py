@@ -188,7 +188,9 @@ def _parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
         return next((index for index, matcher in enumerate(matchers) if matcher.match_file(path)), len(parts))
 
     layout, release = folder.layout, folder.release
-    here = ((path, _HERE, size) for path, size in _walk(folder.root) if layout.place(path, release=release))
+    # Of one's own folder any file may be an image, whatever its name.
+    own = folder.kind is FolderKind.OWN
+    here = ((path, _HERE, size) for path, size in _walk(folder.root) if own or layout.place(path, release=release))
     recorded = (
         (path, _RECORDED if state == "here" else _DROPPED, size)
         for path, size, state in folder.record.rows(["path", "size", "state"])
@@ -214,7 +216,8 @@ def _parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
         elif _ASKED in size_by and size is None and _PARTIAL not in size_by:
             # Asked for, and not one byte of it came.
             count[2] += 1
-    names = [(part.name, part.title, part.files) for part in parts] + [("other", "other files of the release", None)]
+    rest = ("files", "files of the folder", None) if own else ("other", "other files of the release", None)
+    names = [*((part.name, part.title, part.files) for part in parts), rest]
     rows = [
         PartStatus(name, title, files, size, missing, wrong, partial, dropped, expected)
         for (name, title, expected), (files, size, missing, wrong, partial, dropped) in zip(names, counts, strict=True)

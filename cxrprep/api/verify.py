@@ -210,7 +210,9 @@ def _made(folder: DatasetFolder) -> MadeFolder:
         images=images,
         originals=None if original is None else original.table().select(["path", "digest"]),
         tables=folder.lineage.tables if folder.lineage is not None else stated_tables(folder.read_from),
-        own=frozenset({*_exports_own(folder.root), "README.md", "croissant.json"} - set(files["path"].to_pylist())),
+        own=frozenset(
+            {*_exports_own(folder.root), "README.md", "croissant.json", "preview.html"} - set(files["path"].to_pylist())
+        ),
         again=made_again(folder),
         commands={shard.name: exported_again(folder.root, one) for one in exports for shard in one.shards},
         are_originals=folder.kind is FolderKind.OWN,

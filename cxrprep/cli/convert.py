@@ -63,15 +63,19 @@ def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int
     Run it again after anything: a finished image is recognised by its recipe and its source, not by its name alone.
     Another selection into the same --out adds to its files and to its manifest; shards (--to) are replaced.
     """
-    where, recipe = invocation.where, invocation.job.convert.recipe
+    where, recipe, place = invocation.where, invocation.job.convert.recipe, invocation.job.convert.out
     whole = f"cxrprep convert {where} --recipe {shlex.quote(recipe or 'square-224')}"
+    whole += f" --out {shlex.quote(place)}" if place else ""
     with invocation.events() as sink:
         if check_phi:
             headline, following = f"Tags of {invocation.root} that look like an identity", whole
             result = perform_phi(invocation, sink)
+            following += "" if place else " --out DIR"
         elif preview:
             headline, following = f"Preview of {recipe}", whole
             result = perform_preview(invocation, sink, count=preview)
+            # Without a place of its own the page lies beside the command.
+            following += " --out DIR" if result.value.path.name != "preview.html" else ""
         else:
             result = perform(invocation, sink)
             headline = _headline(invocation, result.value)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -12,7 +14,7 @@ import pytest
 
 from cxrprep.storage.parquet import read_footer
 from tests.api.convert import hospital
-from tests.commands import cxrprep, ok
+from tests.commands import PROGRAM, cxrprep, ok
 from tests.generators.small import nih_chestxray14
 
 if TYPE_CHECKING:
@@ -214,6 +216,34 @@ def test_labels_of_reports_are_in_the_manifest_at_once(own: Path, tmp_path: Path
     assert len(labelled) == len(rows(own))
     assert {row["label_source"] for row in labelled} == {"cxrprep"}
     assert verified(own)[0] == 0
+
+
+def test_reports_with_the_hospital_s_own_ids_label_nothing_and_that_is_said(own: Path, tmp_path: Path) -> None:
+    ok("manifest", own)
+    reports = tmp_path / "reports.csv"
+    reports.write_text("study_id,report\n1.2.826.0.1.3680043.77.1,FINDINGS: Edema.\n")
+    done = cxrprep("extract-labels", own, "--reports", reports)
+    assert done.returncode == 0
+    assert "no label is of a study here: study_id has to be as in" in done.stderr
+
+
+def test_what_a_preview_and_a_look_at_tags_name_as_next_runs(own: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a place"
+    said = ok("convert", own, "--recipe", "square-224", "--out", out, "--preview", "2")
+    follow_all(said)
+    # The page stays, and is no stranger among the images.
+    code, value = verified(out)
+    assert (code, (out / "preview.html").is_file()) == (0, True)
+    assert "extra" not in json.dumps(value["counts"])
+    for words in (("--check-phi",), ("--recipe", "square-224", "--preview", "1")):
+        done = subprocess.run(
+            [PROGRAM, "convert", str(own), *words], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert f"cxrprep convert {own} --recipe square-224 --out DIR" in done.stdout
+    # A file counts whatever its name.
+    plain = hospital.many(tmp_path / "plain", 2)
+    next(plain.rglob("*.dcm")).rename(plain / "IM0001")
+    assert re.search(r"^files +2 ", ok("status", plain, "--dataset", "folder"), re.MULTILINE)
 
 
 def test_a_job_takes_labels_over_for_a_folder_that_has_no_tables(own: Path, tmp_path: Path) -> None:

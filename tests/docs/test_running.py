@@ -10,11 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from tests.api.convert import hospital
 from tests.docs.lines import PAGES, ROOT, Block, blocks
 from tests.parts import need
 
@@ -168,6 +170,27 @@ def test_a_line_that_is_not_run_needs_what_no_test_has() -> None:
     due = [block for block in shells if block.kind in ("sh", "bash", "console") and not block.runs]
     assert len(due) > 20
     assert [str(block) for block in due if not _ELSEWHERE.search(block.text)] == []
+
+
+def test_what_the_pages_for_a_hospital_say_runs(tmp_path: Path) -> None:
+    dicom = tmp_path / "hospital" / "dicom"
+    dicom.mkdir(parents=True)
+    for number in range(3):
+        image = hospital.dicom(
+            hospital.body(number, 96, 96), StudyInstanceUID="1.2.826.0.1.3680043.77.1", PatientID="7"
+        )
+        (dicom / f"IM{number:04}").write_bytes(image)
+    reports = "uid,report\n1.2.826.0.1.3680043.77.1,Large left effusion.\n"
+    (tmp_path / "hospital" / "reports.csv").write_text(reports, encoding="utf-8")
+    for page in ("own-folder", "hospital"):
+        for block in blocks(ROOT / "docs" / "howto" / f"{page}.md"):
+            if block.kind in ("sh", "python") and not block.text.startswith("pip "):
+                text = block.text.replace("/hospital", f"{tmp_path}/hospital").replace("/data/ours", f"{tmp_path}/ours")
+                output, code = run(replace(block, text=text), tmp_path)
+                assert code == 0, f"{block}: exit code {code}\n{output}"
+                assert "no table of this folder names it" not in output, f"{block}\n{output}"
+    labels = pq.read_table(tmp_path / "ours" / "manifests" / "images.parquet")["label_pleural_effusion"]
+    assert labels.to_pylist() == [1, 1, 1]
 
 
 def test_the_steps_of_continuous_integration_run(tutorial: tuple[Path, list[Done]], tmp_path: Path) -> None:
