@@ -43,8 +43,9 @@ class DatasetCheck:
     """What a dataset's file says, and what its tables gave.
 
     ``images_here`` image files were found in the folder, ``images_listed`` are in its tables, ``images_matched`` are
-    both. ``sources`` are label sources with their rows, ``observations`` the columns that have a label; ``contract``
-    says what every dataset must hold, where that was asked for, and ``contradicted`` which of the file's facts do not.
+    both. ``boxes`` and ``masks`` are drawn on those listed. ``sources`` are label sources with their rows,
+    ``observations`` the columns that have a label; ``contract`` says what every dataset must hold, where that was asked
+    for, and ``contradicted`` which of the file's facts do not.
     """
 
     __repr__ = short_repr
@@ -56,6 +57,8 @@ class DatasetCheck:
     images_listed: int | None = None
     images_matched: int | None = None
     patients: int | None = None
+    boxes: int | None = None
+    masks: int | None = None
     sources: tuple[tuple[str, int], ...] = ()
     observations: tuple[str, ...] = ()
     contract: tuple[Clause, ...] = ()
@@ -113,6 +116,8 @@ def check_dataset(
             images_listed=len(listed),
             images_matched=len(listed.intersection(here.values())),
             patients=counted.patients,
+            boxes=counted.boxes,
+            masks=0 if labels.masks is None else labels.masks.num_rows,
             sources=tuple((source.label_source, source.rows) for source in counted.sources),
             observations=tuple(c for c in columns if labels.table.column(c).null_count < labels.table.num_rows),
             contract=tuple(_clauses(spec, root, labels, here)) if contract else (),
@@ -155,11 +160,12 @@ def _clauses(spec: DatasetSpec, root: Path, labels: Labels, here: dict[str, str]
     yield _clause("each image of the folder has an id of its own", not twice, f"two files are {twice}")
     moved = next((key for key in here if layout.place(key, release=labels.release) != key), "")
     place = layout.place(moved, release=labels.release) if moved else ""
-    said = f"a download would put {moved} to {place}: correct image or place of [paths]"
+    said = f"a download would put {moved} to {place}: correct image or place of [paths], or leave place out"
     yield _clause("a path leads to its image and back", not moved, said)
     other = recognise(sample_names(root))
     known = other is None or other.name == spec.name or other.name in spec.aliases
-    yield _clause("the folder is recognised as no other dataset", known, f"it looks like {other and other.name}")
+    said = f"it looks like {other and other.name}: say in sure of [paths] which name only this one has"
+    yield _clause("the folder is recognised as no other dataset", known, said)
     table = labels.table
     listed = set(table.column("image_id").drop_null().to_pylist())
     apart = len(listed.difference(ids))
@@ -207,6 +213,7 @@ def _result(found: DatasetCheck) -> Result[DatasetCheck]:
             f"{found.images_matched:,} of them in both",
             "patients": f"{found.patients:,}",
             **{f"labels {source}": f"{rows:,} rows" for source, rows in found.sources},
+            "drawn": f"{found.boxes:,} boxes, {found.masks:,} masks",
             "observations": ", ".join(name.removeprefix("label_") for name in found.observations) or "none",
         }
     kept = [clause for clause in found.contract if clause.holds]

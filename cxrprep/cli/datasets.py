@@ -157,7 +157,7 @@ def _brief(invocation: Invocation, spec: DatasetSpec) -> str:
     counts += [format_bytes(size)] if size else []
     lines = [out.styled(spec.name, out.stdout, bold=True) + f": {spec.title}"]
     counted = f"{', '.join(counts)}; " if counts else ""
-    lines.append(_prose(out, f"{counted}as {', '.join(spec.images.formats)}"))
+    lines.append(_prose(out, f"{counted}as {', '.join(spec.images.formats or spec.images.suffixes)}"))
     by_access: dict[str, list[str]] = {}
     for mirror in spec.mirror:
         default = ", the default" if mirror.name == spec.default_mirror else ""

@@ -212,7 +212,9 @@ class VocabularyRule:
 
 @dataclass(frozen=True, slots=True)
 class LabelRule:
-    """Labels of one source. ``shape`` is columns, list (names in a cell), rows (a name per row) or class (one name).
+    """Labels of one source, of images or of all those of a study or patient.
+
+    ``shape`` is columns, list (names in a cell), rows (a name per row) or class (one name).
 
     ``absent`` is what a name that is not there means: 0, or null where it is not given. ``reader`` makes a source of
     each reader; ``also`` adds sources that are true for any, the majority or all readers. ``raw`` names columns that
@@ -226,6 +228,7 @@ class LabelRule:
     shape: str
     image: Any = None
     study: Any = None
+    patient: Any = None
     columns: Any = None
     values: dict[str, int] = field(default_factory=dict)
     names: Any = None

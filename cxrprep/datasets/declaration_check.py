@@ -33,7 +33,7 @@ _OF_IMAGES: Final = (
     "id", "image", "patient", "study", "file", "view", "split", "sex", "age", "birth_year", "date", "width", "height",
     "spacing", "follow_up",
 )  # fmt: skip
-_OF_BLOCKS: Final = ("image", "study", "names", "name", "reader", "score", "label", "text", "split")
+_OF_BLOCKS: Final = ("image", "study", "patient", "names", "name", "reader", "score", "label", "text", "split")
 _NO_VALUE: Final = {"patient": ("unknown",), "study": ("image",)}
 # What a shape or an encoding takes the labels or regions from.
 _NEEDED: Final = {
@@ -132,7 +132,7 @@ def _of_paths(found: Declaration) -> Iterator[Problem]:
         return
     if _leads_out(found.paths.place):
         yield "paths.place", f"[paths] place {found.paths.place!r} leads out of the folder"
-    known = [name for name in ("id", "patient", "study", "suffix") if name in groups]
+    known = [*groups]
     for field in fields:
         yield from _one_of("paths.place", "[paths] place: the group", field, known)
     for form in found.paths.files:

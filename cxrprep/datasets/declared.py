@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -51,10 +52,11 @@ class DeclaredLayout:
         return self._found(key) is not None
 
     def key(self, image: ImageId, *, release: str) -> str:
-        """The release path by the template; without one, the image's id."""
+        """The release path by the template; without one, or where ids alone do not fill it, the image's id."""
         del release
         values = {"id": image.image, "patient": image.patient, "study": image.study, "suffix": self.suffix}
-        return self.rule.place.format_map(values) if self.rule.place else image.image
+        fields = {field for _, field, _, _ in string.Formatter().parse(self.rule.place)} - {None}
+        return self.rule.place.format_map(values) if fields and fields <= {*values} else image.image
 
     def place(self, key: str, *, release: str) -> str | None:
         """An image's path by the template, or from where the pattern begins; any other file's as the rule says."""

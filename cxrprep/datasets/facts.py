@@ -139,7 +139,7 @@ class ImageFacts:
     """What the release's images are: suffixes, formats, and width and height in pixels where they are constant."""
 
     suffixes: tuple[str, ...]
-    formats: tuple[str, ...]
+    formats: tuple[str, ...] = ()
     width: int | None = None
     height: int | None = None
     bits: int | None = None

@@ -14,7 +14,7 @@ from cxrprep.errors import ConfigError
 from cxrprep.labels.columns import constant
 from cxrprep.labels.declared_images import add_notes, in_order_of_ids, only_listed
 from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of, rows_where
-from cxrprep.labels.declared_tables import TABLE, count_rows
+from cxrprep.labels.declared_tables import TABLE, columns_of, count_rows
 from cxrprep.labels.declared_values import (
     TRUTH,
     by_word,
@@ -170,13 +170,14 @@ def _label_block(
     """The rows of a table that are about images which are known; the others are counted."""
     frame = rows_where(table, rule.where)
     place = f"[[labels]] {rule.source}"
-    if rule.study is None:
+    owner, value = ("patient", rule.patient) if rule.study is None else ("study", rule.study)
+    if value is None:
         asked = IdColumn(declared, frame, rule.image or declared.image.id, f"{place} image", table)
         ids, known = asked.known_images(images)
     else:
-        ids = value_of(frame, rule.study, f"{place} study", table)
-        by_study = images.reset_index().groupby("study_id")["image_id"].agg(list)
-        ids = ids.map(by_study, na_action="ignore").explode()
+        ids = value_of(frame, value, f"{place} {owner}", table)
+        by_owner = images.reset_index().groupby(f"{owner}_id")["image_id"].agg(list)
+        ids = ids.map(by_owner, na_action="ignore").explode()
         table = replace(
             table, rows=ids.index.tolist() if table.rows is None else [table.rows[row] for row in ids.index]
         )
@@ -222,7 +223,8 @@ def _in_columns(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
     if isinstance(rule.columns, dict):
         named = dict(rule.columns)
     else:
-        ids = {value for value in (rule.image, rule.study, rule.reader) if isinstance(value, str)}
+        # What other blocks read is no finding.
+        ids = {name for table in tables_of(rule.table) for name in columns_of(block.declared, table)} - {*known.names}
         only = rule.columns == "vocabulary"
         names = [name for name in block.frame.columns if name not in ids and name != TABLE]
         named = {name: name for name in names if not only or block.declared.vocabulary.knows(name)}
@@ -297,7 +299,12 @@ def _in_list(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
     small numbers one by one and no table of fractions.
     """
     keys = pd.Index(block.keys().to_numpy(object), dtype=object)
-    names = block.of(block.rule.names, "names").set_axis(keys, axis=0)
+    value = block.rule.names
+    # Of JSON and XML a cell is a list already; one text is a list of one.
+    value = {"use": "all", **({"column": value} if isinstance(value, str) else value)}
+    names = block.of(value, "names").set_axis(keys, axis=0)
+    if any(isinstance(cell, str) for cell in names):
+        names = names.map(lambda cell: [cell] if isinstance(cell, str) else cell)
     codes, lists = _distinct_lists(names)
     passed = {"", *block.declared.vocabulary.not_observations}
     said = [dict.fromkeys(one for one in cell if one is not None and one not in passed) for cell in lists]

@@ -124,7 +124,7 @@ def _four_numbers(frame: pd.DataFrame, column: str, table: TableRead) -> dict[st
 
 def _pixels(frame: pd.DataFrame, column: str, table: TableRead) -> pd.Series:
     """A side of each box. A cell that is no number is an error: as a blank it would be a box that nobody drew."""
-    cells = column_of(frame, column, "[[boxes]]", table)
+    cells = value_of(frame, column, "[[boxes]]", table)
     found = pd.to_numeric(cells, errors="coerce")
     strange = cells.index[found.isna() & cells.notna()]
     if len(strange):
@@ -136,7 +136,7 @@ def rows_where(table: TableRead, where: Mapping[str, Any]) -> pd.DataFrame:
     """The rows whose cells are among those wanted, or are none of ``{ not = [...] }``."""
     frame = table.cells
     for column, wanted in where.items():
-        cells = column_of(frame, column, "where", table)
+        cells = value_of(frame, column, "where", table)
         negated = isinstance(wanted, dict)
         words = [*(wanted.get("not", []) if negated else wanted)]
         found = cells.isin([*words, *(word for word, digit in TRUTH.items() if digit in words)])

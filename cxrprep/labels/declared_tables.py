@@ -206,7 +206,7 @@ def _csv(declared: Declaration, table: DeclaredTable, path: Path, hook: Hook) ->
         csv = csv.without_edges(name) if name in wanted and name not in as_it_stands else csv
     for name, rule in table.cells.items():
         csv = csv.trimmed(name, rule.trim) if rule.trim and name in csv else csv
-    stated = dict.fromkeys(spelled.get(name, name) for name in _columns_of(declared, table.name) if name != "all")
+    stated = dict.fromkeys(spelled.get(name, name) for name in columns_of(declared, table.name) if name != "all")
     gone = [repr(name) for name in stated if name not in csv and name not in table.optional_columns]
     if gone:
         csv = replace(csv, notes=(*csv.notes, f"columns that its dataset's file names are not here: {', '.join(gone)}"))
@@ -334,7 +334,7 @@ def _of_files(
     """A row, or rows, for each file; the digest is of all their names and contents, in order."""
     whole = hashlib.sha256()
     rows: list[dict[str, Any]] = []
-    wanted = tuple(_columns_of(declared, table.name)) if table.form == "xml" else ()
+    wanted = tuple(_of_blocks(declared, table.name)) if table.form == "xml" else ()
     groups = compiled(table.groups, built_in=is_built_in(declared.name)) if table.groups else None
     for path in paths:
         row: dict[str, Any] = {"name": path.name, "path": _inside(path, bases)}
@@ -396,26 +396,31 @@ def _texts(element: ET.Element, path: str) -> list[str]:
 
 def _names_of(declared: Declaration, table: str) -> tuple[str, ...]:
     """Every column that the blocks about a table may ask for, names of findings included."""
+    return tuple(dict.fromkeys((*_of_blocks(declared, table), *declared.vocabulary.names)))
+
+
+def _of_blocks(declared: Declaration, table: str) -> list[str]:
+    """The columns that blocks about a table read, those of boxes and conditions among them."""
     blocks: tuple[Any, ...] = (*declared.labels, *declared.boxes, *declared.masks)
-    names = [*_columns_of(declared, table), *declared.vocabulary.names]
+    names = [*columns_of(declared, table)]
     for block in blocks:
         if table in tables_of(block.table):
-            for key in ("corners", "corner_size", "centre_size", "where", "raw"):
-                value = getattr(block, key, ())
+            for key in ("corners", "corner_size", "centre_size", "where", "raw", "runs", "points"):
+                value = getattr(block, key, ()) or ()
                 value = () if value == "all" else value
                 names += [value] if isinstance(value, str) else [*value]
-    return tuple(dict.fromkeys(names))
+    return [*dict.fromkeys(names)]
 
 
 def _kept_as_they_stand(declared: Declaration, table: str) -> set[str]:
     """The columns of a table whose cells go into labels.parquet as the release has them: raw ones, and reports."""
     reports = [value for rule in declared.reports for value in (rule.text, *rule.sections.values())]
     return {*named_columns(reports), *(n for rule in declared.labels if rule.raw != "all" for n in rule.raw)} - {
-        *_columns_of(declared, table, reports=False)
+        *columns_of(declared, table, reports=False)
     }
 
 
-def _columns_of(declared: Declaration, table: str, *, reports: bool = True) -> Iterator[str]:
+def columns_of(declared: Declaration, table: str, *, reports: bool = True) -> Iterator[str]:
     """The columns that the blocks about a table name."""
     blocks: tuple[Any, ...] = (
         declared.image,

@@ -24,11 +24,14 @@ PROJECT = Path(__file__).parents[2]
 FINDINGS = ["effusion", "opacity|scoliosis", "", "scoliosis"]
 
 
-def declaration() -> str:
-    """The file of the guide, so that the guide is right."""
+def declarations() -> list[str]:
+    """The files of the guide, so that the guide is right."""
     page = (PROJECT / "docs" / "howto" / "own-dataset.md").read_text(encoding="utf-8")
-    (found,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
-    return found
+    return re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+
+
+def declaration() -> str:
+    return declarations()[0]
 
 
 def ward(root: Path, images: int = 12) -> Path:
