@@ -25,7 +25,7 @@ from cxrprep.errors import (
 )
 from cxrprep.sources.http_auth import HostSession, HttpAuth, load_cookies, wants_digest
 from cxrprep.sources.http_body import EmptyBody, GzipBody, HttpBody
-from cxrprep.sources.http_connection import ConnectionSettings, HttpConnection, Request, TooSoonError
+from cxrprep.sources.http_connection import AskAgainError, ConnectionSettings, HttpConnection, Request
 from cxrprep.sources.http_response import HttpResponse, expects_page, page_instead, refusal
 from cxrprep.sources.network_errors import FEW_TRIES
 from cxrprep.sources.urls import split_url, without_query
@@ -352,7 +352,7 @@ class HttpClient:
         connection = self._take(endpoint)
         try:
             return connection.send(request), connection
-        except TooSoonError:
+        except AskAgainError:
             connection.close()
             connection = HttpConnection(endpoint, self.settings)
         except BaseException:

@@ -85,10 +85,15 @@ class ConnectionSettings:
     slowest: float = 0.0
     # Whether libcurl heeds each length that was stated.
     framed: bool = True
+    # Whether the proxy wants Digest authentication; without a word it gets Basic.
+    proxy_digest: bool = False
 
 
-class TooSoonError(SourceUnreachableError):
-    """Raise for an answer that was there before its request. Do not raise over a new connection."""
+class AskAgainError(SourceUnreachableError):
+    """Raise where a new connection may bring the answer: one was there before its request, or the proxy wants Digest.
+
+    Do not raise over a connection that was made for this reason.
+    """
 
 
 class HttpConnection:
@@ -129,20 +134,30 @@ class HttpConnection:
     def send(self, request: Request) -> HttpResponse:
         """Send ``request`` and wait for the head of its answer.
 
-        Raises ``SourceUnreachableError``, ``AccessError`` for a certificate or a proxy's login, ``TooSoonError``.
+        Raises ``SourceUnreachableError``, ``AccessError`` for a certificate or a proxy's login, ``AskAgainError``.
         """
         self._start(request)
         while self.running and not self._has_head():
             self._wait()
             self._turn()
-        if not self._has_head():
+        answered = self._has_head()
+        if self._proxy_wants_digest():
+            self._settings.proxy_digest = True
+            raise AskAgainError("the proxy wants Digest authentication", hint="run again")
+        if not answered:
             raise self._failure()
         made = bool(self._curl.getinfo(pycurl.NUM_CONNECTS))
         if self._was_there and not made:
             self._soil()
-            raise TooSoonError(f"{self.endpoint.authority} answered before it was asked", hint="run again")
+            raise AskAgainError(f"{self.endpoint.authority} answered before it was asked", hint="run again")
         self._judge_time(made=made)
         return self._response()
+
+    def _proxy_wants_digest(self) -> bool:
+        if self._proxy is None or not self._proxy.has_login or self._settings.proxy_digest:
+            return False
+        refused = 407 in (self.status, self._curl.getinfo(pycurl.HTTP_CONNECTCODE))
+        return refused and bool(self._curl.getinfo(pycurl.PROXYAUTH_AVAIL) & pycurl.HTTPAUTH_DIGEST)
 
     def _start(self, request: Request) -> None:
         """Send ``request`` as far as that goes without waiting."""
@@ -177,11 +192,12 @@ class HttpConnection:
                 # As libcurl reads it: three digits, whatever follows them.
                 digits = lines[self._seen].partition(b" ")[2][:3]
                 self.status = int(digits) if digits.isdigit() else 0
-                # A Digest challenge is answered by libcurl within the same transfer.
-                if self.status >= 200 and (self.status != 401 or not self._digest):
+                # A Digest challenge is answered by libcurl within the same transfer, and a proxy's.
+                asked = (self.status == 401 and self._digest) or (self.status == 407 and self._settings.proxy_digest)
+                if self.status >= 200 and not asked:
                     self._head = lines[self._seen : end]
                     break
-                self._challenge = lines[self._seen : end] if self.status == 401 else []
+                self._challenge = lines[self._seen : end] if asked else []
                 self._seen = end + 1
         if not self.running and not self._head:
             self._head = self._challenge
@@ -403,6 +419,8 @@ def handle_options(endpoint: Endpoint, settings: ConnectionSettings) -> dict[int
         pycurl.BUFFERSIZE: _BUFFER,
         _RESPONSE_APART_FROM_CONNECT: 1,
     }
+    if settings.proxy_digest:
+        options[pycurl.PROXYAUTH] = pycurl.HTTPAUTH_DIGEST
     if uses_tls(endpoint, proxy):
         options |= {pycurl.CAINFO: ca_bundle(), pycurl.PROXY_CAINFO: ca_bundle(), pycurl.CAPATH: None}
     return options

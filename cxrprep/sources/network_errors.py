@@ -75,7 +75,12 @@ def broke(endpoint: Endpoint, proxy: Proxy | None, reason: str) -> SourceUnreach
 
 
 def wants_login(proxy: Proxy | None) -> ProxyOrCertificateError:
-    """The error for a proxy that lets nobody through without a login."""
+    """The error for a proxy that lets nobody through without a login, or with this one."""
+    if proxy is not None and proxy.has_login:
+        return ProxyOrCertificateError(
+            f"the proxy {proxy.shown} rejects the login that the environment names for it (407)",
+            hint="check user name and password in HTTPS_PROXY and HTTP_PROXY",
+        )
     return ProxyOrCertificateError(
         f"the proxy {proxy.shown} wants a login (407)" if proxy is not None else "the proxy wants a login (407)",
         hint="write it into HTTPS_PROXY and HTTP_PROXY, before the host: USER:PASSWORD@HOST:PORT",

@@ -39,6 +39,11 @@ class Proxy:
     url: str
     shown: str
 
+    @property
+    def has_login(self) -> bool:
+        """Whether a user name was given."""
+        return "@" in self.url
+
     def __repr__(self) -> str:
         """Without the login."""
         return f"Proxy({self.shown!r})"

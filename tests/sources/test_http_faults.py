@@ -646,6 +646,15 @@ def test_a_password_does_not_answer_another_challenge(tmp_path: Path, challenge:
     assert "secretpw" not in caught.value.message
 
 
+def is_digest(sent: str, method: str, made: Callable[[bytes], hashlib._Hash] = hashlib.md5) -> bool:
+    """Whether a header proves that its sender knows the password."""
+    fields = {name.strip(): value.strip('" ') for name, _, value in (p.partition("=") for p in sent[7:].split(","))}
+    one = made(b"user:r:secretpw").hexdigest()
+    two = made(f"{method}:{fields['uri']}".encode()).hexdigest()
+    right = made(f"{one}:n:{fields['nc']}:{fields['cnonce']}:auth:{two}".encode()).hexdigest()
+    return fields["response"] == right
+
+
 @pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
 @pytest.mark.parametrize("also", ["", 'Basic realm="x"'])
 def test_digest_is_answered_by_digest(tmp_path: Path, algorithm: str, also: str) -> None:
@@ -658,11 +667,8 @@ def test_digest_is_answered_by_digest(tmp_path: Path, algorithm: str, also: str)
             lines = [f"WWW-Authenticate: {text}" for text in (also, challenge) if text]
             connection.send(answer(b"", *lines, status="401 Unauthorized"))
             return
-        fields = {name.strip(): value.strip('" ') for name, _, value in (p.partition("=") for p in sent[7:].split(","))}
-        one = made(b"user:r:secretpw").hexdigest()
-        two = made(f"{method}:{path}".encode()).hexdigest()
-        right = made(f"{one}:n:{fields['nc']}:{fields['cnonce']}:auth:{two}".encode()).hexdigest()
-        connection.send(answer(path.encode(), status="200 OK" if fields["response"] == right else "403 Forbidden"))
+        right = is_digest(sent, method, made)
+        connection.send(answer(path.encode(), status="200 OK" if right else "403 Forbidden"))
 
     with (
         raw_http.serving(app) as server,
@@ -704,6 +710,39 @@ def test_a_proxy_that_wants_a_login_for_its_tunnel_says_so(monkeypatch: pytest.M
         with pytest.raises(AccessError, match="407") as caught:
             client.open("https://files.example.test/x.png")
     assert str(proxy.port) in caught.value.message
+
+
+_BASIC = f"Basic {base64.b64encode(b'user:secretpw').decode()}"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("challenges", ["Digest", "Basic", "Digest, Basic", "Negotiate, Basic"])
+@pytest.mark.parametrize("password", ["secretpw", "another"])
+def test_a_proxys_login_is_sent_as_it_asks(
+    monkeypatch: pytest.MonkeyPatch, client: HttpClient, scheme: str, challenges: str, password: str
+) -> None:
+    asked = {"Digest": 'Digest realm="r", nonce="n", qop="auth"', "Basic": 'Basic realm="r"', "Negotiate": "Negotiate"}
+
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
+        sent = headers.get("proxy-authorization", "")
+        if is_digest(sent, method) if sent.startswith("Digest ") else "Basic" in challenges and sent == _BASIC:
+            connection.send(answer(path.encode(), status="200 OK" if method == "GET" else "502 Bad Gateway"))
+            return
+        lines = [f"Proxy-Authenticate: {asked[name]}" for name in challenges.split(", ")]
+        connection.send(answer(b"a page of the proxy", *lines, status="407 Proxy Authentication Required"))
+
+    with raw_http.serving(app) as proxy:
+        monkeypatch.setenv(f"{scheme}_proxy", proxy.url.replace("//", f"//user:{password}@"))
+        url = f"{scheme}://files.example.test/x.png"
+        if password != "secretpw":
+            with pytest.raises(AccessError, match=r"rejects the login that the environment names for it \(407\)"):
+                client.open(url)
+        elif scheme == "https":
+            with pytest.raises(NotConnectedError, match="the proxy answered 502"):
+                client.open(url)
+        else:
+            assert [content(client.open(url)) for _ in range(3)] == [url.encode()] * 3
+            assert len(proxy.seen) <= 5, "the login is asked for once"
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

@@ -138,7 +138,7 @@ def _by_session(url: str) -> None:
 @pytest.mark.parametrize(
     ("status", "kind", "said"),
     [
-        ("407 Proxy Authentication Required", ProxyOrCertificateError, "the proxy {} wants a login"),
+        ("407 Proxy Authentication Required", ProxyOrCertificateError, "the proxy {} rejects the login"),
         ("503 Overloaded", NotConnectedError, "through the proxy {}: the proxy answered 503"),
         ("", NotConnectedError, "through the proxy {}: it is refused or cannot be reached"),
     ],
