@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.dataset_check import check_dataset
 from cxrprep.api.draft_croissant import Described, described_by_publisher
-from cxrprep.api.draft_folder import MARKS, PICTURES, FolderFiles, FolderTable, joined, plain_name, read_folder
+from cxrprep.api.draft_folder import LISTED, MARKS, PICTURES, FolderFiles, FolderTable, joined, plain_name, read_folder
 from cxrprep.datasets.declaration import slug
 from cxrprep.errors import UsageError
 from cxrprep.events import Note, ignore
@@ -84,6 +84,10 @@ _SPLITS: Final = {
     "validacao": "validate", "entrenamiento": "train", "prueba": "test", "validacion": "validate",
 }  # fmt: skip
 _MOST_CLASSES, _LONG = 60, 60
+# How a picture of a region is named for its image.
+_OF_REGION: Final = re.compile(
+    r"(?i)(?P<begin>(?:mask|segmentation)[-_ ]?)?(?P<id>.+?)(?P<behind>[-_ ]?(?:mask|segmentation))?\.\w+$"
+)
 # A folder for each patient, as most people call it.
 _PATIENT: Final = r"(?i:p|pt|pat|patient|subj|subject|sub|case|person)[-_ ]?\d+"
 _NO_LABELS: Final = ("fold", "index", "followup", "number", "id", "width", "height", "rows", "columns")
@@ -192,6 +196,7 @@ class _Writer:
             if table.form == "names" and (split := _split_in(table.key)):
                 self.used.append(table)
                 self._block("splits", table=table.name, image=self._id(table), split=split)
+        self._drawn()
         tables = list(chain.from_iterable(self._declared(table) for table in self.used))
         tables += self._left_out()
         return "\n".join([*self._head(), *self._paths(), *tables, *self._vocabulary(), *self.blocks])
@@ -306,7 +311,9 @@ class _Writer:
             None,
         )
         places = {place: what for what, place in (("split", split), ("patient", patient), ("label", label))}
-        groups = [f"(?P<{places[n]}>[^/]+)/" if n in places else "[^/]+/" for n in range(depth - 1, -1, -1)]
+        # A folder that all images are in is named: masks lie beside it.
+        unnamed = [re.escape(next(iter(those))) if len(those) == 1 else "[^/]+" for those in words]
+        groups = [f"(?P<{places[n]}>[^/]+)/" if n in places else f"{unnamed[n]}/" for n in range(depth - 1, -1, -1)]
         groups = groups[: len(groups) + 1 - self.found.depth]
         label, split, patient = (
             None if place is not None and place < self.found.depth - 1 else place for place in (label, split, patient)
@@ -384,6 +391,28 @@ class _Writer:
             lines = [f"# Column {column!r} may hold masks as run lengths: order may be rows, start relative, base 0."]
             lines += ["# [[masks]]", *(f"# {key} = {_toml(value)}" for key, value in keys.items())]
             self.blocks.append("\n".join([*lines, ""]))
+
+    def _drawn(self) -> None:
+        """Pictures of regions that have the names of images, a table for each of their folders."""
+        ids = {self.found.id_of(key) for key in self.found.images}
+        folders: dict[tuple[str, str], list[str]] = {}
+        for key in self.found.drawn:
+            folder, _, file = key.rpartition("/")
+            folders.setdefault((folder, file.rsplit(".", 1)[-1]), []).append(file)
+        for (folder, end), files in folders.items() if self.found.depth == 1 else ():
+            named = [found for file in files if (found := _OF_REGION.match(file)) and found["id"] in ids]
+            if 2 * len(named) < len(files):
+                continue
+            begin, behind = named[0]["begin"] or "", named[0]["behind"] or ""
+            place = f"{re.escape(folder)}/" if folder else "(?:^|/)"
+            groups = rf"{place}{re.escape(begin)}(?P<id>[^/]+){re.escape(behind)}\.{end}$"
+            taken = [table.name for table in self.used]
+            stem = slug(folder) or "masks"
+            name = next(one for n in range(len(taken) + 1) if (one := f"{stem}_{n}" if n else stem) not in taken)
+            patterns = [f"{folder}/{begin}*.{end}".lstrip("/")]
+            self.used.append(FolderTable("", "files", {"patterns": [*patterns], "groups": [groups]}, name=name))
+            label = slug(re.sub(r"(?i)masks?|segmentations?", "", folder.rsplit("/", 1)[-1])).replace("_", " ")
+            self._block("masks", table=name, image="id", label={"text": label or "region"}, encoding="files")
 
     def _reports(self, tables: list[FolderTable], taken: Sequence[str]) -> None:
         main = joined(tables)
@@ -515,10 +544,10 @@ def _list_in(words: Mapping[str, int]) -> tuple[dict[str, Any], set[str]] | None
     if words and all(word.startswith("[") and word.endswith("]") for word in words):
         names = {name.strip(" '\"") for word in words for name in word.strip("[]").split(",")}
         return {"use": "json-list" if any('"' in word for word in words) else "python-list"}, names - {""}
-    for mark in ("|", ";", ","):
+    for mark in (LISTED, "|", ";", ","):
         if any(mark in word for word in words):
             names = {name for word in words for name in word.split(mark)}
-            return {"split": mark}, names - {""}
+            return {} if mark == LISTED else {"split": mark}, names - {""}
     return None
 
 

@@ -10,13 +10,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.datasets.declaration import slug
 from cxrprep.datasets.facts import RESAVED
 from cxrprep.errors import CxrprepError, TableError, UsageError
 from cxrprep.events import Note
 from cxrprep.storage.paths import OWN_FOLDERS
+from cxrprep.storage.small_files import parse_json, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ _TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zip", *(f".{end}" 
 # Pictures of regions are no images of their own.
 _DRAWN: Final = re.compile(r"mask|segmentation|heatmap", re.IGNORECASE)
 _ENOUGH, _DEEPEST = 0.5, 6
+LISTED: Final = "\x1f"
+"""Parts the words of a list in JSON."""
 MARKS: Final = {
     "1": 1, "0": 0, "-1": -1, "1.0": 1, "0.0": 0, "-1.0": -1, "yes": 1, "no": 0, "y": 1, "n": 0, "true": 1, "false": 0,
     "positive": 1, "negative": 0, "uncertain": -1, "present": 1, "absent": 0, "sim": 1, "não": 0, "nao": 0, "si": 1,
@@ -59,9 +62,10 @@ class FolderTable:
 
 @dataclass(slots=True)
 class FolderFiles:
-    """What lies in a folder: its images by id, and its tables."""
+    """What lies in a folder: its images by id, its tables, and pictures of regions of images."""
 
     images: list[str]
+    drawn: list[str] = field(default_factory=list)
     tables: list[FolderTable] = field(default_factory=list)
     depth: int = 1
     """How many parts of a path name an image: more than one where two images in different folders have one name."""
@@ -84,7 +88,7 @@ def read_folder(root: Path, given: Mapping[str, str], on_event: Sink) -> FolderF
     images = [key for key in keys if key.lower().endswith(PICTURES) and not _DRAWN.search(key)]
     if not images:
         raise UsageError(f"{root} holds no images", hint=f"images end in {', '.join(PICTURES)}")
-    found = FolderFiles(images)
+    found = FolderFiles(images, [key for key in keys if key.lower().endswith(PICTURES) and key not in {*images}])
     while len({found.id_of(key) for key in images}) < len(images) and found.depth < _DEEPEST:
         found.depth += 1
     ids = {found.id_of(key) for key in images}
@@ -126,16 +130,31 @@ def _read(root: Path, key: str) -> FolderTable | None:
             return None
         return FolderTable(key, "names", {"name": names.to_pylist()})
     if low.endswith(".json"):
-        return _coco(root, key)
+        try:
+            data = parse_json(read_text(root / key))
+        except (OSError, ValueError):
+            return None
+        return _coco(key, data) or _objects(key, data)
     return None
 
 
-def _coco(root: Path, key: str) -> FolderTable | None:
-    """A table of COCO's form, with the columns that its reader gives; other JSON is not understood here."""
-    try:
-        data = json.loads((root / key).read_bytes())
-    except (OSError, ValueError):
+def _objects(key: str, data: Any) -> FolderTable | None:
+    """A list of objects with the keys that all of them have whose values are text, numbers or lists of texts."""
+    if not isinstance(data, list) or not data or not all(isinstance(one, dict) for one in data):
         return None
+    cells: dict[str, list[str | None]] = {}
+    for name in data[0]:
+        values = [one.get(name) for one in data]
+        lists = [one for one in values if isinstance(one, list)]
+        if lists and all(isinstance(word, str) for one in lists for word in one):
+            cells[name] = [LISTED.join(one) if isinstance(one, list) else one for one in values]
+        elif not any(isinstance(one, (list, dict)) for one in values):
+            cells[name] = [one if one is None or isinstance(one, str) else json.dumps(one) for one in values]
+    return FolderTable(key, "json", cells)
+
+
+def _coco(key: str, data: Any) -> FolderTable | None:
+    """A table of COCO's form, with the columns that its reader gives."""
     if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= set(data):
         return None
     names = {one["id"]: one["name"] for one in data["categories"]}

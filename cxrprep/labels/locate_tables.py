@@ -91,9 +91,12 @@ def _files(table: Table, listed: list[tuple[Path, list[str]]], bases: Sequence[P
 
 
 def _set_of(table: Table, bases: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Every file of a table of many files: where a pattern leads to from a folder, or from a folder in it."""
-    places = (base.glob(word) for base in bases for pattern in table.patterns for word in (pattern, f"*/{pattern}"))
-    return next((tuple(sorted(found)) for place in places if (found := tuple(place))), ())
+    """Every file of a table of many files: where its patterns lead to from a folder, or else from a folder in it."""
+    for base in bases:
+        for words in (table.patterns, [f"*/{pattern}" for pattern in table.patterns]):
+            if found := {path for word in words for path in base.glob(word)}:
+                return tuple(sorted(found))
+    return ()
 
 
 def _check_image_table(root: Path) -> None:

@@ -130,6 +130,35 @@ def test_coco_and_images_of_one_name_in_two_folders(tmp_path):
     assert rows["a/1"]["label_drafted__nodule"] == 1
 
 
+def test_objects_in_json_with_lists_of_findings(tmp_path):
+    root = folder(tmp_path / "set", ["images/1.png", "images/2.png", "images/3.png"])
+    objects = [
+        {"file_name": "1.png", "patient": "p1", "syms": ["Cyst", "Effusion"], "boxes": [[1, 2, 3, 4], [1, 2, 3, 4]]},
+        {"file_name": "2.png", "patient": "p1", "syms": [], "boxes": []},
+        {"file_name": "3.png", "patient": "p2", "syms": ["Cyst"], "boxes": [[1, 2, 3, 4]]},
+    ]
+    (root / "labels.json").write_text(json.dumps([{**one, "labels": one.pop("syms")} for one in objects]))
+    rows = drafted(tmp_path, root)
+    assert [row["label_drafted__cyst"] for row in rows.values()] == [1, 0, 1]
+    assert [row["label_drafted__effusion"] for row in rows.values()] == [1, 0, 0]
+    assert [row["patient_id"] for row in rows.values()] == ["p1", "p1", "p2"]
+
+
+def test_folders_of_masks_are_regions_of_the_images_that_they_are_named_for(tmp_path):
+    names = ["png/a.png", "png/b.jpg", "leftMask/a.png", "leftMask/b.png", "masks/mask_a.png", "seg mask/b_mask.png"]
+    root = folder(tmp_path / "set", names)
+    rows = drafted(tmp_path, root)
+    assert set(rows) == {"a", "b"}
+    masks = read_labels(find_dataset(str(tmp_path / "drafted.toml")), root).masks.to_pylist()
+    found = sorted((mask["image_id"], mask["label"], mask["path"]) for mask in masks)
+    assert found == [
+        ("a", "left", "leftMask/a.png"),
+        ("a", "region", "masks/mask_a.png"),
+        ("b", "left", "leftMask/b.png"),
+        ("b", "seg", "seg mask/b_mask.png"),
+    ]
+
+
 def test_labels_of_studies_are_those_of_their_images(tmp_path):
     root = folder(tmp_path / "data", ["files/1.png", "files/2.png"])
     (root / "images.csv").write_text("dicom,subject_id,study_id\n1,7,70\n2,7,70\n")

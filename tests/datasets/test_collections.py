@@ -291,3 +291,13 @@ def test_a_collection_is_read_as_it_is(tmp_path, kind):
     found = {name: values for name in named if set(values := table.column(name).to_pylist()) != {None}}
     assert found == expected
     assert [one for one in said if "left out" in one and "not declared" in one] == []
+
+
+def test_each_pattern_of_a_table_of_many_files_counts(tmp_path):
+    blocks, files, *_ = FOUND["a folder in the path"]
+    several = blocks.replace('["*/images/*.png"]', '["COVID/images/*.png", "Normal/images/*.png"]')
+    root = put(tmp_path / "data", files)
+    file = tmp_path / "found.toml"
+    file.write_text(HEAD.format(name="found") + several)
+    checked = check_dataset(file, root).value
+    assert (checked.images_listed, checked.images_matched) == (2, 2)
