@@ -23,6 +23,7 @@ from tests.api.convert import hospital
 from tests.generators.full.mimic_cxr import Mimic
 from tests.generators.full.nih_chestxray14 import Nih
 from tests.generators.full.server import PASSWORD, USER, Site, folder_reader, serving
+from tests.servers import s3
 from tests.soak.commands import (
     Home,
     copy_tree,
@@ -35,6 +36,7 @@ from tests.soak.commands import (
     start,
     tree,
 )
+from tests.soak.sequences import Bucket
 
 _ORPHANS_MAY_LIVE = 60.0
 _LONGEST_CHAIN = 5
@@ -49,6 +51,23 @@ class Stage:
     before: Path
     after: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    bucket: Bucket | None = None
+
+    def at(self, root: Path) -> list[str]:
+        """The command over ``root``, or over the bucket that holds what ``root`` shows."""
+        words = [f"{root}{word.removeprefix('ROOT')}" if word.split("/")[0] == "ROOT" else word for word in self.words]
+        return words if self.bucket is None else [self.bucket.addressed(word) for word in words]
+
+    def begin(self, root: Path) -> None:
+        """Make the folder what it was before."""
+        copy_tree(self.before, root)
+        if self.bucket is not None:
+            self.bucket.put()
+
+    def look(self) -> None:
+        """Fetch what a command left in a bucket."""
+        if self.bucket is not None:
+            self.bucket.fetch()
 
 
 @dataclass
@@ -62,7 +81,7 @@ class Campaign:
 
 
 def prepare(work: Path, images: int, stack: ExitStack, *, brief: bool = False) -> tuple[list[Stage], Home]:
-    """The stages of two collections (NIH's archives, MIMIC's single files and reports), each run once undisturbed.
+    """The stages of two collections (NIH's archives, in a bucket too, MIMIC's single files and reports), undisturbed.
 
     A ``brief`` campaign has the first three of NIH only.
     """
@@ -94,6 +113,12 @@ def prepare(work: Path, images: int, stack: ExitStack, *, brief: bool = False) -
     if brief:
         return list(_undisturbed(work / "nih-root", plans[:3], work, home)), home
     stages = list(_undisturbed(work / "nih-root", plans, work, home))
+    (work / "moto").mkdir()
+    service = stack.enter_context(s3.running(work / "moto"))
+    home.variables = {**home.variables, **service.environment, **s3.KEYS, "AWS_DEFAULT_REGION": "us-east-1"}
+    bucket = Bucket(service, service.bucket({}, public=False), "nih", work / "root")
+    of_bucket = [(f"bucket {name}", words) for name, words in plans if name not in ("verify", "convert shards")][:6]
+    stages += _undisturbed(work / "root", of_bucket, work, home, bucket)
     plans = [
         ("download files", ("download", "mimic-cxr-jpg", "ROOT", "--source", physionet)),
         ("mimic labels", ("extract-labels", "ROOT")),
@@ -113,19 +138,19 @@ def prepare(work: Path, images: int, stack: ExitStack, *, brief: bool = False) -
     return stages + list(_undisturbed(own, plans, work, home)), home
 
 
-def _undisturbed(root: Path, plans: list[tuple[str, tuple[str, ...]]], work: Path, home: Home) -> Iterator[Stage]:
+def _undisturbed(
+    root: Path, plans: list[tuple[str, tuple[str, ...]]], work: Path, home: Home, bucket: Bucket | None = None
+) -> Iterator[Stage]:
     root.mkdir(exist_ok=True)
     for name, words in plans:
-        before = work / f"before-{name.replace(' ', '-')}"
-        copy_tree(root, before)
-        done = run(_at(words, root), home)
+        stage = Stage(name, words, work / f"before-{name.replace(' ', '-')}", bucket=bucket)
+        copy_tree(root, stage.before)
+        done = run(stage.at(root), home)
         if done.code:
             raise RuntimeError(f"{name} fails without any kill: exit {done.code}\n{done.said}")
-        yield Stage(name, words, before, tree(root), done.seconds)
-
-
-def _at(words: tuple[str, ...], root: Path) -> list[str]:
-    return [f"{root}{word.removeprefix('ROOT')}" if word.split("/")[0] == "ROOT" else word for word in words]
+        stage.look()
+        stage.after, stage.seconds = tree(root), done.seconds
+        yield stage
 
 
 def campaign(
@@ -156,7 +181,7 @@ def campaign(
 
 def _chain(stage: Stage, length: int, rng: random.Random, home: Home, found: Campaign) -> None:
     root = home.folder.parent / "root"
-    copy_tree(stage.before, root)
+    stage.begin(root)
     moments: list[str] = []
     while len(moments) < length:
         # Start-up is the same for all and holds nothing to break: most moments lie behind it.
@@ -168,8 +193,10 @@ def _chain(stage: Stage, length: int, rng: random.Random, home: Home, found: Cam
         found.too_late[stage.name] += not killed
         if not killed and sum(text.endswith("late") for text in moments) > 2:
             break
+        stage.look()
         _right_after(stage, root, moments, found)
-    done = run(_at(stage.words, root), home)
+    done = run(stage.at(root), home)
+    stage.look()
     story = f"{stage.name} after kills at {', '.join(moments)}"
     found.chains += 1
     if done.code:
@@ -181,7 +208,7 @@ def _chain(stage: Stage, length: int, rng: random.Random, home: Home, found: Cam
 
 def _kill(stage: Stage, root: Path, home: Home, moment: float, *, alone: bool, found: Campaign) -> bool:
     """Whether the command was still running when it was killed."""
-    process = start(_at(stage.words, root), home, silent=True)
+    process = start(stage.at(root), home, silent=True)
     time.sleep(moment)
     running = process.poll() is None
     if alone:
