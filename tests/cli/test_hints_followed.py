@@ -5,6 +5,7 @@ The sentences are read from the source code: a new one has a case in ``hints.tom
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -95,6 +96,8 @@ DAMAGES: Final[dict[str, Callable[..., object]]] = {
     "twice": twice,
     "pack": pack,
     "sevens": sevens,
+    "release": lambda path, name: importlib.import_module(f"tests.generators.small.{name}").write(path),
+    "gone_below": lambda path, names: [one.unlink() for one in path.rglob(names)],
     "folder": lambda path: path.mkdir(),
     "emptied": shutil.rmtree,
     "copied": lambda path, name: shutil.copyfile(path, path.parent / name),

@@ -17,6 +17,7 @@ from tests.collection.hints import commands_in
 from tests.collection.sequences import files_and_times
 from tests.collection.worlds import release
 from tests.commands import cxrprep, ok
+from tests.servers import s3
 
 # The name of a kind, and its folder. One is a shared copy that may only be read.
 KINDS: Final = {
@@ -82,6 +83,22 @@ def test_a_verb_works_or_names_the_command_that_can(
             wrote = [path for path in changed if path.is_file() and ".cxrprep" not in path.parts]
             assert not wrote, (kind, wrote)
             follow(home, verb, kind, " ".join(hint.split()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_answers_over_a_bucket_as_over_a_folder(
+    made: Path, amazon: s3.S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    for name, value in {**amazon.environment, **s3.KEYS, "AWS_DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    shutil.copytree(made, tmp_path / "home")
+    for kind in ("converted", "exported"):
+        held = {path.relative_to(made).as_posix(): path for path in (made / kind).rglob("*") if path.is_file()}
+        address = f"s3://{amazon.bucket({name: path.read_bytes() for name, path in held.items()}, public=False)}/{kind}"
+        done = cxrprep(*words_of(verb, address, kind), cwd=tmp_path / "home")
+        assert done.returncode == (2 if kind in VERBS[verb] else 0), (kind, done)
+        assert address in done.stdout + done.stderr, (kind, done)
 
 
 def follow(home: Path, verb: str, kind: str, hint: str) -> None:
