@@ -334,6 +334,9 @@ def check_tables(
         hint = CONVERT_AGAIN
     if before.get("label_source"):
         hint = f"its labels are of {before['label_source']}{'; ' if hint else ''}{hint}"
+    rule = before.get("split") or {}
+    if rule.get("folds"):
+        hint = f"number the folds again: --folds {rule['folds']}{'; ' if hint else ''}{hint}"
     check_images(path, images, root, exempt=exempt, hint=hint)
     check_studies(folder / STUDIES_NAME, studies, path, exempt=exempt, hint=hint)
 

@@ -176,3 +176,14 @@ def test_shards_of_images_without_a_label_are_written(tmp_path: Path) -> None:
     ok("export", tmp_path / "raw", "--format", "webdataset", "--out", tmp_path / "out")
     with tarfile.open(next((tmp_path / "out").glob("*.tar"))) as archive:
         assert sum(name.endswith(".png") for name in archive.getnames()) == 7
+
+
+def test_who_would_lose_the_folds_is_said_how_to_number_them_again(tmp_path: Path) -> None:
+    root = tmp_path / "nih"
+    nih_chestxray14.write(root)
+    ok("extract-labels", root)
+    ok("manifest", root, "--folds", "2")
+    done = cxrprep("manifest", root)
+    assert done.returncode == 2
+    assert "number the folds again: --folds 2;" in done.stderr
+    ok("manifest", root, "--folds", "2")
