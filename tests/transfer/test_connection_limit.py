@@ -85,6 +85,13 @@ def test_where_the_server_is_the_limit_few_are_enough() -> None:
     assert max(used) <= 8
 
 
+def test_where_fewer_bring_more_there_are_fewer_and_never_one() -> None:
+    """As where server and client share two cores, and wait for each other."""
+    used = _settle(lambda number: 150e6 if number <= 2 else 75e6, 64)
+    assert min(used) == 2
+    assert sum(number > 2 for number in used[20:]) < 0.2 * len(used)
+
+
 @pytest.mark.parametrize("bears", [8, 20, 50])
 def test_a_limit_of_the_server_is_found_and_kept_to(bears: int) -> None:
     used = _settle(lambda number: 3e6 * number, 64, refuses_above=bears)
