@@ -163,8 +163,8 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
     facts.loc[age.notna() & ~believed, "age_flag"] = "implausible"
     for column, name in (("orig_width", "width"), ("orig_height", "height")):
         facts[column] = pd.to_numeric(of(name, partial(number_of, thousands=True)))
-    for column, name in (("follow_up", "follow_up"), ("pixel_spacing_mm", "spacing")):
-        facts[column] = pd.to_numeric(of(name, number_of))
+    facts["follow_up"] = pd.to_numeric(of("follow_up", partial(number_of, most=(1 << 15) - 1)))
+    facts["pixel_spacing_mm"] = pd.to_numeric(of("spacing", number_of))
     facts["path_raw"] = of("file")
     return facts
 

@@ -255,13 +255,16 @@ def _rings(cell: Any) -> list[Any]:
 
 def _column_runs(rule: MaskRule, text: str, height: int, width: int) -> list[int]:
     """COCO's runs (outside, inside, outside ...) down the columns, from pairs of a start or a gap and a length."""
-    numbers = np.fromiter(map(int, text.split()), np.int64)
-    first, lengths = numbers[0::2], numbers[1::2]
-    if len(first) != len(lengths) or (numbers < 0).any():
+    total = height * width
+    stated = [int(word) for word in text.split()]
+    if len(stated) % 2 or min(stated, default=0) < 0:
         raise ValueError("run lengths are pairs of whole numbers")
+    if max(stated, default=0) > total + rule.base:
+        raise ValueError(f"a run leaves the {height} x {width} image")
+    numbers = np.array(stated, np.int64)
+    first, lengths = numbers[0::2], numbers[1::2]
     ends = np.cumsum(first + lengths) if rule.start == "relative" else first - rule.base + lengths
     starts = ends - lengths
-    total = height * width
     if len(ends) and (ends[-1] > total or (starts[1:] < ends[:-1]).any() or starts[0] < 0):
         raise ValueError(f"its runs overlap, or leave the {height} x {width} image")
     if rule.order == "rows":

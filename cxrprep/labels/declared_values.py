@@ -139,7 +139,15 @@ def value_of(frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> p
     return _value_of(frame, value, place, where, lambda cells: cells)
 
 
-def number_of(frame: pd.DataFrame, value: Any, place: str, where: TableRead, *, thousands: bool = False) -> pd.Series:
+def number_of(
+    frame: pd.DataFrame,
+    value: Any,
+    place: str,
+    where: TableRead,
+    *,
+    thousands: bool = False,
+    most: float = (1 << 31) - 1,
+) -> pd.Series:
     """The same as numbers.
 
     Args:
@@ -148,6 +156,7 @@ def number_of(frame: pd.DataFrame, value: Any, place: str, where: TableRead, *, 
         place: the block that wants it, for errors.
         where: the table, for errors.
         thousands: commas stand between thousands, as in 3,056, and not for decimals.
+        most: the largest that its column in labels.parquet holds.
 
     Returns:
         A number for each row; null where a cell is none, which ``where.notes`` then says.
@@ -162,6 +171,7 @@ def number_of(frame: pd.DataFrame, value: Any, place: str, where: TableRead, *, 
         if thousands:
             cells = texts((one.replace(",", "") if is_grouped(one) else one for one in cells), cells.index)
         made = pd.to_numeric(cells, errors="coerce").astype(float)
+        made = made.where(made.abs() <= most)
         strange.extend(cells.index[made.isna() & cells.notna()])
         return made
 
@@ -400,7 +410,7 @@ def _used(series: pd.Series, transform: str, place: str, column: str, where: Tab
         if not isinstance(cell, list) and cell not in distinct:
             try:
                 distinct[cell] = known[name](cell)
-            except (ValueError, KeyError, SyntaxError, RecursionError, TypeError, MemoryError) as error:
+            except (ValueError, KeyError, SyntaxError, RecursionError, TypeError, MemoryError, OverflowError) as error:
                 raise where.error(row, column, f"{place} expects {transform}, found {cell[:80]!r}") from error
     made = texts((cell if isinstance(cell, list) else distinct.get(cell) for cell in series), series.index)
     return pd.to_datetime(made) if name == "date" else pd.to_numeric(made) if name in _NUMBERS else made

@@ -15,6 +15,7 @@ from cxrprep.api.dataset_check import check_dataset
 from cxrprep.datasets import declaration as written
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.datasets.declaration_check import _CELLS, _RULES
+from cxrprep.errors import CxrprepError
 from cxrprep.labels.extract import read_labels
 from tests.datasets.test_declaration import PROJECT, declarations
 
@@ -301,3 +302,38 @@ def test_each_pattern_of_a_table_of_many_files_counts(tmp_path):
     file.write_text(HEAD.format(name="found") + several)
     checked = check_dataset(file, root).value
     assert (checked.images_listed, checked.images_matched) == (2, 2)
+
+
+WARD_8 = {
+    **dict.fromkeys(("east/1.png", "west/3.png"), None),
+    "list.txt": "east/1.png m1 v1\nwest/3.png m2 v3\n",
+    "visits.csv": "visit,day,born,part,number\nv1,01.03.2020,01.03.1950,A,77\nv3,05.05.2020,05.05.1990,B,0\n",
+    "people.csv": "mrn,diagnosis,final\nm1,pneumonia,1\nm2,scoliosis,1\n",
+    "drawn.json": json.dumps([{"picture": "1", "labels": ["nodule"], "circles": [[50, 60, 20, 10]], "scores": [0.5]}]),
+    "outlines.csv": "picture,path,runs,by,sure\n3,west/3.png,260 2 520 2,R2,0.75\n",
+}
+CELLS = [("visits.csv", cell) for cell in ("01.03.2020", "01.03.1950", "A", "77")] + [
+    ("outlines.csv", cell) for cell in ("260 2", "520 2", "0.75", "west/3.png", "R2")
+] + [("drawn.json", cell) for cell in ("50", "20", "0.5")]  # fmt: skip
+NUMBER = 'follow_up = { column = "number", min = 0, max = 99 }'
+STRANGE = ["1e400", "-1e400", "9" * 20, "9" * 400, "-7", "nan", "inf", "1.5", "", "40000", "9" * 400 + "Y"]
+
+
+@pytest.mark.parametrize(("table", "cell"), CELLS)
+def test_a_number_that_none_can_be_is_null_or_refused_by_its_place(tmp_path, table, cell):
+    root = put(tmp_path / "data", WARD_8)
+    file = tmp_path / "ward-8.toml"
+    # Sizes and ages as tables mostly state them.
+    file.write_text(
+        declarations()[1].replace(NUMBER, 'follow_up = "number"\nwidth = "number"\nspacing = "number"\nsex = "part"')
+    )
+    for strange in STRANGE:
+        (root / table).write_text(WARD_8[table].replace(cell, strange, 1))
+        refused: CxrprepError | None = None
+        images = {"1", "3"}
+        try:
+            images = {row["image_id"] for row in read_labels(find_dataset(str(file)), root).table.to_pylist()}
+        except CxrprepError as error:
+            refused = error
+        assert images == {"1", "3"}
+        assert refused is None or (table in str(refused) and refused.hint)
