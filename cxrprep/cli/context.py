@@ -87,11 +87,13 @@ class Invocation:
 
     def _with_buckets(self, settings: Settings) -> bool:
         """Put working copies in the place of the buckets that the settings name; whether there was one."""
-        from cxrprep.config.settings import with_bucket, with_variables
+        from cxrprep.config.settings import refuse_misplaced, with_bucket, with_variables, without_name
         from cxrprep.storage.paths import is_served
 
         found = False
-        if (out := with_bucket(settings.job.convert.out)) != settings.job.convert.out:
+        if is_served(out := with_bucket(settings.job.convert.out)):
+            refuse_misplaced("convert.out", out, settings.origins["convert.out"])
+        if out != settings.job.convert.out:
             self.flags["convert.out"] = (out, settings.origins["convert.out"])
             found = True
         # A job file that is written or shown names the addresses themselves.
@@ -100,6 +102,8 @@ class Invocation:
             texts = [with_bucket(value)] if isinstance(value, str) else list(map(with_bucket, value))
             # An imported table has a name before its address: NAME=FILE.
             named = key == "labels.imports"
+            for text in filter(is_served, map(without_name, texts) if named else texts):
+                refuse_misplaced(key, text, settings.origins[key])
             pairs = [text.partition("=") if named and not is_served(text) else ("", "", text) for text in texts]
             if not any(is_served(text) for *_, text in pairs) or (key == "root" and self.takes_addresses):
                 continue

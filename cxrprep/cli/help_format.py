@@ -11,7 +11,7 @@ import click
 from cxrprep.cli import options
 from cxrprep.cli.context import invocation_of
 from cxrprep.config.job import KEYS
-from cxrprep.storage.paths import is_served, refuse_address, refuse_unserved
+from cxrprep.storage.paths import is_served, refuse_unserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,10 +26,6 @@ _LAST: Final = ("Network", "Engine", "Output")
 _WIDE: Final = 26
 
 
-# Secrets and what is of this machine: no bucket holds them.
-_HERE_ONLY: Final = frozenset(
-    {"dataset", "download.cookie_file", "download.url_file", "labeler.checkpoint", "output.log_file"}
-)
 # Settings that are a name, or the file of one's own.
 _NAME_OR_FILE: Final = frozenset(
     {"convert.recipe", "dataset", "download.then", "labels.imports", "selection.patients", "selection.studies"}
@@ -59,6 +55,8 @@ class Grouped(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, unless a path of this machine was given as an address: nothing is begun then."""
+        from cxrprep.config.settings import refuse_misplaced, without_name
+
         invocation = invocation_of(ctx)
         invocation.takes_addresses = self.name in _TAKE_ADDRESSES
         invocation.command = self.name or ""
@@ -70,10 +68,8 @@ class Grouped(click.Command):
         for key, (value, option) in invocation.flags.items():
             if KEYS[key].form != "path" and key not in _NAME_OR_FILE:
                 continue
-            refuse = refuse_address if key in _HERE_ONLY else refuse_unserved
             for text in value if isinstance(value, tuple) else (value,):
-                # An imported table may have a name of ours before it: NAME=FILE.
-                refuse(re.sub(r"^[^=/]*=", "", str(text)) if key == "labels.imports" else str(text), option)
+                refuse_misplaced(key, without_name(str(text)) if key == "labels.imports" else str(text), option)
         with invocation.leaving_buckets():
             self._open_buckets(ctx, invocation)
             return super().invoke(ctx)

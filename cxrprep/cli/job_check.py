@@ -135,14 +135,14 @@ def _path_problems(settings: Settings) -> Iterator[Problem]:
 
 def _address_problems(settings: Settings) -> Iterator[Problem]:
     """Addresses that no store understands, where a folder or file has to stand, and homes of nobody here."""
-    from cxrprep.config.settings import path_values
-    from cxrprep.storage.paths import home_path, is_served, refuse_address
+    from cxrprep.config.settings import path_values, refuse_misplaced
+    from cxrprep.storage.paths import home_path
 
     for name, value in path_values(settings):
         try:
             home_path(value)
-            if name != "download.source" and not is_served(value):
-                refuse_address(value, name)
+            if name != "download.source":
+                refuse_misplaced(name, value, name)
         except UsageError as error:
             yield name, error.message, error.hint
 

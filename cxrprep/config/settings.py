@@ -15,7 +15,7 @@ from cxrprep.config.job import FORMS, KEYS, SECTIONS, Job, Key
 from cxrprep.config.toml import TomlText, type_problem, unknown_key, value_problem
 from cxrprep.credentials.secret import TOKEN_PREFIX
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
-from cxrprep.storage.paths import home_path, is_served, refuse_address
+from cxrprep.storage.paths import home_path, is_served, refuse_address, refuse_unserved
 from cxrprep.storage.small_files import MAX_BYTES, read_text
 
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ _FALSE: Final = frozenset({"0", "false", "no", "off", ""})
 _VARIABLE: Final = re.compile(r"\$(?:(?P<bare>\w+)|\{(?P<name>\w+)(?P<default>:-(?:[^${}]|\$\w+|\$\{\w+\})*)?\})")
 # Beside the keys that are paths, these may name one.
 _MAY_BE_PATHS: Final = ("download.source", "download.then", "convert.recipe", "selection.patients", "selection.studies")
+
+# Secrets and what is of this machine: no bucket holds them.
+_HERE_ONLY: Final = frozenset(
+    {"dataset", "download.cookie_file", "download.url_file", "labeler.checkpoint", "output.log_file"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +200,19 @@ def with_bucket(text: str) -> str:
     return found if is_served(found) else text
 
 
+def refuse_misplaced(name: str, text: str, what: str) -> None:
+    """Raise ``UsageError`` for an address that no store understands, or where the setting ``name`` takes none.
+
+    ``what`` names the option. A variable without a value is told by whoever asks for it.
+    """
+    (refuse_address if name in _HERE_ONLY else refuse_unserved)(_VARIABLE.sub("name", with_bucket(text)), what)
+
+
+def without_name(text: str) -> str:
+    """The file of ``NAME=FILE``, where an imported table may have a name of ours before it."""
+    return re.sub(r"^[^=/]*=", "", text)
+
+
 def with_variables(text: str) -> str:
     """A path or an address with the values of its variables; a default counts where one is not set, or is empty.
 
@@ -236,7 +254,7 @@ def path_values(settings: Settings) -> list[tuple[str, str]]:
     values = [(name, settings.value(name)) for name in names]
     found = [(n, text) for n, value in values for text in ([value] if isinstance(value, str) else value) if text]
     # NAME=FILE, or a file alone.
-    return [*found, *(("labels.imports", words.rpartition("=")[2]) for words in settings.job.labels.imports)]
+    return [*found, *(("labels.imports", without_name(words)) for words in settings.job.labels.imports)]
 
 
 def _job(given: Mapping[str, _Given]) -> Job:

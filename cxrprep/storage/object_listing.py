@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.errors import SourceUnreachableError
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
 # What is asked of Google: names and what tells their content.
-_FIELDS: Final = "nextPageToken,items(name,size,etag,generation,md5Hash,crc32c)"
+_FIELDS: Final = "kind,nextPageToken,items(name,size,etag,generation,md5Hash,crc32c)"
 _GOOGLE_PAGE: Final = 5000
 
 
@@ -37,6 +39,7 @@ def _amazon(system: Any, bucket: str, prefix: str) -> Iterator[tuple[str, dict[s
     following: dict[str, str] = {}
     while True:
         page = system.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **following)
+        _require_listing(page, "IsTruncated", bucket)
         for about in page.get("Contents") or ():
             yield about["Key"], {"size": about["Size"], "ETag": about.get("ETag")}
         if not page.get("IsTruncated"):
@@ -44,10 +47,20 @@ def _amazon(system: Any, bucket: str, prefix: str) -> Iterator[tuple[str, dict[s
         following = {"ContinuationToken": page["NextContinuationToken"]}
 
 
+def _require_listing(page: Mapping[str, Any], sign: str, bucket: str) -> None:
+    """Raise for what is no listing, and has no ``sign`` of one: a page to sign in would pass for an empty bucket."""
+    if sign not in page:
+        raise SourceUnreachableError(
+            f"the list of {bucket}'s objects was answered with something else",
+            hint="a proxy or a page to sign in may stand before the store: check its address and the network",
+        )
+
+
 def _google(system: Any, bucket: str, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
     words = {"prefix": prefix, "maxResults": _GOOGLE_PAGE, "fields": _FIELDS}
     while True:
         page = system.call("GET", "b/{}/o", bucket, json_out=True, **words)
+        _require_listing(page, "kind", bucket)
         for about in page.get("items") or ():
             yield about["name"], {**about, "size": int(about.get("size") or 0)}
         if not page.get("nextPageToken"):

@@ -89,12 +89,16 @@ def _refuse_slip(text: str, what: str) -> None:
     )
 
 
+def _without_login(text: str) -> str:
+    return re.sub(r"//?[^/@]*:[^/@]*@", "//", text)
+
+
 def refuse_address(text: str, what: str) -> None:
     """Raise ``UsageError`` for an address where only a path of this machine is served: ``what`` names the option."""
     _refuse_slip(text, what)
     if _ADDRESS.match(text):
         raise UsageError(
-            f"{what}: {text} is an address, and has to be a path of this machine here",
+            f"{what}: {_without_login(text)} is an address, and has to be a path of this machine here",
             hint="s3://, gs:// and az:// serve ROOT, --out, --state and tables; name a path of this machine here",
         )
 
@@ -117,17 +121,38 @@ def whole_addresses(text: str) -> str:
     return _SHORTENED.sub(r"\1://", text)
 
 
+# What Amazon's library and Google take, old names and access points among it; of Azure a container.
+_BUCKET: Final = re.compile(r"arn:aws[a-z-]*:s3[A-Za-z0-9:._-]*|(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+_CONTAINER: Final = re.compile(r"\$(root|web|logs)|(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+
+
 def refuse_unserved(text: str, what: str) -> None:
     """Raise ``UsageError`` for an address that no store understands: ``what`` names the option."""
     _refuse_slip(text, what)
     if not _ADDRESS.match(text):
         return
+    shown = _without_login(text)
     if not is_served(text):
         raise UsageError(
-            f"{what}: {text} is an address that no store understands", hint="s3://, gs://, az:// or a path"
+            f"{what}: {shown} is an address that no store understands", hint="s3://, gs://, az:// or a path"
         )
-    if not re.match(r"[a-z0-9]+:/{1,2}[^/]", text):
-        raise UsageError(f"{what}: {text} names no bucket", hint="for example: s3://bucket/folder")
+    place = text.partition(":/")[2].removeprefix("/")
+    bucket, _, inside = place.partition("/")
+    if not bucket:
+        raise UsageError(f"{what}: {shown} names no bucket", hint="for example: s3://bucket/folder")
+    of_azure = text.startswith("a")
+    if not (_CONTAINER if of_azure else _BUCKET).fullmatch(bucket):
+        raise UsageError(
+            f"{what}: {shown} is an address with a name that no bucket can have",
+            hint="az://CONTAINER/FOLDER, and AZURE_STORAGE_ACCOUNT_NAME names the account"
+            if of_azure
+            else "s3://BUCKET/FOLDER: letters, digits, '.', '_' and '-'",
+        )
+    if inside.rstrip("/") and not is_safe(inside.rstrip("/")):
+        raise UsageError(
+            f"{what}: {shown} is an address that leads out of its bucket, or has a part that no folder can be called",
+            hint="write it without '.', '..', '//' and control characters",
+        )
 
 
 def local_path(path: Path | str, what: str) -> Path:

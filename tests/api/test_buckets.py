@@ -108,6 +108,16 @@ def emptied(at_home: Path, step: Callable[[], Any]) -> Any:
     return done
 
 
+def test_a_folder_may_be_called_what_an_object_may_be_called(bucket: str, at_home: Path, tmp_path: Path) -> None:
+    source, name = tmp_path / "nih", "e\u0301 ü/100%20#y?{z}*[1]&a;'b+c=d"
+    nih_chestxray14.write(source)
+    for step in (0, 2, 5, 9):
+        here = steps(tmp_path / name, tmp_path / "out" / name, source)[step]()
+        there = steps(f"{bucket}/{name}", f"{bucket}/out/{name}", source)[step]()
+        assert (here.exit_code, there.exit_code) == (0, 0)
+    assert untimed(objects(f"{bucket}/{name}")) == untimed(files(tmp_path / name))
+
+
 def test_every_verb_gives_the_bytes_of_the_local_run_and_a_second_run_puts_nothing(
     bucket: str, at_home: Path, tmp_path: Path
 ) -> None:

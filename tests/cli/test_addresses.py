@@ -97,10 +97,16 @@ def spoiled(verb: str, word: str, address: str, root: object) -> list[object]:
     return [*verb.split(), *(root if one == "ROOT" else one for one in words), word, value]
 
 
-# Slips too: they became folders ``./s3`` and ``./file:``.
-OTHERS = ("https://127.0.0.1:1/x", "s3//lab/x", "file:///x", "s3:lab/x", "S3://lab/x")
+# Slips too (they became folders ``./s3`` and ``./file:``), and what no bucket or folder in one can be called.
+OTHERS = (
+    "https://127.0.0.1:1/x", "s3//lab/x", "file:///x", "s3:lab/x", "S3://lab/x", "hdfs://lab/x", "s3:///x", "s3://",
+    "s3://a/x", "s3://my lab/x", "s3://../x", "s3://lab/../x", "gs://-lab/x", "gs://lab/a//x", "az://Lab/x",
+    "abfss://lab@account.dfs.core.windows.net/x", "s3://lab/x/./y", "s3://key:secret@lab/x", "GS://lab/x", "wasbs://lab/x",
+)  # fmt: skip
 SPOILED = [
-    (*place, address) for number, place in enumerate(places()) for address in (NOWHERE, OTHERS[number % len(OTHERS)])
+    (*place, address)
+    for number, place in enumerate(places())
+    for address in (NOWHERE, *(OTHERS[(3 * number + more) % len(OTHERS)] for more in range(3)))
 ]
 
 
@@ -115,17 +121,18 @@ def test_every_path_of_every_verb(
 
     monkeypatch.setattr(socket.socket, "connect", nobody)
     done = cxrprep(*spoiled(verb, word, address, tmp_path / "root"))
-    said = "an address" in " ".join(done.stderr.split()) or "://" not in address
-    assert (done.returncode, said) == (2, True), done
+    said = re.search("an address|names no bucket", " ".join(done.stderr.split())) or "://" not in address
+    assert (done.returncode, bool(said), "secret" in done.stderr) == (2, True, False), done
     assert not list(tmp_path.iterdir()), "something was made"
 
 
+@pytest.mark.parametrize("address", [NOWHERE, "s3://my lab/x", "gs://lab/../x"])
 @pytest.mark.parametrize("name", sorted(name for name, key in KEYS.items() if key.form == "path"))
-def test_in_a_job_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_in_a_job_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, address: str) -> None:
     monkeypatch.chdir(tmp_path)
     section, _, key = name.rpartition(".")
     root = "" if name == "root" else f'root = "{tmp_path}/root"\n'
-    value = f'["{NOWHERE}", "{NOWHERE}"]' if KEYS[name].kind.startswith("tuple") else f'"{NOWHERE}"'
+    value = f'["{address}", "{address}"]' if KEYS[name].kind.startswith("tuple") else f'"{address}"'
     line = f"{key} = {value}\n"
     job = tmp_path / "job.toml"
     text = f'dataset = "nih-chestxray14"\n{root}steps = ["extract-labels", "report"]\n'
@@ -134,6 +141,18 @@ def test_in_a_job_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
         done = cxrprep(*verb, job)
         assert (done.returncode, "an address" in " ".join(done.stderr.split())) == (2, True), done
     assert not [path for path in tmp_path.rglob("*") if ":" in path.name]
+
+
+@pytest.mark.parametrize("address", ["s3://my lab/x", "gs://lab/../x", "az://L/x"])
+@pytest.mark.parametrize("name", ["root", "state", "tables", "convert.out", "export.out", "report.out"])
+def test_from_the_environment_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, address: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(f"CXRPREP_{name.replace('.', '_').upper()}", address)
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("somebody was asked"))
+    for words in (("convert", "--recipe", "square-224"), ("export", "--format", "csv"), ("report",)):
+        done = cxrprep(*words, *(() if name == "root" else (tmp_path / "root",)))
+        assert (done.returncode, "an address" in " ".join(done.stderr.split())) == (2, True), done
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("source", "code"), [("http://127.0.0.1:1/x/", 6), ("file://ROOT", 0), (NOWHERE, 2)])
@@ -197,7 +216,13 @@ def test_every_path_of_every_function(
         raise AssertionError("somebody was asked")
 
     monkeypatch.setattr(socket.socket, "connect", nobody)
-    for address in (NOWHERE, "ftp://127.0.0.1/x", *(() if parameter == "source" else ("http://127.0.0.1:1/x",))):
+    for address in (
+        NOWHERE,
+        "ftp://127.0.0.1/x",
+        "s3://my lab/x",
+        "gs://lab/../x",
+        *(() if parameter == "source" else ("http://127.0.0.1:1/x",)),
+    ):
         named = {
             **({} if name in ("compare_labels", "label_report", "run") else {"root": "root"}),
             **CALLS.get(name, {}),
