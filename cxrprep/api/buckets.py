@@ -146,7 +146,8 @@ def takes_buckets(**roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             values = bound.arguments
             for name, value in values.items():
                 takes_path = "Path" in str(signature.parameters[name].annotation)
-                values[name] = _checked(name, value, of_verb.get(name)) if takes_path else _as_text(value)
+                checked = _checked(name, value, of_verb.get(name)) if takes_path or name in files else value
+                values[name] = checked if takes_path else _as_text(checked)
             where = values.get("root")
             given = dict(values)
             if isinstance(where, FolderRef):

@@ -13,7 +13,7 @@ from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.record import Record
 from cxrprep.sources import check_scheme
 from cxrprep.sources.urls import behind
-from cxrprep.storage.paths import home_path
+from cxrprep.storage.paths import home_path, is_served, refuse_unserved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +60,8 @@ def find_mirror(spec: DatasetSpec, source: str | None, release: str | None = Non
                 hint="save it in a file and name it: --source portal --url-file FILE; or set CHEXPERT_URL",
             )
         check_scheme(name)
+        if is_served(name):
+            refuse_unserved(name, "--source")
         known = next((m for m in spec.mirror if m.url == name and wanted in (None, m.release)), None)
         return MirrorChoice(name, wanted or (known.release if known else spec.default_release), known)
     candidates = [m for m in spec.mirror if m.name == name]

@@ -96,7 +96,8 @@ def verify(
     if engine is not None and chosen.jobs is None:
         chosen = dataclasses.replace(chosen, jobs=engine.jobs)
     where = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables)
-    folder = open_folder(where)
+    # A quick check has little else in memory, and its time counts.
+    folder = open_folder(where, held=chosen.quick)
     decoding = chosen.images or chosen.duplicates or chosen.sample is not None
     if decoding and engine is not None and address_of(str(folder.root.absolute())) is None:
         engine = engine.needing([str(folder.root.absolute())])

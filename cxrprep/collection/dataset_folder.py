@@ -125,13 +125,16 @@ def folder_words(root: Path, home: Path) -> list[str]:
     return [str(root), *(["--state", str(home)] if home != root else [])]
 
 
-def open_folder(where: FolderRef | Path, *, unknown_is_own: bool = False, files: bool = True) -> DatasetFolder:
+def open_folder(
+    where: FolderRef | Path, *, unknown_is_own: bool = False, files: bool = True, held: bool = True
+) -> DatasetFolder:
     """A folder of any kind: what its record says, what its tables say, what the caller says, what its files look like.
 
     Args:
         where: The folder, and what the caller says of it; it is never written to here.
         unknown_is_own: Take a folder in which no image was seen for one of one's own, for a verb that looks further.
         files: Whether the verb asks the record about files; without, it has its header alone.
+        held: Whether a record that is not small is read into memory, for a verb that asks it often.
 
     Returns:
         The folder. One that nobody recognises and that holds images is a folder of one's own.
@@ -153,7 +156,7 @@ def open_folder(where: FolderRef | Path, *, unknown_is_own: bool = False, files:
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}", hint="check the path, or run: cxrprep download DATASET ROOT")
     named = find_dataset(dataset) if dataset and dataset != OWN_NAME else None
-    record = Record.open(root, asked.state, files=files)
+    record = Record.open(root, asked.state, files=files, held=held)
     home = record.home
     check_state(root, home)
     if record.header.dataset:

@@ -12,6 +12,7 @@ from cxrprep.record.lockfile import MEND, Header, load_header
 from cxrprep.record.plain_rows import PlainRows, read_rows
 from cxrprep.storage.paths import CACHE_NAME, FILES_NAME, LOCK_NAME
 from cxrprep.storage.small_files import parse_json, regular
+from cxrprep.system import FILES_AT_ONCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,22 +35,24 @@ def _stored_header(home: Path) -> Header:
 
 
 def _load(
-    home: Path, *, plain: bool = False
+    home: Path, *, plain: bool = False, held: bool = True
 ) -> tuple[Header, pa.Table | ChangedTable | PlainRows | None, dict[str, int]]:
     """Header, file table if there is one (its ``plain`` rows where they will do), and how far each journal is in it.
 
-    Raises ``IntegrityError`` for a damaged record.
+    A table that is not ``held`` stays on the disk unless it is small. Raises ``IntegrityError`` for a damaged record.
     """
     for _ in range(_TORN_READS):
         try:
-            return _load_once(home, plain=plain)
+            return _load_once(home, plain=plain, held=held)
         except IntegrityError:
             # Header and table are two files: another process may have put one in place after we read the other.
             time.sleep(_TORN_WAIT)
-    return _load_once(home, plain=plain)
+    return _load_once(home, plain=plain, held=held)
 
 
-def _load_once(home: Path, *, plain: bool) -> tuple[Header, pa.Table | ChangedTable | PlainRows | None, dict[str, int]]:
+def _load_once(
+    home: Path, *, plain: bool, held: bool
+) -> tuple[Header, pa.Table | ChangedTable | PlainRows | None, dict[str, int]]:
     lock, listing = home / LOCK_NAME, home / FILES_NAME
     header = _stored_header(home)
     if not listing.exists():
@@ -57,7 +60,7 @@ def _load_once(home: Path, *, plain: bool) -> tuple[Header, pa.Table | ChangedTa
             raise IntegrityError(f"{listing} is missing, though {lock.name} describes it", hint=MEND)
         return header, None, {}
     kept = read_rows(home / CACHE_NAME, listing) if plain else None
-    table, state = (kept, kept.state) if kept is not None else read_files(listing)
+    table, state = (kept, kept.state) if kept is not None else read_files(listing, held=held)
     generation, read_to = state.get("generation"), state.get("journals")
     if not isinstance(generation, int) or not isinstance(read_to, dict):
         raise IntegrityError(f"{listing} is damaged: its metadata has no generation", hint=MEND)
@@ -71,8 +74,8 @@ def _load_once(home: Path, *, plain: bool) -> tuple[Header, pa.Table | ChangedTa
     return header, table, {str(name): int(offset) for name, offset in read_to.items()}
 
 
-def read_files(path: Path) -> tuple[pa.Table | ChangedTable, dict[str, Any]]:
-    """The table in ``path``, one that stays on the disk where it is large, and the state in its metadata.
+def read_files(path: Path, *, held: bool = True) -> tuple[pa.Table | ChangedTable, dict[str, Any]]:
+    """The table in ``path``, on the disk still where it is large or not to be ``held``, and the state in its metadata.
 
     Raises ``IntegrityError`` for a file that is damaged or is no record, ``UnsafePathError`` for a path in it that
     would leave the root.
@@ -86,9 +89,8 @@ def read_files(path: Path) -> tuple[pa.Table | ChangedTable, dict[str, Any]]:
             state = parse_json((file.schema_arrow.metadata or {})[files.STATE_KEY])
             if not isinstance(state, dict):
                 raise TypeError("its metadata is not an object")
-            small = (
-                None if file.metadata.num_rows > files.LARGE else files.as_stated(file.read(use_threads=False), None)
-            )
+            is_large = file.metadata.num_rows > (files.LARGE if held else FILES_AT_ONCE)
+            small = None if is_large else files.as_stated(file.read(use_threads=False), None)
         table, unsafe = (small, files.unsafe_path(small)) if small is not None else _stored(path)
     except OSError as error:
         if isinstance(error, FileNotFoundError | PermissionError):

@@ -83,14 +83,17 @@ def _sign_in(address: str) -> str:
 
 
 @contextlib.contextmanager
-def _storage_errors(address: str, *, writes: bool = False) -> Iterator[None]:
-    """What an object store raises, in our words; ``FileNotFoundError`` is the caller's to explain, but for writing."""
+def _storage_errors(address: str, *, of_bucket: bool = False) -> Iterator[None]:
+    """What an object store raises, in our words; ``FileNotFoundError`` is the caller's to explain.
+
+    ``of_bucket``: it can only be the bucket that is not there, as when something is listed or written.
+    """
     try:
         yield
     except CxrprepError:
         raise
     except FileNotFoundError as error:
-        if not writes:
+        if not of_bucket:
             raise
         raise UsageError(f"{address}: {error}", hint="check the name of the bucket, or make it first") from error
     except PermissionError as error:
@@ -98,6 +101,8 @@ def _storage_errors(address: str, *, writes: bool = False) -> Iterator[None]:
     except Exception as error:
         # Each store raises the errors of its own library, of which this room knows none.
         text = f"{type(error).__name__}: {error}".splitlines()[0]
+        if of_bucket and "ContainerNotFound" in text:
+            raise UsageError(f"{address}: there is no such container", hint="make it, or check its name") from error
         # Azure says "not authorized ... using this permission" where a token lacks one: its number tells.
         if getattr(error, "status_code", None) in (401, 403) or _REFUSED.search(text):
             raise AccessError(f"{address} refuses: {text}", hint=_sign_in(address)) from error
@@ -123,8 +128,8 @@ class ObjectStore:
         return f"{self.address}/{name}"
 
     def list(self) -> Iterator[StoredFile]:
-        """Every object below the prefix, while the store is still telling them."""
-        with _storage_errors(self.address), contextlib.suppress(FileNotFoundError):
+        """Every object below the prefix, while the store is still telling them; one that is no bucket is refused."""
+        with _storage_errors(self.address, of_bucket=True):
             for name, about in objects_below(self.system(), self.address):
                 yield _stored(name, about)
 
@@ -228,7 +233,7 @@ class ObjectStore:
             self._check(content, there, ours=True)
             return there.stamp
 
-        with _storage_errors(url, writes=True):
+        with _storage_errors(url, of_bucket=True):
             try:
                 return _until_whole(put)
             except IntegrityError:

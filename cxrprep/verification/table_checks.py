@@ -43,33 +43,30 @@ def leakage(labels: pa.Table) -> Iterator[Finding]:
 def duplicate_rows(labels: pa.Table) -> Iterator[Finding]:
     """Images that one table names more than once, but for the readers and majorities that it gives a row each."""
     found: list[tuple[str, str, int]] = []
+    tables, sources, images = labels["table_name"], labels["label_source"], labels["image_id"]
     # One table at a time: counting all of them at once takes room for the names of all.
-    for name, rows in _by_word(labels.select(["table_name", "label_source", "image_id"]), "table_name"):
-        for _, of_source in _by_word(rows, "label_source"):
-            counted = pc.value_counts(of_source["image_id"].drop_null())
+    for name in filter(None, pc.unique(tables).to_pylist()):
+        of_table = pc.fill_null(pc.equal(tables, name), fill_value=False)
+        for source in pc.unique(sources.filter(of_table)).to_pylist():
+            of_source = pc.is_null(sources) if source is None else pc.equal(sources, source)
+            named = images.filter(pc.and_kleene(of_table, of_source)).drop_null()
+            if pc.count_distinct(named).as_py() == len(named):
+                continue
+            counted = pc.value_counts(named)
             several = counted.filter(pc.greater(counted.field("counts"), 1))
-            found += [(one["values"], name or "", one["counts"]) for one in several.to_pylist() if name]
+            found += [(one["values"], name, one["counts"]) for one in several.to_pylist()]
     for image, name, count in sorted(found):
         yield make_finding(Kind.DUPLICATE_ROWS, name, f"{image} has {count} rows", expected=1, found=count)
 
 
-def _by_word(rows: pa.Table, column: str) -> Iterator[tuple[str | None, pa.Table]]:
-    """The rows of each word of a column, and those without one."""
-    words = rows[column]
-    for word in pc.unique(words).to_pylist():
-        yield word, rows.filter(pc.is_null(words) if word is None else pc.equal(words, word))
-
-
-def without_row(paths: pa.ChunkedArray, ids: pa.ChunkedArray, labels: pa.Table) -> Iterator[Finding]:
-    """Images on the disk that no table names."""
-    known = labels["image_id"].combine_chunks().drop_null()
+def without_row(paths: pa.ChunkedArray, ids: pa.ChunkedArray, known: pa.Array) -> Iterator[Finding]:
+    """Images on the disk that are none of ``known``, which the tables name."""
     for path in paths.filter(pc.invert(pc.is_in(ids, value_set=known))).to_pylist():
         yield make_finding(Kind.IMAGE_WITHOUT_ROW, path, "no table here names it")
 
 
-def without_image(ids: pa.ChunkedArray, labels: pa.Table) -> Iterator[Finding]:
+def without_image(ids: pa.ChunkedArray, named: pa.Array) -> Iterator[Finding]:
     """One finding that says how many images the tables name and the folder lacks; none when it lacks none."""
-    named = pc.unique(labels["image_id"].combine_chunks().drop_null())
     lacking = named.filter(pc.invert(pc.is_in(named, value_set=ids)))
     if len(lacking):
         examples = ", ".join(lacking.slice(0, 3).to_pylist())

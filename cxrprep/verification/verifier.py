@@ -18,6 +18,7 @@ from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.model import ImageCheck
 from cxrprep.record import Record
 from cxrprep.storage.sorted_tables import FilteredRows, HeldRows, SortedTable, by_path
+from cxrprep.system import plain_memory
 from cxrprep.verification import table_checks
 from cxrprep.verification.check_cache import Checks
 from cxrprep.verification.file_checks import STAGE, FileCheck, FileCounts
@@ -120,9 +121,10 @@ def verify(
         StorageError: Nothing can be written beside the record.
         IntegrityError: A damaged sum file.
     """
-    return _Run(root, spec, release, record, options or VerifyOptions(), labels, sources, on_event).go(
-        selected, check_image, engine, refetch
-    )
+    with plain_memory():
+        return _Run(root, spec, release, record, options or VerifyOptions(), labels, sources, on_event).go(
+            selected, check_image, engine, refetch
+        )
 
 
 @dataclass(slots=True)
@@ -176,18 +178,13 @@ class _Run:
             labels = self._labels(out)
             here = sum(table.num_rows - table["image"].null_count for table in disk.tables())
             named = self.spec.counts.get("images", here)
-            images = (
-                _images_of(disk) if labels is not None or self._looks_at_pixels else table_checks.NAMES.empty_table()
-            )
-            paths, ids = images["path"], images["image"]
             if labels is not None:
-                self._tables(out, labels, paths, ids)
+                named, here = self._tables(out, labels, disk)
+            splits = table_checks.split_of(labels) if options.duplicates else {}
+            # measured: with the rows of the tables and all paths, what follows was the peak of a check.
+            self.labels = labels = None
             self._made_of_it(out)
-            pictures = self._pictures(out, paths, labels, check_image, engine)
-            if labels is not None:
-                known = pc.unique(labels["image_id"].combine_chunks().drop_null())
-                # Images that no table names are told apart, and count for nothing here.
-                named, here = len(known), pc.sum(pc.is_in(pc.unique(ids), value_set=known)).as_py() or 0
+            pictures = self._pictures(out, disk, splits, check_image, engine)
             return VerifyReport(
                 dataset=self.spec.name,
                 release=self.release,
@@ -416,7 +413,8 @@ class _Run:
                 return rows
         return None
 
-    def _tables(self, out: Collector, labels: pa.Table, paths: pa.ChunkedArray, ids: pa.ChunkedArray) -> None:
+    def _tables(self, out: Collector, labels: pa.Table, disk: SortedTable) -> tuple[int, int]:
+        """Hold the tables to facts, to each other and to the folder; how many images they name, and it has of these."""
         whole = self.options.complete
         for fact, findings in check_facts(self.spec, self.release, self.root, labels, complete=whole):
             self.facts.append(fact)
@@ -428,14 +426,15 @@ class _Run:
         partial = sum(fact.status is FactStatus.PART for fact in self.facts)
         if partial:
             self.not_checked.append(f"{_facts(partial)} of the whole release: the tables here hold only a part of it")
-        for found in (
-            table_checks.leakage(labels),
-            table_checks.duplicate_rows(labels),
-            table_checks.without_row(paths, ids, labels),
-            table_checks.without_image(ids, labels),
-        ):
-            for finding in found:
-                out.finding(finding)
+        for finding in (*table_checks.leakage(labels), *table_checks.duplicate_rows(labels)):
+            out.finding(finding)
+        images = _images_of(disk)
+        paths, ids = images["path"], images["image"]
+        known = pc.unique(labels["image_id"].combine_chunks().drop_null())
+        for finding in (*table_checks.without_row(paths, ids, known), *table_checks.without_image(ids, known)):
+            out.finding(finding)
+        # Images that no table names are told apart, and count for nothing here.
+        return len(known), pc.sum(pc.is_in(pc.unique(ids), value_set=known)).as_py() or 0
 
     def _made_of_it(self, out: Collector) -> None:
         """What was made from files of this folder that have other bytes now: label tables, converted images."""
@@ -456,23 +455,20 @@ class _Run:
 
     # ---- images ----
 
-    @property
-    def _looks_at_pixels(self) -> bool:
-        return self.options.images or self.options.duplicates or self.options.sample is not None
-
     def _pictures(
         self,
         out: Collector,
-        paths: pa.ChunkedArray,
-        labels: pa.Table | None,
+        disk: SortedTable,
+        splits: Mapping[str, str | None],
         check_image: CheckImage | None,
         engine: Engine | None,
     ) -> ImageCounts | None:
         options = self.options
-        if not self._looks_at_pixels or check_image is None:
+        if not (options.images or options.duplicates or options.sample is not None) or check_image is None:
             self.not_checked.append("the images' pixels: run with --images")
             return None
         started = time.monotonic()
+        paths = _images_of(disk)["path"]
         # A file whose bytes are wrong is known to be so; decoding it would only say it again.
         wrong = self.unread | {finding.path for finding in self.damaged}
         sound = [path for path in paths.to_pylist() if path not in wrong]
@@ -487,7 +483,6 @@ class _Run:
             failed += finding.level is Level.ERROR
             out.finding(finding)
         if options.duplicates:
-            splits = table_checks.split_of(labels)
             identities = self.layout
 
             def split(path: str) -> str | None:
@@ -511,9 +506,9 @@ def _rows_of(paths: pa.Array) -> Rows:
     return HeldRows(by_path(pa.table([paths], schema=_PATHS)))
 
 
-def _images_of(disk: SortedTable | None) -> pa.Table:
-    """Path and id of each image on the disk; none where nobody asks for them."""
-    shown = () if disk is None else (table.drop_null() for table in disk.tables())
+def _images_of(disk: SortedTable) -> pa.Table:
+    """Path and id of each image on the disk."""
+    shown = (table.drop_null() for table in disk.tables())
     return pa.concat_tables([table_checks.NAMES.empty_table(), *shown])
 
 

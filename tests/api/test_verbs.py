@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import cxrprep
 from cxrprep.api.result import Result
 from cxrprep.errors import CxrprepError, ExitCode, UsageError
 from cxrprep.events import Event, ItemFinished, Note, StageFinished, StageStarted
+from tests.generators.small import nih_chestxray14
 from tests.integration.river import phantom
 
 
@@ -198,3 +200,27 @@ def test_a_person_at_the_prompt_sees_progress_and_a_script_does_not(interactive:
     assert done.stdout == "DONE\n"
     assert ("download: " in done.stderr) is interactive
     assert "verify: " not in done.stderr
+
+
+def test_a_check_that_reads_the_record_part_by_part_finds_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does for a record of more files than are held while tables are read too."""
+    from cxrprep.record import loading
+
+    root = tmp_path / "nih"
+    nih_chestxray14.write(tmp_path / "release")
+    cxrprep.download("nih-chestxray14", root, source=str(tmp_path / "release"))
+    first, second, third = sorted((root / "images").iterdir())[:3]
+    first.unlink()
+    second.write_bytes(b"other")
+    third.rename(third.with_name("stranger.png"))
+    reports = []
+    for most in (loading.FILES_AT_ONCE, 0):
+        monkeypatch.setattr(loading, "FILES_AT_ONCE", most)
+        shutil.rmtree(root / ".cxrprep")
+        reports.append(cxrprep.verify(root, complete=True).value)
+    assert reports[0].findings == reports[1].findings
+    assert (reports[0].counts, reports[0].facts) == (reports[1].counts, reports[1].facts)
+    assert {"missing", "truncated"} <= set(map(str, reports[1].counts))
+    assert cxrprep.verify(root, repair=True, source=str(tmp_path / "release")).value.repaired > 0
