@@ -162,14 +162,18 @@ def _result(report: VerifyReport, folder: DatasetFolder) -> Result[VerifyReport]
     shown = [*report.rows()]
     if report.path is not None:
         shown.append(("all findings", str(report.path)))
-    following = _following(folder)
+    following = _following(folder, is_sound=not report.exit_code)
     return Result("verify", report, report.exit_code, rows=tuple(shown), data=report.as_dict(), following=following)
 
 
-def _following(folder: DatasetFolder) -> tuple[str, ...]:
-    """What comes next where nothing is wrong: only a release has tables to extract labels from, and only once."""
+def _following(folder: DatasetFolder, *, is_sound: bool) -> tuple[str, ...]:
+    """What comes next: only a release has tables to extract labels from, and only once. Damaged tables are not read."""
+    from cxrprep.storage.parquet import count_rows
+
     labelled = folder.kind is FolderKind.RELEASE and (folder.manifests / "labels.parquet").is_file()
     if labelled and not any(folder.home.glob("derived/*/manifests/images.parquet")):
+        if is_sound and folder.image_tables and not count_rows(folder.image_tables[0]):
+            return (f"cxrprep status {folder.words}",)
         return (f"cxrprep convert {folder.words} --recipe square-224",)
     verbs = {FolderKind.RELEASE: "report" if labelled else "extract-labels", FolderKind.CONVERTED: "report"}
     verb = "report" if folder.image_tables else "manifest"

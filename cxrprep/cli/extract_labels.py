@@ -119,10 +119,18 @@ def command(
 
 
 def _following(invocation: Invocation) -> tuple[str, ...]:
-    """What comes after the tables: training images, and where they were made already, a look at all."""
+    """What comes after the tables: training images, and where they were made already, a look at all.
+
+    Where no image is here, as in a folder of archives, ``status`` says how one comes.
+    """
+    from cxrprep.storage.parquet import count_rows
+
     home = invocation.state or invocation.root
     if any(home.glob("derived/*/manifests/images.parquet")):
         return (f"cxrprep report {invocation.where}",)
+    images = home / "manifests/images.parquet"
+    if images.is_file() and not count_rows(images):
+        return (f"cxrprep status {invocation.where}",)
     return (f"cxrprep convert {invocation.where} --recipe square-224",)
 
 

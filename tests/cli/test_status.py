@@ -55,7 +55,9 @@ def test_several_folders_have_a_line_each(tmp_path: Path, capsys: pytest.Capture
 def test_a_folder_of_archives_is_unpacked_before_it_is_converted(tmp_path: Path) -> None:
     write_mirror("nih-chestxray14", tmp_path / "mirror")
     pack(tmp_path / "packed")
-    ok("extract-labels", tmp_path / "packed")
+    said = ok("extract-labels", tmp_path / "packed")
+    assert f"next: cxrprep status {tmp_path}/packed" in said
+    assert "cxrprep convert" not in said
     following = result("status", tmp_path / "packed")["following"]
     assert not [command for command in following if " convert " in command]
     for command in following:
