@@ -225,6 +225,7 @@ def _label_problems(job: Job) -> Iterator[Problem]:
     """Observations, label sources, sections and labelers that there are not: known before hours of download."""
     from cxrprep.config.job import parse_label
     from cxrprep.labels.nlp.policies import section_order
+    from cxrprep.labels.nlp.sections import check_sections
     from cxrprep.vocabulary import observations_of, stem_of
 
     labels = job.labels
@@ -235,7 +236,8 @@ def _label_problems(job: Job) -> Iterator[Problem]:
         for name in table:
             yield from _raised(key, stem_of, name)
     if labels.sections:
-        yield from _raised("labels.sections", section_order, labels.sections)
+        # A vocabulary may have sections of its own.
+        yield from _raised("labels.sections", section_order if labels.vocabulary else check_sections, labels.sections)
     yield from _labeler_problems(job)
     if job.split.stratify not in ("", "all"):
         yield from _raised("split.stratify", observations_of, tuple(job.split.stratify.split(",")))

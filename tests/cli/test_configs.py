@@ -518,6 +518,18 @@ def test_every_option_of_a_step_is_a_key_of_job_files() -> None:
     assert "labels.compare" in KEYS
 
 
+def test_a_section_that_none_has_is_said_unless_a_vocabulary_may_have_it(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    (tmp_path / "words.toml").write_text('[sections]\n"gp letter" = ["letter of the gp"]\n')
+    begin = 'dataset = "nih-chestxray14"\nroot = "x"\n[labels]\nreports = "r.csv"\n'
+    file.write_text(f'{begin}sections = "impresion,findings"\n')
+    [checked] = json.loads(cxrprep("config", "check", file, "--json").stdout)
+    assert [(said["line"], said["hint"][:24]) for said in checked["mistakes"]] == [(5, "did you mean impression?")]
+    file.write_text(f'{begin}vocabulary = "{tmp_path}/words.toml"\nsections = "gp letter"\n')
+    [checked] = json.loads(cxrprep("config", "check", file, "--json").stdout)
+    assert checked["mistakes"] == []
+
+
 def test_names_of_labels_sources_and_labelers_are_looked_up_before_anything_is_fetched(tmp_path: Path) -> None:
     file = tmp_path / "job.toml"
     file.write_text(

@@ -113,7 +113,7 @@ def test_what_was_answered_is_asked_for_once_whatever_ends_a_run(tmp_path: Path,
         told = label(root, reports, server.url, code=5)
         assert "LABELER_API_KEY" in told
         folder(reports, {"e.txt": "No pneumothorax at all."})
-        label(root, reports, server.url, "--sections", "nothing", code=0)
+        label(root, reports, server.url, "--sections", "technique", code=0)
         refuses = False
         label(root, reports, server.url)
         first = len(asked(server))
