@@ -22,6 +22,7 @@ from cxrprep.model import RemoteFile
 from cxrprep.sources.base import Access, AccessState, Politeness, access_refused, pages
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.kaggle_api import KaggleApi
+from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip, archive_validator
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.urls import parts_of
@@ -95,6 +96,9 @@ class KaggleSource:
         try:
             members = self._zip().members()
             first = next(members, None)
+        except NotConnectedError:
+            # Who is asked for the files instead is the same host.
+            raise
         except (NotInSourceError, ArchiveError, SourceUnreachableError):
             return None
         if first is None:

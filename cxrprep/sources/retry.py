@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 
     import stamina
 
+    from cxrprep.sources.urls import Endpoint
+
 T = TypeVar("T")
 
 _ATTEMPTS: Final = 4
 _LONG_SECONDS: Final = 5.0
+# Where no connection came about in all attempts of a request, and when: the next one within this time has one attempt.
+_AWAY_SECONDS: Final = 30.0
+_away: dict[Endpoint | None, float] = {}
 
 
 def attempts(**options: Any) -> Iterable[stamina.Attempt]:
@@ -47,10 +52,24 @@ def with_retries(call: Callable[[], T], *, optional: bool = False) -> T:
     except SourceUnreachableError as error:
         # No network at all is said soon: another such wait brings nothing to whoever looks on.
         long = time.monotonic() - began > _LONG_SECONDS
-        if error.lasting or (long and (optional or isinstance(error, NotConnectedError))):
+        if error.lasting or (long and (optional or isinstance(error, NotConnectedError))) or _is_away(error):
             raise
         failure = error
-    for attempt in attempts(on=_again, attempts=_ATTEMPTS, timeout=None, wait_initial=0.5, wait_max=20.0):
+    try:
+        return _again(call, failure)
+    except NotConnectedError as error:
+        _away[error.endpoint] = time.monotonic()
+        raise
+
+
+def _is_away(error: SourceUnreachableError) -> bool:
+    if not isinstance(error, NotConnectedError):
+        return False
+    return time.monotonic() - _away.get(error.endpoint, -_AWAY_SECONDS) < _AWAY_SECONDS
+
+
+def _again(call: Callable[[], T], failure: SourceUnreachableError) -> T:
+    for attempt in attempts(on=_judge, attempts=_ATTEMPTS, timeout=None, wait_initial=0.5, wait_max=20.0):
         with attempt:
             if attempt.num == 1:
                 # The attempt that has failed already is the first one.
@@ -59,7 +78,7 @@ def with_retries(call: Callable[[], T], *, optional: bool = False) -> T:
     raise AssertionError("stamina ends with a value or an exception")
 
 
-def _again(error: Exception) -> bool | float:
+def _judge(error: Exception) -> bool | float:
     if not isinstance(error, SourceUnreachableError) or error.lasting:
         return False
     return error.retry_after if error.retry_after is not None else True

@@ -203,7 +203,7 @@ class Transfer:
         limit = ConnectionLimit(most if fixed else ConnectionTuner.start(most), self._stop)
         tuner = ConnectionTuner(limit, most)
         rate, idle = Rate(self._options.limit_rate, self._stop), IdleTimer()
-        retrier = Retrier(self._options.retry_policy, self._stop, self._emit, refused=tuner.refused)
+        self._retrier = retrier = Retrier(self._options.retry_policy, self._stop, self._emit, refused=tuner.refused)
         fetcher = Fetcher(
             source,
             self.partial_folder,
@@ -355,7 +355,7 @@ class Transfer:
         """Say that nothing comes, after ``due`` seconds and then each time twice as late; when to say it next."""
         if idle_seconds < _STALL_SECONDS:
             return _STALL_SECONDS
-        if idle_seconds < due:
+        if idle_seconds < due or self._retrier.is_away:
             return due
         address = urllib.parse.urlsplit(source.address)
         # box://nihcc names no host, but what the mirror is called.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class RetryPolicy:
     first_wait: float = 0.5
     longest_wait: float = 30.0
     jitter: float = 1.0
-    unreached: float = 20.0
+    unreached: float = 10.0
 
 
 class _Advanced(Exception):  # noqa: N818  # no failure: bytes came
@@ -73,6 +74,8 @@ class Retrier:
         self._not_before = 0.0
         self._began = time.monotonic()
         self._connected = False
+        # Whether no connection came about in the last attempt that ended.
+        self.is_away = False
 
     def run(self, work: Callable[[], T], progress: Callable[[], int], key: str) -> T:
         """What ``work`` returns, in the end. ``progress`` counts bytes: enough of them give a full new budget.
@@ -141,15 +144,17 @@ class Retrier:
         try:
             found = work()
         except SourceUnreachableError as error:
-            self._connected = self._connected or not isinstance(error, NotConnectedError)
+            self.is_away = isinstance(error, NotConnectedError)
+            self._connected = self._connected or not self.is_away
             raise
-        self._connected = True
+        self.is_away, self._connected = False, True
         return found
 
-    def _never_connected(self, error: SourceUnreachableError) -> bool:
-        """Whether no connection came about in this run, and it was tried for long enough."""
-        patience = time.monotonic() - self._began > self._retry_policy.unreached
-        return patience and not self._connected and isinstance(error, NotConnectedError)
+    def _patience(self, error: SourceUnreachableError) -> float:
+        """For how many seconds more a host is tried: without end but for one that was never reached in this run."""
+        if self._connected or not isinstance(error, NotConnectedError):
+            return math.inf
+        return self._began + self._retry_policy.unreached - time.monotonic()
 
     def _again(
         self, work: Callable[[], T], progress: Callable[[], int], key: str, failure: SourceUnreachableError
@@ -160,17 +165,19 @@ class Retrier:
         def judge(error: Exception) -> bool | float:
             if not isinstance(error, SourceUnreachableError) or error.lasting or self._stop.asked:
                 return False
-            if self._never_connected(error):
+            patience = self._patience(error)
+            if patience < 0:
                 return False
             attempt = current[-1]
             if error.tries is not None and attempt.num >= error.tries:
                 return False
             asked = error.retry_after
+            wait = asked if asked is not None else min(attempt.next_wait, patience)
             self.turned_away(error)
             if attempt.num < self._retry_policy.attempts:
-                wait = asked if asked is not None else attempt.next_wait
                 self._emit(Retrying("download", key, error.message, attempt.num, wait))
-            return True if asked is None else asked
+            # The library's own wait has jitter.
+            return True if asked is None and wait < patience else wait
 
         retry_policy = self._retry_policy
         for attempt in attempts(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
 
 from cxrprep.errors import SourceUnreachableError
-from cxrprep.events import ignore
+from cxrprep.events import Event, Retrying, ignore
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.transfer.limits import Stop
 from cxrprep.transfer.retry import Retrier, RetryPolicy
@@ -71,3 +72,23 @@ def test_a_host_that_was_never_reached_is_given_up_soon(connected: bool, attempt
     with pytest.raises(NotConnectedError):
         retrier.run(work, lambda: 0, "one file")
     assert asked == attempts
+    assert retrier.is_away
+
+
+def test_the_last_attempt_at_a_host_that_was_never_reached_is_made_when_patience_ends() -> None:
+    waits: list[float] = []
+
+    def work() -> None:
+        raise NotConnectedError("no connection to somewhere", hint="check the network")
+
+    def listen(event: Event) -> None:
+        assert isinstance(event, Retrying)
+        waits.append(event.wait)
+
+    policy = replace(PATIENCE, first_wait=0.2, longest_wait=60.0, attempts=100, unreached=2.0)
+    began = time.monotonic()
+    with pytest.raises(NotConnectedError):
+        Retrier(policy, Stop(), listen).run(work, lambda: 0, "one file")
+    assert sum(waits) <= time.monotonic() - began
+    # Doubled each time it would be more than patience has.
+    assert waits[-1] < 2 * waits[-2]
