@@ -340,11 +340,13 @@ def _distinct_lists(cells: pd.Series) -> tuple[NDArray[np.int64], list[list[Any]
 
 
 def _in_rows(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
-    names = block.of(block.rule.name, "name")
-    names = names.mask(names.isin(["", *block.declared.vocabulary.not_observations]))
-    keys = block.keys()
-    values = _wide(pd.DataFrame({"key": keys, "name": names}), keys, block.rule.absent)
-    words = None if block.readers is not None else names.groupby(keys).agg(lambda cells: [*cells.dropna()])
+    keys, value = block.keys(), block.rule.name
+    # Of JSON and XML a cell may hold several names: they are as many rows.
+    value = {"use": "all", **({"column": value} if isinstance(value, str) else value)}
+    pairs = pd.DataFrame({"key": keys, "name": block.of(value, "name")}).explode("name")
+    names = pairs["name"].mask(pairs["name"].isin(["", *block.declared.vocabulary.not_observations]))
+    values = _wide(pairs.assign(name=names), keys, block.rule.absent)
+    words = None if block.readers is not None else names.groupby(pairs["key"]).agg(lambda cells: [*cells.dropna()])
     return values, words
 
 

@@ -164,6 +164,45 @@ corners = "boxes"
         {"label_pleural_effusion": [1, 0], "label_found__cyst": [1, 0]},
         2,
     ),
+    # A name or a list of names: each is a label.
+    "names of rows in JSON": (
+        """
+[paths]
+image = '(?:^|/)(?P<id>\\d+)\\.png$'
+[[table]]
+name = "rows"
+form = "json"
+patterns = ["rows.json"]
+[image]
+table = "rows"
+id = "id"
+[vocabulary]
+namespace = "found"
+open = true
+[vocabulary.same]
+"Effusion" = "pleural_effusion"
+[[labels]]
+source = "readers"
+table = "rows"
+shape = "rows"
+name = "findings"
+absent = 0
+""",
+        {
+            "1.png": None,
+            "2.png": None,
+            "3.png": None,
+            "rows.json": json.dumps(
+                [
+                    {"id": "1", "findings": ["Effusion", "Cyst"]},
+                    {"id": "2", "findings": "Cyst"},
+                    {"id": "3", "findings": []},
+                ]
+            ),
+        },
+        {"label_pleural_effusion": [1, 0, 0], "label_found__cyst": [1, 1, 0]},
+        0,
+    ),
     # PASCAL VOC's form: a document for each image.
     "boxes in XML": (
         """
