@@ -118,7 +118,7 @@ def test_images_are_converted_into_no_folder_among_the_originals(nih: Path, tmp_
     """The manifest took them for the originals, with exit code 0: their names come first."""
     root = tmp_path / "nih"
     shutil.copytree(nih, root)
-    with pytest.raises(UsageError, match="among the originals"):
+    with pytest.raises(UsageError, match="in the folder of the originals"):
         convert(root, recipe="square-224", out=root / inside)
     assert {path.name for path in root.iterdir()} == {path.name for path in nih.iterdir()}
     convert(root, recipe="square-224", out=root / "derived/mine")
