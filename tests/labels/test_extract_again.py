@@ -175,10 +175,14 @@ def _said(events, table):
     return sorted(notes) + [(e.stage, e.done) for e in events if isinstance(e, StageFinished)]
 
 
-def test_a_manifest_that_would_be_the_same_is_not_made_and_the_same_is_said(tmp_path, makes):
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_manifest_that_would_be_the_same_is_not_made_and_the_same_is_said(tmp_path, makes, recorded):
     chexpert.write(tmp_path)
     table = next(tmp_path.rglob("train.csv"))
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    if recorded:
+        cxrprep.download("chexpert", tmp_path, source=str(tmp_path))
+    makes.clear()
     events = []
     cxrprep.extract_labels(tmp_path, on_event=events.append)
     said, events[:] = _said(events, table), []
