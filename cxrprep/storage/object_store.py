@@ -48,8 +48,10 @@ _SIGN_IN: Final = {
 # A condition that does not hold: S3, Google and Azure.
 _EXISTS: Final = re.compile(r"FileExists|PreconditionFailed|BlobAlreadyExists|ConditionalRequestConflict|\b(409|412)\b")
 _DAMAGED: Final = re.compile(r"BadDigest|InvalidDigest|ChecksumMismatch|Md5Mismatch|MD5 you specified")
+# The answer of S3 to HEAD has no body, so that an expired login is a bad request without a reason.
 _REFUSED: Final = re.compile(
     r"\b(401|403)\b|[Cc]redential|Forbidden|Unauthorized|Expired|AuthenticationFailed|AuthorizationFailure"
+    r"|Errno 22\] Bad Request$"
 )
 
 
