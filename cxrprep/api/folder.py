@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cxrprep.collection.dataset_folder import DatasetFolder, checked_release, folder_words, open_folder
-from cxrprep.collection.lineage import FolderKind, Lineage
+from cxrprep.collection.lineage import FolderKind, Lineage, read_export
 from cxrprep.collection.recognition import release_here, sample_names
 from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.record import Record
@@ -98,7 +98,7 @@ def made_again(folder: DatasetFolder) -> str:
     if lineage is None:
         return shlex.join(["cxrprep", "manifest", *folder_words(folder.root, folder.home)])
     if lineage.kind is FolderKind.EXPORTED:
-        return exported_again(folder.root, lineage)
+        return "; ".join(exported_again(folder.root, export) for export in read_export(folder.root))
     words = ["cxrprep", "convert"]
     original, place = original_of(folder), _place_of_originals(folder)
     if original is not None and _is_dropped(original, folder):

@@ -381,3 +381,21 @@ def test_download_mends_what_verify_found(copy: Path) -> None:
         # Said once: the next download has nothing to do.
         assert "to fetch again" not in cxrprep(*words, "--dry-run").stdout
         assert verified(root)[0] == 0
+
+
+def test_each_of_several_exports_in_one_folder_has_a_command_of_its_own(copy: Path) -> None:
+    root, out = copy / "root", copy / "both"
+    ok("export", root, "--format", "csv", "--out", out / "labels.csv")
+    ok("export", root, "--format", "hf", "--out", out)
+    done = cxrprep("verify", out, "--complete")
+    assert done.returncode == 2
+    hint = " ".join(done.stderr.split())
+    commands = hint.partition("made again: ")[2].split("; ")
+    assert [shlex.split(command)[3:6] for command in commands] == [
+        ["--format", "csv", "--out"],
+        ["--format", "hf", "--out"],
+    ]
+    for command in commands:
+        program, *words = shlex.split(command)
+        assert program == "cxrprep"
+        ok(*[str(root) if word == "ORIGINAL" else word for word in words])
