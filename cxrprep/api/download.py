@@ -28,6 +28,7 @@ from cxrprep.model import FolderRef, Selection
 from cxrprep.planning import Action, Plan, load_plan
 from cxrprep.record.requested import remember
 from cxrprep.sources import open_source
+from cxrprep.storage.paths import holds_images
 from cxrprep.storage.unfetched import lies_there
 
 if TYPE_CHECKING:
@@ -384,7 +385,7 @@ def fetch_again(
         # What is here stays until the right bytes are, and so does what the record knows: they may not come.
         with transfer_of(job, wrong=frozenset(wanted)) as transfer:
             names = listed(job, Selection(include=tuple(f"/{path}" for path in wanted)))
-            listing = (file for file in names if placed(job, file) in wanted or job.unpacks(file.key))
+            listing = (file for file in names if placed(job, file) in wanted or holds_images(file.key))
             made = made_of(job, transfer, listing, Selection())
             result = transfer.run(made, stream)
     except CxrprepError as error:

@@ -19,7 +19,7 @@ from cxrprep.errors import UsageError
 from cxrprep.record import LOCK_NAME, Record
 from cxrprep.sources import open_source
 from cxrprep.sources.base import Selective, SourceOptions
-from cxrprep.storage.paths import holds_images, local_path
+from cxrprep.storage.paths import local_path
 from cxrprep.storage.unfetched import names_and_sizes
 from cxrprep.transfer.downloader import TransferOptions
 
@@ -77,10 +77,6 @@ class DownloadContext:
             if quirk.kind == "upstream-mismatch" and quirk.mirror in ("", name) and name
             for path in quirk.paths
         )
-
-    def unpacks(self, path: str) -> bool:
-        """Whether a file is an archive of images."""
-        return holds_images(path)
 
 
 def placed(job: DownloadContext, file: RemoteFile) -> str | None:

@@ -11,6 +11,7 @@ from cxrprep.events import Note
 from cxrprep.model import Selection
 from cxrprep.planning import Plan, make_plan
 from cxrprep.planning.plan import CHANGED
+from cxrprep.storage.paths import holds_images
 from cxrprep.transfer.downloader import Transfer
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def made_of(
         selection=selection,
         published=job.published,
         excused=job.excused,
-        unpack=job.unpacks,
+        unpack=holds_images,
         in_place=in_place(job),
         **more,
     )
@@ -183,7 +184,7 @@ def warn_missing(job: DownloadContext, selection: Selection, names: Sequence[str
 
 def _note_packed(job: DownloadContext, made: Plan) -> None:
     """Say what to do where a folder that is adopted holds archives and none of what is in them."""
-    packed = [item.dest for item in made.first if job.unpacks(item.dest)]
+    packed = [item.dest for item in made.first if holds_images(item.dest)]
     if packed and not any(job.folder.layout.shows_image(item.dest) for item in made):
         where = shlex.quote(str(job.folder.root))
         what = f"{packed[0]} stays packed here; to have its images"

@@ -14,6 +14,7 @@ from cxrprep.events import Note
 from cxrprep.model import Selection
 from cxrprep.selection.filters import draw
 from cxrprep.sources import open_source
+from cxrprep.storage.paths import holds_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +35,7 @@ def planned(job: DownloadContext, transfer: Transfer, selection: Selection) -> P
     listing = listed(job, selection)
     if selection.draws or selection.names_ids:
         listing = list(listing)
-        if any(job.unpacks(file.key) for file in listing):
+        if any(holds_images(file.key) for file in listing):
             images = _of_archives(job, transfer, selection, images)
     made = made_of(job, transfer, listing, selection, images=images, just_listed=True)
     return made if job.options.shard is None else made.shard(job.options.shard)

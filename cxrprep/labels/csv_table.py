@@ -261,18 +261,30 @@ def _trimmed(table: pa.Table, first: Sequence[str]) -> tuple[pa.Table, list[str]
 
 def _with_points(table: pa.Table, decimal: str) -> tuple[pa.Table, list[str]]:
     """The table with points for the decimal commas of a spreadsheet in most of Europe, which ``decimal`` tells."""
-    notes = []
+
+    def has_commas(words: pa.Array) -> bool:
+        return pc.any(pc.match_substring_regex(words, decimal)).as_py()  # type: ignore[no-any-return]  # Arrow's
+
+    table, names = _respelled(table, has_commas, _DECIMAL_COMMA, r"\1.\2")
+    return table, [f"decimal commas are read as points: {', '.join(names)[:200]}"] if names else []
+
+
+def _respelled(
+    table: pa.Table, are_meant: Callable[[pa.Array], bool], form: str, better: str
+) -> tuple[pa.Table, list[str]]:
+    """The table with ``better`` for what has ``form``, and the columns of whose words that is so."""
+    names = []
     for place, name in enumerate(table.column_names):
         column = flat(table.column(name))
         words = column.dictionary if pa.types.is_dictionary(column.type) else column
-        if not pc.any(pc.match_substring_regex(words, decimal)).as_py():
+        if not are_meant(words):
             continue
-        changed = pc.replace_substring_regex(words, _DECIMAL_COMMA, r"\1.\2")
+        changed = pc.replace_substring_regex(words, form, better)
         if pa.types.is_dictionary(column.type):
             changed = changed.take(column.indices).dictionary_encode()
         table = table.set_column(place, name, changed)
-        notes.append(name)
-    return table, [f"decimal commas are read as points: {', '.join(notes)[:200]}"] if notes else []
+        names.append(name)
+    return table, names
 
 
 def _blanked(table: pa.Table) -> tuple[pa.Table, list[str]]:
@@ -296,19 +308,13 @@ def _blanked(table: pa.Table) -> tuple[pa.Table, list[str]]:
 
 def _with_one_decimal(table: pa.Table) -> tuple[pa.Table, list[str]]:
     """The table with 1.0 for 1.00, in columns of which every number is whole and has more decimals than one."""
-    notes = []
-    for place, name in enumerate(table.column_names):
-        column = flat(table.column(name))
-        words = column.dictionary if pa.types.is_dictionary(column.type) else column
+
+    def have_more(words: pa.Array) -> bool:
         first = next((word for word in words[:2].to_pylist() if word), "")
-        if not re.match(_MORE_DECIMALS, first) or not pc.all(pc.match_substring_regex(words, _MORE_DECIMALS)).as_py():
-            continue
-        changed = pc.replace_substring_regex(words, _MORE_DECIMALS, r"\1")
-        if pa.types.is_dictionary(column.type):
-            changed = changed.take(column.indices).dictionary_encode()
-        table = table.set_column(place, name, changed)
-        notes.append(name)
-    return table, [f"whole numbers with more than one decimal: {', '.join(notes)[:200]}"] if notes else []
+        return bool(re.match(_MORE_DECIMALS, first)) and pc.all(pc.match_substring_regex(words, _MORE_DECIMALS)).as_py()
+
+    table, names = _respelled(table, have_more, _MORE_DECIMALS, r"\1")
+    return table, [f"whole numbers with more than one decimal: {', '.join(names)[:200]}"] if names else []
 
 
 def _without_odd_rows(
