@@ -91,6 +91,7 @@ def extract_labels(
         check_labels,
         read_labels,
         with_added,
+        write_in_parts,
         write_labels,
         written_labels,
     )
@@ -124,31 +125,38 @@ def extract_labels(
         for event in (*written[1], StageFinished("extract-labels", done=written[0].rows), *same):
             on_event(event)
         return _result(written[0])
-    # The tables decide between two versions in one folder, unless the caller does.
-    read = read_labels(
-        folder.spec, folder.root, release=where.release, tables=asked.tables, options=asked.options, known=path,
-        on_event=on_event,
-    )  # fmt: skip
-    labels = with_added(folder.spec.name, folder.spec.layout(read.release), read, path, on_event=on_event)
-    check_labels(folder.spec.name, labels, path, allow_loss=allow_loss)
-    on_event(StageFinished("extract-labels", done=labels.table.num_rows))
-    write = functools.partial(write_labels, folder.spec.name, path=path, asked=told)
-    if labels.masks is None and labels.table.num_rows > FILES_IN_MEMORY:
-        # Written apart and let go, before the manifest takes its room. measured: 672 -> 571 MiB at the peak of
-        # `extract-labels` on 377,110 adopted images, with the same tables (benchmarks/scale.py linked).
-        apart = folder.record.cache / LABELS_NAME
-        try:
-            found = write(labels, allow_loss=allow_loss, apart=apart)
+    # Large tables are written apart and let go, before the manifest takes its room.
+    apart = folder.record.cache / LABELS_NAME
+    try:
+        found = write_in_parts(
+            folder.spec, folder.root, path, apart=apart, release=where.release, tables=asked.tables,
+            options=asked.options, asked=told, allow_loss=allow_loss, on_event=on_event,
+        )  # fmt: skip
+        if found is None:
+            # The tables decide between two versions in one folder, unless the caller does.
+            read = read_labels(
+                folder.spec, folder.root, release=where.release, tables=asked.tables, options=asked.options, known=path,
+                on_event=on_event,
+            )  # fmt: skip
+            labels = with_added(folder.spec.name, folder.spec.layout(read.release), read, path, on_event=on_event)
+            check_labels(folder.spec.name, labels, path, allow_loss=allow_loss)
+            on_event(StageFinished("extract-labels", done=labels.table.num_rows))
+            write = functools.partial(write_labels, folder.spec.name, path=path, asked=told, allow_loss=allow_loss)
+            is_large = labels.masks is None and labels.table.num_rows > FILES_IN_MEMORY
+            prepared = None if is_large else prepare(
+                folder, choices, labels=labels, allow_loss=allow_loss, on_event=on_event
+            )  # fmt: skip
+            found = write(labels, apart=apart if is_large else None)
             del read, labels
+        else:
+            prepared = None
+        if prepared is None:
             staged = apart.parent if apart.is_file() else None
             prepared = prepare(folder, choices, labels_in=staged, allow_loss=allow_loss, on_event=on_event)
             if staged is not None:
                 replace_listed(path, apart.replace)
-        finally:
-            apart.unlink(missing_ok=True)
-    else:
-        prepared = prepare(folder, choices, labels=labels, allow_loss=allow_loss, on_event=on_event)
-        found = write(labels, allow_loss=allow_loss)
+    finally:
+        apart.unlink(missing_ok=True)
     prepared.write(on_event)
     return _result(found)
 

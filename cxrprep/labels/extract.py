@@ -26,7 +26,7 @@ from cxrprep.labels.label_rows import MASK_ORDER, LabelOptions, LabelRows, Label
 from cxrprep.labels.label_sources import ADDED_ROLES, added_sources, release_labels, uses_of, with_added_sources
 from cxrprep.labels.locate_tables import STAGE, find_tables
 from cxrprep.schemas import LABELS, label_columns
-from cxrprep.storage.parquet import footer_of, write_table
+from cxrprep.storage.parquet import footer_of, write_parts, write_table
 from cxrprep.storage.table_checksums import is_as_listed, listed_checksums
 from cxrprep.system import plain_memory
 
@@ -320,6 +320,18 @@ def write_labels(
         return result
     check_labels(dataset, labels, path, allow_loss=allow_loss)
     labels = _with_cells(labels, path)
+    made_from = _made_from(dataset, labels, path, asked)
+    result = count_labels(dataset, labels, path)
+    made_from["counts"] = result.counts()
+    write_table(labels.table, apart or path, name="labels", made_from=made_from)
+    if labels.masks is not None:
+        write_table(labels.masks, path.with_name(MASKS_NAME), name="masks", made_from=made_from)
+    on_event(StageFinished(STAGE, done=result.rows))
+    return result
+
+
+def _made_from(dataset: str, labels: Labels, path: Path, asked: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the footer says, without the counts."""
     before = footer_of(path)
     told = before if asked is None else asked
     made_from = {**provenance(dataset, labels), **({"added_columns": list(labels.added)} if labels.added else {})}
@@ -331,11 +343,62 @@ def write_labels(
     elif before.get("masks") and before.get("inputs") == labels.inputs:
         # They lie there, of the same tables.
         made_from["masks"] = before["masks"]
-    result = count_labels(dataset, labels, path)
-    made_from["counts"] = result.counts()
-    write_table(labels.table, apart or path, name="labels", made_from=made_from)
-    if labels.masks is not None:
-        write_table(labels.masks, path.with_name(MASKS_NAME), name="masks", made_from=made_from)
+    return made_from
+
+
+def write_in_parts(
+    spec: DatasetSpec,
+    root: Path,
+    path: Path,
+    *,
+    apart: Path,
+    release: str | None = None,
+    tables: Path | None = None,
+    options: LabelOptions | None = None,
+    asked: Mapping[str, Any],
+    allow_loss: bool = False,
+    on_event: Sink = ignore,
+) -> LabelsResult | None:
+    """Write the labels of large tables, of which memory holds some thousand patients at a time.
+
+    Args:
+        spec: The dataset.
+        root: Its folder.
+        path: The ``labels.parquet``.
+        apart: Where it is written, for whoever puts it in place.
+        release: Which tables count; ``None`` takes the newest that are there.
+        tables: A folder with tables that go over those in ``root``.
+        options: What is read beside the labels.
+        asked: The options and the tables folder, for the footer.
+        allow_loss: The table may know less than the one that is there.
+        on_event: Told the end.
+
+    Returns:
+        What was written, counted; ``None`` where ``read_labels`` has to read them: they are not large, a label source
+        was added, or there is something to say of them.
+
+    Raises:
+        UsageError: The table would know less than the one that is there; a folder or release that does not exist.
+        StorageError: The disk refuses.
+    """
+    if spec.module != "mimic_cxr" or added_sources(path.parent) or _has_added(path):
+        return None
+    from cxrprep.labels.mimic_parts import read_in_parts
+
+    said: list[Event] = []
+    found = find_tables(spec, root, release, tables=tables, on_event=said.append)
+    options, stated = options or LabelOptions(), release is not None
+    parts = read_in_parts(spec.name, found, options, stated=stated, known_of=_known_of_sources)
+    if parts is None:
+        return None
+    for event in said:
+        on_event(event)
+    labels = parts.labels(_digest_of_inputs(spec, found, options, stated=stated))
+    if not allow_loss:
+        _check_known(spec.name, parts.known, path)
+    result = parts.counts(labels, path)
+    made_from = {**_made_from(spec.name, labels, path, asked), "counts": result.counts()}
+    write_parts(parts.rows(), parts.schema, apart, name="labels", made_from=made_from)
     on_event(StageFinished(STAGE, done=result.rows))
     return result
 
@@ -357,13 +420,19 @@ def check_labels(dataset: str, labels: Labels, path: Path, *, allow_loss: bool =
     drawn = None if allow_loss or labels.masks is None else stored_table(path.with_name(MASKS_NAME))
     if drawn is not None and labels.masks is not None and drawn.num_rows > labels.masks.num_rows:
         refuse_loss(path.with_name(MASKS_NAME), [Loss("masks", drawn.num_rows - labels.masks.num_rows)], hint=_BACK)
-    before = None if allow_loss else stored_table(path)
+    if not allow_loss:
+        _check_known(dataset, _known_of_sources(labels.table), path)
+
+
+def _check_known(dataset: str, known: Mapping[str | None, Mapping[str, int]], path: Path) -> None:
+    """Raise ``UsageError`` where the table that is there knows more than is known now, by label source."""
+    before = stored_table(path)
     if before is None or footer_of(path).get("dataset") != dataset:
         return
     if not {"label_source", "boxes"} <= set(before.column_names):
         # Another program wrote it: nobody can tell what it knows of whom.
         return
-    now = _known_of_sources(labels.table)
+    now = {name: dict(counts) for name, counts in known.items()}
     # Rows that nobody had labelled may be labelled now: then they are of some source.
     now[None] = dict(sum((Counter(known) for known in now.values()), Counter()))
     found = [

@@ -56,7 +56,7 @@ def all_distinct(column: pa.Array | pa.ChunkedArray) -> bool:
     measured: 377,110 image ids are told apart in 0.03 s and 6 MB, and in 0.13 s and 90 MB by counting them.
     """
     values = flat(column)
-    mixed = _mixed(values)
+    mixed = mixed_letters(values)
     if mixed is not None:
         mixed.sort()
         if bool((mixed[1:] != mixed[:-1]).all()):
@@ -64,7 +64,7 @@ def all_distinct(column: pa.Array | pa.ChunkedArray) -> bool:
     return int(pc.count_distinct(values, mode="all").as_py()) == len(values)
 
 
-def _mixed(values: pa.Array) -> NDArray[np.uint64] | None:
+def mixed_letters(values: pa.Array) -> NDArray[np.uint64] | None:
     """A number of each text, equal for equal ones; ``None`` for what is not text of one length of 8 bytes and more."""
     letters = _letters(values)
     if letters is None or letters.shape[1] < _WORD:

@@ -124,7 +124,7 @@ def _label_counts(table: pa.Table) -> tuple[LabelCount, ...]:
 def count_labels(dataset: str, labels: Labels, path: Path) -> LabelsResult:
     """The counts of a labels table: in all, and of each label source."""
     table = labels.table
-    parts = _by_source(table)
+    parts = rows_by_source(table)
     named, same = _named_images([rows for _, rows in parts])
     # Where all label sources are of the same rows, those of one are counted.
     distinct = [_distinct(parts[0][1])] * len(parts) if same else [_distinct(rows) for _, rows in parts]
@@ -151,7 +151,7 @@ def count_labels(dataset: str, labels: Labels, path: Path) -> LabelsResult:
     )
 
 
-def _by_source(table: pa.Table) -> list[tuple[str | None, pa.Table]]:
+def rows_by_source(table: pa.Table) -> list[tuple[str | None, pa.Table]]:
     """The rows of each label source: they stand together."""
     source = table.column("label_source").combine_chunks()
     codes = source.indices.fill_null(-1).to_numpy()

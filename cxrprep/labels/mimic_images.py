@@ -216,8 +216,8 @@ def _from_table(path: Path, form: Form, label_rows: LabelRows, before: TextTable
 def _from_names(path: Path, label_rows: LabelRows) -> _Listing:
     names, digest = read_names(path)
     label_rows.use_file(path, digest, "images", rows=len(names), used=len(names))
-    if pc.all(pc.match_substring_regex(names, _RELEASED)).as_py():
-        return _Listing(path, {name: _sliced(names, *place) for name, place in _PLACES.items()})
+    if (ids := ids_of_names(names)) is not None:
+        return _Listing(path, ids)
     found = pc.extract_regex(names, _PATH)
     row = first_true(pc.is_null(found))
     if row >= 0:
@@ -229,8 +229,12 @@ def _from_names(path: Path, label_rows: LabelRows) -> _Listing:
     return _Listing(path, {name: pc.struct_field(found, name) for name in _IDS})
 
 
-def _sliced(names: pa.Array, begin: int, end: int) -> pa.Array:
-    return pc.binary_slice(names.cast(pa.binary()), begin, end).cast(pa.string())
+def ids_of_names(names: pa.Array) -> dict[str, pa.Array] | None:
+    """Patient, study and image of paths as they are released; ``None`` where one is another."""
+    if not pc.all(pc.match_substring_regex(names, _RELEASED)).as_py():
+        return None
+    letters = names.cast(pa.binary())
+    return {name: pc.binary_slice(letters, *place).cast(pa.string()) for name, place in _PLACES.items()}
 
 
 def _study_starts(images: ImageListing, listing: _Listing) -> NDArray[np.int64]:
