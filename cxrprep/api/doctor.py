@@ -166,7 +166,7 @@ def examine(
         root: Where the data shall go; its disk is looked at.
         credentials: The logins that are tried, and never shown.
         dataset: Ask about this one alone, and judge: what keeps a download of it from starting is a problem.
-        source: The mirror that is judged; the dataset's own when it is not named. Other mirrors make warnings at most.
+        source: The mirror that is judged; the dataset's own when it is not named. Its other mirrors are not asked.
         whole: All of the dataset is wanted, so it has to fit on the disk.
         billing_project: Who pays for buckets that ask for it.
         scheduler: Address of a Dask scheduler that has to answer.
@@ -190,9 +190,12 @@ def examine(
     yield from disk_checks(root, specs[0] if dataset else None, judged, whole=whole, folder=folder)
     if dataset and judged is None and "://" not in (source or ""):
         yield _folder_check(specs[0], folder)
-    if folder is not None:
-        # What comes from a folder needs no login and no host.
-        specs = []
+    if dataset:
+        # Its other mirrors are not needed, and a folder needs no login and no host.
+        others = [mirror.name for mirror in specs[0].mirror if judged is not None and mirror != judged]
+        specs = [replace(specs[0], mirror=(judged,) if judged else ())]
+        if judged is not None and others:
+            yield Check("machine", "mirror", State.OK, f"{judged.name}; others, by --source: {', '.join(others)}")
     yield from netrc_checks()
     for service in dict.fromkeys(_service(mirror) for spec in specs for mirror in spec.mirror):
         if service:

@@ -155,7 +155,8 @@ def _brief(invocation: Invocation, spec: DatasetSpec) -> str:
     size = max([spec.counts.get("bytes", 0), *(mirror.size or 0 for mirror in spec.mirror)])
     counts = [f"{format_number(spec.counts[unit])} {unit}" for unit in ("images", "patients") if unit in spec.counts]
     counts += [format_bytes(size)] if size else []
-    lines = [out.styled(spec.name, out.stdout, bold=True) + f": {spec.title}"]
+    title = _prose(out, f"{spec.name}: {spec.title}", indent="")
+    lines = [out.styled(spec.name, out.stdout, bold=True) + title.removeprefix(spec.name)]
     counted = f"{', '.join(counts)}; " if counts else ""
     lines.append(_prose(out, f"{counted}as {', '.join(spec.images.formats or spec.images.suffixes)}"))
     by_access: dict[str, list[str]] = {}
@@ -176,12 +177,12 @@ def _licence(spec: DatasetSpec) -> str:
     return ": ".join(part for part in parts if part)
 
 
-def _prose(out: Output, text: str) -> str:
+def _prose(out: Output, text: str, indent: str = "  ") -> str:
     import textwrap
 
     room = max(min(out.width, 100) - 2, 40)
     return textwrap.fill(
-        text, room, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        text, room, initial_indent=indent, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
 
 
@@ -224,7 +225,7 @@ def _page(invocation: Invocation, spec: DatasetSpec) -> str:
     out = invocation.out
 
     def heading(text: str) -> str:
-        return out.styled(text, out.stdout, bold=True)
+        return out.styled(_prose(out, text, indent=""), out.stdout, bold=True)
 
     def prose(text: str) -> str:
         return _prose(out, text)

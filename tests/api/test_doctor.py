@@ -54,10 +54,10 @@ def test_offline_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_dataset_limits_what_is_asked_of_access(tmp_path: Path) -> None:
-    found = checks(tmp_path, dataset="chexpert", offline=True)
-    assert {check.name for check in found if check.group == "access"} == {
-        "login kaggle", "login huggingface", "login chexpert",
-    }  # fmt: skip
+    for source, login in ((None, "kaggle"), ("portal", "chexpert"), ("huggingface", "huggingface")):
+        found = checks(tmp_path, dataset="chexpert", source=source, offline=True)
+        assert [check.name for check in found if check.group == "access"] == [f"login {login}"]
+    assert one(found, "mirror").found == "huggingface; others, by --source: kaggle, kaggle-archive, portal"
 
 
 def test_what_is_there_is_named_by_where_it_comes_from_and_never_shown(tmp_path: Path) -> None:
@@ -251,7 +251,6 @@ def test_a_dataset_that_needs_a_login_fails_without_one(source: str | None, tmp_
 def test_another_mirror_is_judged_by_its_name(tmp_path: Path) -> None:
     found = checks(tmp_path, dataset="chexpert", source="kaggle", offline=True, whole=False)
     assert one(found, "login kaggle").state is State.PROBLEM
-    assert one(found, "login chexpert").state is State.WARNING
     with pytest.raises(UsageError, match="is not a mirror of chexpert"):
         checks(tmp_path, dataset="chexpert", source="kagle", offline=True)
 
@@ -267,12 +266,13 @@ def test_only_hosts_that_the_dataset_needs_are_asked(tmp_path: Path, monkeypatch
         monkeypatch.delenv(name)
     asked: list[str] = []
     monkeypatch.setattr("cxrprep.api.doctor_access._head", lambda url, _: asked.append(url) or "no answer: timed out")
-    found = checks(tmp_path, dataset="mimic-cxr-jpg", hosts=None, timeout=1)
-    assert {url.split("/")[2] for url in asked} == {"physionet.org", "storage.googleapis.com"}
-    # Nothing answers: the login is what a person must act on first.
-    assert Examination(tuple(found)).exit_code == ExitCode.ACCESS
-    assert one(found, "physionet.org").state is State.PROBLEM
-    assert one(found, "storage.googleapis.com").state is State.WARNING
+    for source, host in ((None, "physionet.org"), ("gcs", "storage.googleapis.com")):
+        asked.clear()
+        found = checks(tmp_path, dataset="mimic-cxr-jpg", source=source, hosts=None, timeout=1)
+        assert {url.split("/")[2] for url in asked} == {host}
+        # Nothing answers: the login is what a person must act on first.
+        assert Examination(tuple(found)).exit_code == ExitCode.ACCESS
+        assert one(found, host).state is State.PROBLEM
 
 
 def test_what_is_optional_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

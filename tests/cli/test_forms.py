@@ -297,6 +297,14 @@ def test_tables_fit_a_narrow_terminal(root: Path) -> None:
     assert all(len(line.rstrip()) <= 50 for line in table.splitlines())
 
 
+def test_no_word_of_a_datasets_page_is_broken() -> None:
+    for words in ((), ("show", "siim-acr-pneumothorax"), ("show", "mimic-cxr")):
+        sent = ANSI.sub("", on_terminal("datasets", *words, columns=50)).replace("\r", "")
+        # An address and a command, which are copied, stay whole.
+        lines = [line for line in sent.splitlines() if "https://" not in line and "cxrprep " not in line]
+        assert [line for line in lines if len(line) > 50] == [], words
+
+
 def test_a_label_source_that_is_not_there_leaves_the_manifest_as_it_was(root: Path) -> None:
     ok("manifest", root)
     before = (root / "manifests" / "images.parquet").read_bytes()
