@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cxrprep.labels.nlp.ruleset import Cue, Role
 
@@ -37,8 +36,7 @@ class Rule(enum.StrEnum):
     BORDERLINE = "structure-borderline"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A mention in a sentence: word places ``first`` to ``last`` (exclusive), and what decided its status."""
 
     observation: int

@@ -174,7 +174,7 @@ def switched(
         if switch is None:
             kept.append(mention)
         elif switch.status is not None:
-            kept.append(replace(mention, status=switch.status))
+            kept.append(mention._replace(status=switch.status))
     return tuple(kept)
 
 

