@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 # What is asked of Google: names and what tells their content.
 _FIELDS: Final = "kind,nextPageToken,items(name,size,etag,generation,md5Hash,crc32c)"
 _GOOGLE_PAGE: Final = 5000
+ANOTHER_ANSWERS: Final = "a proxy or a page to sign in may stand before the store: check its address and the network"
+"""The hint where an answer is none of the store's."""
 
 
 def objects_below(system: Any, url: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -52,7 +54,7 @@ def _require_listing(page: Mapping[str, Any], sign: str, bucket: str) -> None:
     if sign not in page:
         raise SourceUnreachableError(
             f"the list of {bucket}'s objects was answered with something else",
-            hint="a proxy or a page to sign in may stand before the store: check its address and the network",
+            hint=ANOTHER_ANSWERS,
         )
 
 

@@ -24,7 +24,7 @@ from cxrprep.storage import object_checksums
 from cxrprep.storage.filesystem import StoredFile
 from cxrprep.storage.multipart import PartsUpload
 from cxrprep.storage.object_checksums import PART_BYTES
-from cxrprep.storage.object_listing import objects_below
+from cxrprep.storage.object_listing import ANOTHER_ANSWERS, objects_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -53,6 +53,11 @@ _REFUSED: Final = re.compile(
     r"\b(401|403)\b|[Cc]redential|Forbidden|Unauthorized|Expired|AuthenticationFailed|AuthorizationFailure"
     r"|Errno 22\] Bad Request$"
 )
+# What each library makes of an answer that it cannot read.
+_NO_ANSWER: Final = re.compile(
+    r"^(JSONDecodeError|DeserializationError|ResponseParserError)|Content-Range .* malformed"
+)
+_MAKE_IT: Final = "make it, or check its name"
 
 
 @functools.lru_cache(maxsize=8)
@@ -97,17 +102,19 @@ def _storage_errors(address: str, *, of_bucket: bool = False) -> Iterator[None]:
     except FileNotFoundError as error:
         if not of_bucket:
             raise
-        raise UsageError(f"{address}: {error}", hint="check the name of the bucket, or make it first") from error
+        raise UsageError(f"{address}: there is no such bucket", hint=_MAKE_IT) from error
     except PermissionError as error:
         raise AccessError(f"{address} refuses: {error}", hint=_sign_in(address)) from error
     except Exception as error:
         # Each store raises the errors of its own library, of which this room knows none.
         text = f"{type(error).__name__}: {error}".splitlines()[0]
-        if of_bucket and "ContainerNotFound" in text:
-            raise UsageError(f"{address}: there is no such container", hint="make it, or check its name") from error
+        if getattr(error, "error_code", None) == "ContainerNotFound":
+            raise UsageError(f"{address}: there is no such container", hint=_MAKE_IT) from error
         # Azure says "not authorized ... using this permission" where a token lacks one: its number tells.
         if getattr(error, "status_code", None) in (401, 403) or _REFUSED.search(text):
             raise AccessError(f"{address} refuses: {text}", hint=_sign_in(address)) from error
+        if _NO_ANSWER.search(text) or getattr(error, "status_code", None) == 200:
+            raise SourceUnreachableError(f"{address}: the answer is not a store's", hint=ANOTHER_ANSWERS) from error
         raise SourceUnreachableError(f"{address}: {text}", hint="run it again; what is done is kept") from error
 
 
@@ -231,7 +238,11 @@ class ObjectStore:
 
         def put() -> str:
             self._put(content, url)
-            there = _stored(name, self._about(url))
+            try:
+                there = _stored(name, self._about(url))
+            except FileNotFoundError as error:
+                # A page in the place of S3's answer says neither yes nor no, and its library takes it for a yes.
+                raise SourceUnreachableError(f"{url} was sent, and is not there", hint=ANOTHER_ANSWERS) from error
             self._check(content, there, ours=True)
             return there.stamp
 
@@ -298,9 +309,7 @@ class ObjectStore:
             except FileExistsError:
                 return False
             except FileNotFoundError as error:
-                raise UsageError(
-                    f"{self.address}: there is no such bucket", hint="make it, or check its name"
-                ) from error
+                raise UsageError(f"{self.address}: there is no such bucket", hint=_MAKE_IT) from error
             except Exception as error:
                 # Each store has its own word for a condition that does not hold.
                 if _EXISTS.search(f"{type(error).__name__}: {error}"):

@@ -14,10 +14,12 @@ import pytest
 
 import cxrprep as package
 from cxrprep.storage import object_store
+from cxrprep.storage.object_store import ObjectStore
 from tests.commands import Done, cxrprep
 from tests.generators.small import nih_chestxray14
 from tests.servers import s3, store_faults
 from tests.servers.store_faults import Answer, Asked, Faults, error
+from tests.storage.test_store_faults import emulated
 
 # What carries times, or the order in which things were asked for.
 TIMED: Final = re.compile(r"^cxrprep\.|report\.html$|^page\.html$|(^|/)\.cxrprep/|\.cxrprep-export\.json$")
@@ -260,3 +262,118 @@ def test_a_verb_meets_a_fault(verb: str, fault: str, world: World, monkeypatch: 
     again = case.run()
     assert again.returncode == 0, again
     assert case.objects() == expected
+
+
+def of_other_stores(asked: Asked) -> str:
+    """What a request to Google or Azure is for."""
+    if b"bucket.lock" in asked.body[:400] or "bucket.lock" in asked.path:
+        return "lock"
+    if asked.method != "GET":
+        return "write" if asked.method in ("PUT", "POST") else asked.method
+    return "list" if "comp" in asked.query or asked.path.partition("?")[0].endswith("/o") else "read"
+
+
+def refused(answer: Answer, *kinds: str, after: int = 0) -> Callable[[], Forever]:
+    return lambda: Forever(answer, lambda asked: not kinds or of_other_stores(asked) in kinds, after)
+
+
+OTHER_FAULTS: Final[dict[str, tuple[Callable[[], Forever], set[int], str]]] = {
+    "a page for all": (refused(PAGE), {6}, "a page to sign in may stand before the store"),
+    "a page for listings": (refused(PAGE, "list"), {6}, "a page to sign in may stand before the store"),
+    "a page for reads": (refused(PAGE, "read"), {0, 4, 6}, ""),
+    "a page for writes": (refused(PAGE, "write"), {0, 6}, "a page to sign in may stand before the store"),
+    "expired": (refused(error(401, "AuthenticationFailed")), {5}, "sign in"),
+    "expired midway": (refused(error(401, "AuthenticationFailed"), after=12), {0, 5}, "sign in"),
+    "may not write": (refused(error(403, "AuthorizationFailure"), "write"), {0, 5}, "sign in"),
+    "may not read": (refused(error(403, "AuthorizationFailure"), "read"), {0, 5}, "sign in"),
+    "gone": (refused(error(404, "BlobNotFound"), "read"), {0, 2, 3, 4, 6}, ""),
+}
+OTHER_VERBS: Final = ("download", "verify", "extract-labels", "convert elsewhere", "export csv", "status", "state")
+
+
+OtherStore = tuple[str, Faults]
+
+
+@pytest.fixture(scope="module", params=["gs", "az"])
+def other_store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Faults, dict[str, str]]]:
+    faults = Faults()
+    with emulated(request.param, tmp_path_factory.mktemp(request.param), faults) as env:
+        yield request.param, faults, env
+
+
+@pytest.fixture
+def here(other_store: tuple[str, Faults, dict[str, str]], at_home: Path, monkeypatch: pytest.MonkeyPatch) -> OtherStore:
+    """Google's or Azure's emulator, where this process goes; what it is, and its faults."""
+    kind, faults, env = other_store
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    object_store._system.cache_clear()
+    return kind, faults
+
+
+# All of them take a quarter of an hour.
+OTHER_CHOSEN: Final = (
+    [(verb, fault) for verb in OTHER_VERBS for fault in OTHER_FAULTS]
+    if "CXR_ALL_FAULTS" in os.environ
+    else [("download", "a page for writes"), ("status", "a page for all")]
+)
+
+
+@pytest.mark.parametrize(("verb", "fault"), OTHER_CHOSEN)
+def test_a_verb_meets_a_fault_of_another_store(
+    verb: str, fault: str, here: OtherStore, prepared: tuple[Path, dict[str, bytes]]
+) -> None:
+    kind, faults = here
+    release, files = prepared
+    first = BEFORE.get(verb)
+    found = []
+    for place in ("undisturbed", "disturbed"):
+        address = f"{kind}://bucket/{len(faults.seen)}-{place}"
+        store = ObjectStore(address)
+        for name, data in files.items():
+            if first is None or name.partition("/")[0] in first:
+                store.write(f"nih/{name}", data)
+        names = {"bucket": f"{address}/nih", "out": f"{address}/out", "release": str(release)}
+        words = [word.format_map(names) for word in VERBS[verb].split()]
+        if place == "disturbed":
+            make, codes, hint = OTHER_FAULTS[fault]
+            faults.before = make()
+            try:
+                done = cxrprep(*words)
+            finally:
+                faults.before = lambda _: None
+            assert done.returncode in codes, done
+            assert "Traceback" not in done.stderr
+            assert done.returncode == 0 or hint in done.stderr
+        object_store._system.cache_clear()
+        done = cxrprep(*words)
+        assert done.returncode == 0, done
+        store.system().invalidate_cache()
+        kept = [entry.name for entry in store.list() if not TIMED.search(entry.name.partition("/")[2])]
+        found.append({name: store.read(name) for name in kept})
+    assert found[0] == found[1]
+
+
+def test_a_bucket_of_another_store_that_is_not_there_is_said(
+    here: OtherStore, prepared: tuple[Path, dict[str, bytes]]
+) -> None:
+    there, release = f"{here[0]}://nowhere/nih", str(prepared[0])
+    for words in (
+        ("status", there),
+        ("download", "nih-chestxray14", there, "--source", release),
+        ("convert", release, "--recipe", "square-224", "--out", there),
+    ):
+        done = cxrprep(*words)
+        assert done.returncode == 2, done
+        assert re.search(r"there is no such (bucket|container)\n.*make it, or check its name", done.stderr), done
+
+
+def test_an_upload_that_a_page_answers_is_no_missing_bucket(world: World) -> None:
+    case = world.case("extract-labels")
+    world.faults.before = Forever(PAGE, put)
+    done = case.run()
+    assert done.returncode == 6, done
+    assert "was sent, and is not there" in done.stderr
+    assert "a page to sign in may stand before the store" in done.stderr
