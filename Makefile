@@ -39,10 +39,10 @@ demo: $(VENV)/program  ## generate a phantom NIH collection, serve it, and run d
 	$(BIN)/python tools/demo.py
 
 test: install npm  ## run the tests; a test whose real part is absent is skipped with the command that installs it
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-fast: install  ## the tests that need no server, browser or cluster
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not part"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not part"
 
 lint: install  ## ruff, mypy --strict, and the import contracts of docs/explanation/architecture.md
 	$(BIN)/ruff check .

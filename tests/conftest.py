@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,3 +111,11 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     object_store._system.cache_clear()
     yield tmp_path / "cache" / "cxrprep" / "buckets"
     object_store._system.cache_clear()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that no worker is left alone with one at the end."""
+    cost: Counter[Path] = Counter()
+    for item in items:
+        cost[item.path] += 40 if item.get_closest_marker("slow") else 1
+    items.sort(key=lambda item: -cost[item.path])

@@ -7,6 +7,7 @@ import io
 import re
 import shlex
 from contextlib import redirect_stdout
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -67,14 +68,19 @@ def to_follow(text: str) -> list[list[str]]:
 
 def hints_of(module: Path) -> list[str]:
     """The sentences of a module that a person may meet as a hint, X where something is put in."""
-    return list(dict.fromkeys(_sentences(ast.parse(module.read_text(encoding="utf-8")))))
+    return list(dict.fromkeys(_sentences(_tree(module))))
 
 
 def options_of(module: Path) -> list[str]:
     """The hints of a module that name an option and no command."""
-    nodes = (node for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))) if isinstance(node, ast.keyword))
+    nodes = (node for node in ast.walk(_tree(module)) if isinstance(node, ast.keyword))
     said = (text for node in nodes if node.arg == "hint" for text in _sentences(node.value))
     return [text for text in dict.fromkeys(said) if re.search(r"(?<![\w-])--[a-z]", text) and not commands_in(text)]
+
+
+@cache
+def _tree(module: Path) -> ast.Module:
+    return ast.parse(module.read_text(encoding="utf-8"))
 
 
 def _sentences(node: ast.AST) -> Iterator[str]:

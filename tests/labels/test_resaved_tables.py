@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import lzma
+import os
 import re
 import shutil
 import zipfile
@@ -181,6 +182,14 @@ NOT_PLAIN = {
 }
 
 
+def played(name: str, number: int) -> bool:
+    """Whether a dataset meets the form of this number: one with a reader of its own meets all of them.
+
+    The others have one reader, which meets each form in a third of them; all pairs with CXR_ALL_FORMS.
+    """
+    return not catalog()[name].declared or "CXR_ALL_FORMS" in os.environ or (NAMES.index(name) + number) % 3 == 0
+
+
 def tables(root: Path) -> list[Path]:
     found = [path for path in sorted(root.rglob("*")) if re.search(r"\.csv(\.gz)?$", path.name)]
     return [path for path in found if path.name != "BBox_List_2017.csv"]  # its header has commas of its own
@@ -201,7 +210,11 @@ def copy(request, tmp_path_factory):
     return request.param, root, read(request.param, root)[0]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("copy", "form"),
+    [(name, form) for name in NAMES for number, form in enumerate(FORMS) if played(name, number)],
+    indirect=["copy"],
+)
 def test_tables_in_any_form_are_read_as_they_were(copy, form):
     name, root, before = copy
     edit, note = FORMS[form]
@@ -248,7 +261,9 @@ def test_a_column_that_is_gone_or_more_is_said_and_sizes_may_have_commas(copy, e
         kept = path.read_bytes()
         packed = kept.startswith(b"\x1f\x8b")
         rows = list(csv.reader(io.StringIO((gzip.decompress(kept) if packed else kept).decode())))
-        for place, column in enumerate(rows[0] if edit != "more" else ["Sarcoidosis"]):
+        columns = list(enumerate(rows[0] if edit != "more" else ["Sarcoidosis"]))
+        # Of many columns most are labels, which are of one kind.
+        for place, column in columns[:6] + columns[6:-2:5] + columns[6:][-2:]:
             if edit == "gone":
                 edited = [[*row[:place], *row[place + 1 :]] for row in rows]
             elif edit == "more":
@@ -291,11 +306,18 @@ IDS: dict[str, Callable[[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("edit", IDS)
+@pytest.mark.parametrize(
+    ("copy", "edit"),
+    [
+        (name, edit)
+        for name in NAMES
+        for number, edit in enumerate(IDS)
+        if catalog()[name].declared and played(name, number)
+    ],
+    indirect=["copy"],
+)
 def test_ids_in_another_form_are_read_as_they_were_or_refused_by_line(copy, edit):
     name, root, before = copy
-    if not catalog()[name].declared:
-        pytest.skip("its own reader refuses them")
     form = re.compile(group_in(declaration_of(name).paths.image, "id"))
     for path in (path for path in tables(root) if path.suffix == ".csv"):
         kept = path.read_bytes()
