@@ -35,7 +35,8 @@ def check_scheme(url: str) -> str:
     scheme, separator, _ = url.partition("://")
     target = SOURCES.get(scheme.lower() if separator else "file")
     if target is None:
-        raise UsageError(f"no source understands {scheme}://", hint=f"known schemes: {', '.join(SOURCES)}")
+        # Words before it may hold a password.
+        raise UsageError(f"no source understands {scheme.split()[-1]}://", hint=f"known schemes: {', '.join(SOURCES)}")
     return target
 
 

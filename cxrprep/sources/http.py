@@ -228,12 +228,17 @@ class HttpSource:
         """The files of a list of checksums; one that a page has ``shown`` and that is refused is a hole."""
         try:
             stream = with_retries(lambda: self._list_at(name, 0))
-        except (NotInSourceError, AccessError) as error:
+            reader: io.BufferedReader = io.BufferedReader(
+                _Reader(name, stream, lambda at: self._list_at(name, at)), 1 << 20
+            )
+            reader.peek()
+        except (NotInSourceError, AccessError, SourceUnreachableError) as error:
+            if isinstance(error, SourceUnreachableError) and not error.lasting:
+                raise
             # Some sites answer 403, or their home page, for what does not exist.
             self.holes += [error] if shown else []
             return
-        reader = _Reader(name, stream, lambda at: self._list_at(name, at))
-        with checksum_files.as_text(io.BufferedReader(reader, 1 << 20), "surrogateescape") as text:
+        with checksum_files.as_text(reader, "surrogateescape") as text:
             for file in checksum_files.parse(text):
                 if file.key.isascii():
                     yield file

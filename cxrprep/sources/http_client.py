@@ -41,8 +41,9 @@ USER_AGENT: Final = f"cxrprep/{__version__}"
 _WITHOUT_FILE: Final = frozenset({201, 202, 204, 205, 207, 208, 226})
 _NOT_YET: Final = 202
 _REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
-# How servers refuse a request for its range: asked for all, some of them send it.
+# How servers refuse a request for its range: asked for all, some of them send it. Firewalls say what they like.
 _NO_RANGES: Final = frozenset({400, 416, 501})
+_PERHAPS_NO_RANGES: Final = frozenset({403, 404, 405, 406, 409, 412, 413, 417, 418, 422, 431})
 # How servers refuse HEAD, whatever they say to GET (RFC 9110, 15.5.6 and 15.6.2).
 _NO_HEAD: Final = frozenset({400, 405, 406, 501})
 _OF_A_PART: Final = frozenset({"content-md5", "content-range", "transfer-encoding"})
@@ -98,6 +99,7 @@ class HttpClient:
         self._explain = explain
         self._lock = threading.Lock()
         self._knows_head = self._doubts_head = True
+        self._knows_ranges = False
         self._idle: dict[Endpoint, list[HttpConnection]] = {}
         self._released = 0.0
         if options.cookie_file:
@@ -136,7 +138,7 @@ class HttpClient:
         request = Request(byte_range=f"{offset}-{'' if end is None else end - 1}" if ranged else None)
         query = _Query(url, key, private)
         response, connection = self._exchange(request, query)
-        if ranged and not _serves_range(response, key, offset):
+        if ranged and not self._serves_range(response, key, offset):
             self.release(connection)
             total = response.content_range[1]
             if response.status == 416 and total is not None and total == offset:
@@ -204,8 +206,9 @@ class HttpClient:
             # What is said of the part goes.
             stated = {name: value for name, value in response.headers.items() if name not in _OF_A_PART}
             response = replace(response, status=200, headers={**stated, "content-length": str(total)})
-        elif request.head and response.content_length == 0:
-            # Some servers state the length of what they send in answer to HEAD: nothing.
+        elif request.head and not (response.content_length and (response.validator(0) or response.digest())):
+            # Some servers state the length of what they send in answer to HEAD, which is nothing, or of a page that
+            # they have for all such questions.
             response = replace(response, headers={n: v for n, v in response.headers.items() if n != "content-length"})
         self._accept(response, connection, query)
         self.release(connection)
@@ -237,6 +240,17 @@ class HttpClient:
 
     # ---- bodies ----
 
+    def _serves_range(self, response: HttpResponse, key: str, offset: int) -> bool:
+        """Whether a request with a range was answered with bytes from ``offset`` on, or by an error of another kind."""
+        if response.status == 206:
+            self._knows_ranges = response.content_range[0] == offset and not (
+                response.codings and not _own_compression(response.codings, key)
+            )
+            return self._knows_ranges
+        # Who has served ranges refuses the file.
+        perhaps = response.status in _PERHAPS_NO_RANGES and not self._knows_ranges and not response.is_rate_limit
+        return response.status not in _NO_RANGES and not perhaps
+
     def _body(
         self, request: Request, query: _Query, response: HttpResponse, connection: HttpConnection, *, page: bool = False
     ) -> ByteStream:
@@ -266,9 +280,6 @@ class HttpClient:
         if 200 <= response.status < 300 and response.status not in _WITHOUT_FILE:
             return
         key = query.key
-        if response.status >= 400:
-            elsewhere = response.host != split_url(query.url)[0].host
-            response = replace(response, body=_beginning(connection), elsewhere=elsewhere)
         self.release(connection)
         explained = None if response.is_rate_limit or self._explain is None else self._explain(response, key)
         if explained is None and response.status < 400:
@@ -305,6 +316,9 @@ class HttpClient:
                     # It may have been another one's answer, once.
                     part.tries = FEW_TRIES
                     raise part
+                if response.status >= 400:
+                    elsewhere = endpoint.host != origin.host
+                    response = replace(response, body=_beginning(connection), elsewhere=elsewhere)
                 return response, connection
             self.release(connection)
             _check_redirect(endpoint, response, query.key)
@@ -421,15 +435,6 @@ def _lasting(message: str, hint: str) -> SourceUnreachableError:
     error = SourceUnreachableError(message, hint=hint)
     error.lasting = True
     return error
-
-
-def _serves_range(response: HttpResponse, key: str, offset: int) -> bool:
-    """Whether a request with a range was answered with bytes from ``offset`` on, or by an error of another kind."""
-    if response.status == 206:
-        return response.content_range[0] == offset and not (
-            response.codings and not _own_compression(response.codings, key)
-        )
-    return response.status not in _NO_RANGES
 
 
 def _own_compression(codings: tuple[str, ...], key: str) -> bool:

@@ -174,6 +174,7 @@ class HttpConnection:
         self.status = self._seen = 0
         self._digest = request.digest
         self._code: int | None = None
+        self._wording = ""
         self._left: int | None = None
         self._silent = 0.0
         self._sent_at, self._answered_at = time.perf_counter(), 0.0
@@ -337,7 +338,7 @@ class HttpConnection:
         if not running:
             self.running = False
             _, _, failed = self._multi.info_read()
-            self._code = failed[0][1] if failed else 0
+            self._code, self._wording = failed[0][1:] if failed else (0, "")
             self._socket = self._curl.getinfo(pycurl.ACTIVESOCKET)
             if self.served and not self._code and self._socket < 0 and self._has_head() and self._closed_it():
                 # libcurl closes what brought more than the answer.
@@ -390,6 +391,7 @@ class HttpConnection:
             address=curl.getinfo(pycurl.PRIMARY_IP) or "",
             was_reset=bool(curl.getinfo(pycurl.OS_ERRNO)),
             seconds=self._settings.timeout,
+            wording=self._wording,
         )
 
     def _dropped(self) -> None:

@@ -27,6 +27,7 @@ _REASONS: Final = {
     92: "the server broke the HTTP/2 stream off",
     100: "not valid HTTP (its headers are too long)",
 }
+_WEIRD: Final = 8
 _CERTIFICATE: Final = 60
 _RECEIVED: Final = 56
 _TLS: Final = (35, 58, 59, 66, 83, 91)
@@ -100,8 +101,9 @@ def from_libcurl(
     address: str,
     was_reset: bool,
     seconds: float,
+    wording: str = "",
 ) -> CxrprepError:
-    """The error that libcurl's result ``code`` means; libcurl's own text is never shown, it may hold a password.
+    """The error that libcurl's result ``code`` means; libcurl's own text is mostly not shown, it may hold a password.
 
     Args:
         endpoint: where the request went.
@@ -111,6 +113,7 @@ def from_libcurl(
         address: the IP address that was spoken to, ``""`` when none was reached.
         was_reset: whether the system reported an error of the connection.
         seconds: the time-out, for the message.
+        wording: libcurl's own text, shown where it is about a line of an answer's head.
 
     Returns:
         The error, not raised.
@@ -138,9 +141,11 @@ def from_libcurl(
         # Chunks or a head that cannot be read. Over TLS it may also be a connection that ended without a word.
         code = _NO_HTTP[0]
     reason = f"TLS failed (libcurl {code})" if code in _TLS else f"connection reset (libcurl {code})"
-    error = broke(endpoint, proxy, _REASONS.get(code, reason))
+    error = broke(endpoint, proxy, _REASONS.get(code, reason) + (f" ({wording})" if wording and code == _WEIRD else ""))
     if code in (*_TLS, *_NO_HTTP):
         error.tries = FEW_TRIES
+    if code in _NO_HTTP:
+        error.hint = f"it may do so each time: try another mirror, or tell those who run {endpoint.host}"
     return error
 
 

@@ -6,9 +6,11 @@ SDK has set (psf/requests#3929): the password of one site goes to another, and t
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING, Any
 
 from requests.adapters import HTTPAdapter
+from urllib3.util.ssl_ import create_urllib3_context
 
 from cxrprep.sources.network_errors import CONNECT_SECONDS
 from cxrprep.sources.proxies import proxy_for
@@ -28,6 +30,14 @@ class ServiceAdapter(HTTPAdapter):
         self.direct = direct
         super().__init__(**options)
 
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """See ``HTTPAdapter.init_poolmanager``."""
+        super().init_poolmanager(*args, ssl_context=_as_libcurl(), **options)
+
+    def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
+        """See ``HTTPAdapter.proxy_manager_for``."""
+        return super().proxy_manager_for(*args, ssl_context=_as_libcurl(), **options)
+
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
         """See ``HTTPAdapter.send``. Raises ``UsageError`` for a proxy whose address cannot be read."""
         endpoint, _ = split_url(request.url or "")
@@ -38,6 +48,16 @@ class ServiceAdapter(HTTPAdapter):
         # An address that is silent, as IPv6 is in many networks, keeps the next one waiting for so long.
         options["timeout"] = (min(to_connect or CONNECT_SECONDS, CONNECT_SECONDS), to_read)
         return super().send(request, *args, **options)
+
+
+def _as_libcurl() -> ssl.SSLContext:
+    """What trusts a certificate that was named, as libcurl does, though it is no authority's own, or not strictly one.
+
+    Companies hand out the authority in the middle; Python 3.13 refuses theirs where one extension is missing.
+    """
+    context = create_urllib3_context()
+    context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def prepare_session(

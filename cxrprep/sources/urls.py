@@ -128,13 +128,23 @@ _PAGES: Final = (
     (re.compile(r"(?i:https?://(?:www\.)?physionet\.org)/files/([\w-]+)/([\w.]+)(/[^?#]+?)(?:[?#].*)?"), r"physionet://\1/\2\3"),
     (re.compile(r"(?i:https?://(?:www\.)?physionet\.org)/(?:files|content)/([\w-]+)/([\w.]+)/?(?:[?#].*)?"), r"physionet://\1/\2"),
     (
-        re.compile(r"(?i:https?://(?:www\.)?kaggle\.com)/datasets/([\w-]+)/([\w-]+)(/versions/\d+)?(?:/[^?#]*)?(?:[?#].*)?"),
+        re.compile(
+            # Kaggle's own older addresses of data sets name their owner first.
+            r"(?i:https?://(?:www\.)?kaggle\.com)/(?:datasets/|(?=[\w-]+/[\w-]+/?(?:[?#]|$))"
+            r"(?!(?:c|code|competitions|datasets|discussions|docs|learn|models|organizations|search|u)/))"
+            r"([\w-]+)/([\w-]+)(/versions/\d+)?(?:/[^?#]*)?(?:[?#].*)?"
+        ),
         r"kaggle://\1/\2\3",
     ),
     (re.compile(r"(?i:https?)://(?i:([\w-]+)(?:\.app)?\.box\.com)/v/([\w.-]+)/?(?:folder/\d+)?/?(?:[?#].*)?"), r"box://\1/\2"),
-    (re.compile(r"https://huggingface\.co/datasets/([\w.-]+/[\w.-]+)(?:/tree/main)?/?(?:[?#].*)?"), r"hf://datasets/\1"),
-    (re.compile(r"https://huggingface\.co/datasets/([\w.-]+/[\w.-]+)/tree/([^/?#]+)/?([^?#]*?)/?(?:[?#].*)?"), r"hf://datasets/\1@\2/\3"),
-    (re.compile(r"https://console\.cloud\.google\.com/storage/browser/([^?#;]+?)/?(?:[;?#].*)?"), r"gs://\1"),
+    (re.compile(r"kaggle(?:hub)?(?: datasets |\.dataset_)download\W+(?:(?:d|dataset)[ =])?([\w-]+)/([\w-]+)(?:\W.*)?"), r"kaggle://\1/\2"),
+    (re.compile(r"(?:hf|huggingface-cli) download (?=.*\bdataset\b)(?:--\S+ dataset )?([\w.-]+/[\w.-]+).*"), r"hf://datasets/\1"),
+    (re.compile(r"https://(?:huggingface|hf)\.co/datasets/([\w.-]+/[\w.-]+)(?:/tree/main)?/?(?:[?#].*)?"), r"hf://datasets/\1"),
+    (
+        re.compile(r"https://(?:huggingface|hf)\.co/datasets/([\w.-]+/[\w.-]+)/tree/([^/?#]+)/?([^?#]*?)/?(?:[?#].*)?"),
+        r"hf://datasets/\1@\2/\3",
+    ),
+    (re.compile(r"https://console\.cloud\.google\.com/storage/browser/(?:_details/)?([^?#;]+?)/?(?:[;?#].*)?"), r"gs://\1"),
     (
         re.compile(r"https://(?:[\w-]+\.)?console\.aws\.amazon\.com/s3/buckets/([^/?#]+)/?(?:\?(?:.*?&)?prefix=([^&#]*)|\?)?.*"),
         r"s3://\1/\2",
@@ -143,6 +153,10 @@ _PAGES: Final = (
     (re.compile(r"https://([a-z0-9][a-z0-9.-]+)\.s3(?:[.-][a-z0-9-]+)?\.amazonaws\.com/([^?#]*?)/?"), r"s3://\1/\2"),
     (re.compile(r"https://storage\.(?:googleapis|cloud\.google)\.com/([^?#]+?)/?"), r"gs://\1"),
 )  # fmt: skip
+
+
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_LINK: Final = re.compile(rf"{_SCHEME.pattern}[^\s\"'<>\u2018\u2019\u201c\u201d]+")
 
 
 # Where a slash at the end means something: web servers tell folders by it, and / is a folder.
@@ -156,8 +170,11 @@ def behind(url: str) -> str:
     would turn our requests away.
     """
     url = url.strip()
+    links = _LINK.findall(url) if not _SCHEME.match(url) else []
+    # In quotes, or in the command of another tool.
+    url = links[0] if len(links) == 1 else url
     for page, source in _PAGES:
         found = page.fullmatch(url)
         if found is not None:
             return found.expand(source)
-    return url if url.startswith(_AS_THEY_ARE) else url.rstrip("/")
+    return url if url.lower().startswith(_AS_THEY_ARE) else url.rstrip("/")

@@ -12,7 +12,7 @@ from cxrprep.errors import IntegrityError, SourceUnreachableError
 from cxrprep.events import Note
 from cxrprep.model import Digest
 from cxrprep.record import Origin
-from cxrprep.sources.network_errors import FEW_TRIES
+from cxrprep.sources.network_errors import FEW_TRIES, NotConnectedError
 from cxrprep.transfer.limits import ByteCounter
 from cxrprep.transfer.partial_file import Segment
 from cxrprep.transfer.range_fetch import SegmentedFetch, SplitRefused
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 # Below this a second connection costs more than it brings.
 SPLIT_FROM: Final = 64 * 1024 * 1024
+# So often a server that breaks off, or says nothing, is asked for the rest of a file; then it is asked for all of it.
+_ASKED_FOR_THE_REST: Final = 6
+# A range of so many bytes is followed by the next one at once.
+_WORTH: Final = 1 << 16
 # What is computed where nobody states a digest.
 OWN_ALGORITHM: Final = "sha256"
 
@@ -68,6 +72,7 @@ class _Way:
     hashed: int = 0
     digest: Digest | None = None
     came_over: ConnectionState | None = None
+    unanswered: int = 0
 
 
 class Fetcher:
@@ -203,9 +208,12 @@ class Fetcher:
             partial.restart()
             byte_counter.restart()
         way = _Way()
-        self._retrier.run(
-            lambda: self._stream(item, partial, way, byte_counter, buffer), lambda: partial.done, item.dest
-        )
+
+        def attempt() -> None:
+            while not self._stream(item, partial, way, byte_counter, buffer):
+                pass
+
+        self._retrier.run(attempt, lambda: partial.done, item.dest)
         assert way.hasher is not None
         way.digest = finished(way.algorithm, way.hasher)
         return way
@@ -223,24 +231,33 @@ class Fetcher:
             way.algorithm, way.hasher = algorithm, None
         return way
 
-    def _stream(self, item: Item, partial: Partial, way: _Way, byte_counter: ByteCounter, buffer: memoryview) -> None:
-        """One attempt: continue at the offset reached so far, or start again where that would not be safe."""
+    def _stream(self, item: Item, partial: Partial, way: _Way, byte_counter: ByteCounter, buffer: memoryview) -> bool:
+        """One request: continue at the offset reached so far, or start again where that would not be safe.
+
+        Whether the file is whole: some servers send no more than so much at once.
+        """
         segment = partial.segments[0]
         with self._connection_limit:
             self._stop.check()
-            stream = self._retrier.ask(lambda: self._source.open(item.file, segment.done))
+            offset = 0 if way.unanswered >= _ASKED_FOR_THE_REST else segment.done
+            try:
+                stream = self._retrier.ask(lambda: self._source.open(item.file, offset))
+            except SourceUnreachableError as error:
+                away = isinstance(error, NotConnectedError) or error.overloaded
+                way.unanswered += 1 if offset and not away else 0
+                raise
+            way.unanswered = 0
             arrived = 0
             if segment.done and not continues(partial, stream, segment.done, item.file):
-                if stream.offset == 0:
-                    # A login page in place of the file shows in its first bytes, and is no reason to forget ours.
-                    arrived = self._first_bytes(stream, buffer)
-                else:
+                if stream.offset or partial.size not in (None, stream.length):
+                    # Of another length than before, what came may be the rest alone, without a word of that.
                     stream.close()
+                    stream = self._source.open(item.file, 0)
+                # A login page in place of the file shows in its first bytes, and is no reason to forget ours.
+                arrived = self._first_bytes(stream, buffer)
                 partial.restart([Segment(0, None)])
                 byte_counter.restart()
                 segment = partial.segments[0]
-                if stream.offset:
-                    stream = self._source.open(item.file, 0)
             with stream:
                 if stream.offset != segment.done:
                     raise SourceUnreachableError(
@@ -262,10 +279,11 @@ class Fetcher:
                 packed = getattr(stream, "packed_size", None) is not None
                 size = None if packed else item.file.size
                 way.length = None if packed else stream.length
-                self._copy(stream, partial, way, size, byte_counter=byte_counter, buffer=buffer, arrived=arrived)
-                if packed and item.file.size == stream.packed_size:  # type: ignore[attr-defined]  # seen above
+                whole = self._copy(stream, partial, way, size, counter=byte_counter, buffer=buffer, arrived=arrived)
+                if whole and packed and item.file.size == stream.packed_size:  # type: ignore[attr-defined]  # seen above
                     # S3 lists the size of an object as it is stored, compressed: all of that came.
                     item.file = dataclasses.replace(item.file, size=None)
+                return whole
 
     def _follow(self, item: Item, stream: ByteStream) -> None:
         """Take the mirror's word for a file that it replaced since it was listed, where nothing is published of it."""
@@ -288,13 +306,13 @@ class Fetcher:
         way: _Way,
         size: int | None,
         *,
-        byte_counter: ByteCounter,
+        counter: ByteCounter,
         buffer: memoryview,
         arrived: int = 0,
-    ) -> None:
+    ) -> bool:
         """Bring the stream to its end. ``size`` is what the listing says; ``arrived`` bytes are in the buffer already.
 
-        Raises for a body that is too short.
+        ``False`` for a range of some length that ended as the server said; raises for a body that is too short.
         """
         segment, hasher = partial.segments[0], way.hasher
         assert hasher is not None
@@ -306,12 +324,14 @@ class Fetcher:
             partial.write(segment, data)
             hasher.update(data)
             way.hashed = segment.done
-            byte_counter.add(count)
+            counter.add(count)
             partial.checkpoint()
             if size is not None and way.expected is None and segment.done > size:
                 # Wrong already, and who knows how long it goes on.
                 break
         whole = max(stream.length or 0, size or 0)
+        if segment.done < (stream.length or 0) and stream.offset and segment.done - stream.offset >= _WORTH:
+            return False
         if segment.done < whole and (way.expected is None or finished(way.algorithm, hasher) != way.expected):
             error = SourceUnreachableError(
                 f"{partial.dest}: the mirror sent {segment.done} of {whole} bytes", hint="run again"
@@ -319,6 +339,7 @@ class Fetcher:
             # All that the server says it has came: nothing broke off.
             error.tries = FEW_TRIES if segment.done == stream.length else None
             raise error
+        return True
 
     def _hash_again(self, partial: Partial, way: _Way, size: int, buffer: memoryview) -> None:
         """Digest what an earlier attempt left."""

@@ -6,6 +6,8 @@ import pytest
 
 from cxrprep.api.folder import find_mirror
 from cxrprep.datasets.catalog import find_dataset
+from cxrprep.errors import UsageError
+from cxrprep.sources import check_scheme
 from cxrprep.sources.urls import behind
 
 
@@ -30,10 +32,48 @@ from cxrprep.sources.urls import behind
         ("file:///data/", "file:///data/"),
         ("/", "/"),
         ("box", "box"),
+        ("https://www.kaggle.com/nih-chest-xrays/data", "kaggle://nih-chest-xrays/data"),
+        ("https://www.kaggle.com/competitions/ranzcr", "https://www.kaggle.com/competitions/ranzcr"),
+        ("https://hf.co/datasets/StanfordAIMI/CheXpert-v1.0-512", "hf://datasets/StanfordAIMI/CheXpert-v1.0-512"),
+        ("https://console.cloud.google.com/storage/browser/_details/b/x.zip;tab=live_object", "gs://b/x.zip"),
+        ("HTTPS://EXAMPLE.ORG/Data/", "HTTPS://EXAMPLE.ORG/Data/"),
+        ("a folder of mine", "a folder of mine"),
+        ("https://example.org/da ta/", "https://example.org/da ta/"),
     ],
 )  # fmt: skip
 def test_the_source_behind_a_page(page: str, source: str) -> None:
     assert behind(page) == source
+
+
+@pytest.mark.parametrize(
+    ("line", "source"),
+    [
+        (
+            "wget -r -N -c -np --user me --ask-password https://physionet.org/files/mimic-cxr-jpg/2.1.0/",
+            "physionet://mimic-cxr-jpg/2.1.0",
+        ),
+        ("aws s3 sync --no-sign-request s3://bucket/nih/ .", "s3://bucket/nih"),
+        ("gsutil -m -u project cp -r gs://bucket .", "gs://bucket"),
+        ("gcloud storage cp -r 'gs://bucket/png' here", "gs://bucket/png"),
+        ("git clone https://huggingface.co/datasets/a/b", "hf://datasets/a/b"),
+        ("curl -L -O https://example.org/nih/x.zip", "https://example.org/nih/x.zip"),
+        ("kaggle datasets download -d nih-chest-xrays/data", "kaggle://nih-chest-xrays/data"),
+        ("kaggle datasets download nih-chest-xrays/data --unzip", "kaggle://nih-chest-xrays/data"),
+        ("kagglehub.dataset_download('ashery/chexpert')", "kaggle://ashery/chexpert"),
+        ("hf download --repo-type dataset a/b", "hf://datasets/a/b"),
+        ("huggingface-cli download a/b --repo-type dataset --local-dir .", "hf://datasets/a/b"),
+        ("<https://example.org/nih/>", "https://example.org/nih/"),
+        ("\u201chttps://example.org/nih/\u201d", "https://example.org/nih/"),
+    ],
+)
+def test_the_source_in_a_line_that_was_pasted_whole(line: str, source: str) -> None:
+    assert behind(line) == source
+
+
+def test_a_line_with_several_addresses_is_refused_without_its_password() -> None:
+    with pytest.raises(UsageError) as caught:
+        check_scheme(behind("wget --password=s3cret https://a.example/ https://b.example/"))
+    assert caught.value.message == "no source understands https://"
 
 
 @pytest.mark.parametrize("name", ["chexpert", "mimic-cxr", "mimic-cxr-jpg", "nih-chestxray14"])

@@ -11,6 +11,7 @@ import pytest
 from cxrprep.errors import AccessError
 from cxrprep.sources import open_source
 from cxrprep.sources.base import Source, SourceOptions
+from cxrprep.sources.trust import VARIABLES
 from tests.servers import box, google, kaggle, loopback
 from tests.sources.contract import content, credentials
 
@@ -51,14 +52,19 @@ def _source(url: str, variables: dict[str, str], home: Path, monkeypatch: pytest
     return open_source(url, SourceOptions(credentials=credentials(variables, home), timeout=5))
 
 
+@pytest.mark.parametrize("variable", VARIABLES)
 @pytest.mark.parametrize("serve", [_kaggle, _box, _google], ids=["kaggle", "box", "google"])
 def test_what_the_site_trusts_is_trusted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certificate: Path, serve: Serve
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certificate: Path, serve: Serve, variable: str
 ) -> None:
-    # Set here too, so that it is taken away again: the SDKs read it from the process's environment.
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "")
-    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    for name in VARIABLES:
+        # Set here too, so that it is taken away again: the SDKs read it from the process's environment.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    anchors = tmp_path / "anchors"
+    anchors.mkdir()
+    (anchors / "site.pem").write_bytes(certificate.read_bytes())
+    monkeypatch.setenv(variable, str(certificate if variable.endswith("FILE") else anchors))
     with (
         serve(certificate) as (url, variables),
         contextlib.closing(_source(url, variables, tmp_path, monkeypatch)) as source,
@@ -71,7 +77,7 @@ def test_what_the_site_trusts_is_trusted(
 def test_what_nobody_has_signed_is_refused_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certificate: Path, serve: Serve
 ) -> None:
-    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     with (
         serve(certificate) as (url, variables),

@@ -16,7 +16,14 @@ from pathlib import Path
 import pycurl
 import pytest
 
-from cxrprep.errors import AccessError, CxrprepError, ProxyOrCertificateError, SourceUnreachableError, UsageError
+from cxrprep.errors import (
+    AccessError,
+    CxrprepError,
+    ExitCode,
+    ProxyOrCertificateError,
+    SourceUnreachableError,
+    UsageError,
+)
 from cxrprep.sources import http_connection
 from cxrprep.sources.base import SourceOptions
 from cxrprep.sources.http_client import HttpClient
@@ -291,14 +298,36 @@ def test_a_place_is_read_as_servers_write_it(client: HttpClient, form: str) -> N
         assert (stream.offset, stream.length, content(stream)) == (100, len(DATA), DATA[100:])
 
 
-@pytest.mark.parametrize("status", ["400 Bad Request", "416 Range Not Satisfiable", "501 Not Implemented"])
-def test_a_server_that_refuses_ranges_is_asked_for_all(client: HttpClient, status: str) -> None:
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 406, 409, 412, 413, 416, 422, 501])
+def test_a_server_that_refuses_ranges_is_asked_for_all(client: HttpClient, status: int) -> None:
     def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
-        connection.send(answer(b"", status=status) if "range" in headers else answer(DATA))
+        connection.send(answer(b"", status=f"{status} No") if "range" in headers else answer(DATA))
 
     with raw_http.serving(app) as server:
         stream = client.open(server.url + "/x.png", offset=100)
         assert (stream.offset, content(stream)) == (0, DATA)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(429, b""), (403, b"rateLimitExceeded"), (407, b""), (500, b""), (503, b"")]
+)
+def test_what_passes_is_no_refusal_of_the_range(client: HttpClient, status: int, body: bytes) -> None:
+    refused = answer(body, status=f"{status} No")
+    with raw_http.serving(lambda c, *_: c.send(refused)) as server, pytest.raises(CxrprepError):
+        client.open(server.url + "/x.png", offset=100)
+    assert len(server.seen) == 1
+
+
+def test_who_has_served_ranges_refuses_the_file(client: HttpClient) -> None:
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
+        part = answer(DATA[100:], f"Content-Range: bytes 100-{len(DATA) - 1}/{len(DATA)}", status="206 Partial Content")
+        connection.send(part if path == "/a.png" else answer(b"", status="403 No"))
+
+    with raw_http.serving(app) as server:
+        assert content(client.open(server.url + "/a.png", offset=100)) == DATA[100:]
+        with pytest.raises(AccessError):
+            client.open(server.url + "/b.png", offset=100)
+        assert [path for _, path, _ in server.seen] == ["/a.png", "/b.png"]
 
 
 def test_nothing_is_continued_by_a_date_within_the_second_of_the_answer() -> None:
@@ -544,6 +573,25 @@ def test_what_speaks_no_http_is_not_asked_for_two_minutes(client: HttpClient, se
     with raw_http.serving(lambda c, *_: c.send(sent)) as server, pytest.raises(SourceUnreachableError) as found:
         client.open(server.url + "/x")
     assert found.value.tries == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("no colon", "Header without colon"),
+        ("Content-Length: 850 bytes", "Invalid Content-Length: value"),
+        ("Content-Length: -1", "Invalid Content-Length: value"),
+        ("Content-Length: 5, 6", "Invalid Content-Length: value"),
+        ("X: a\0b", "NUL byte in header"),
+    ],
+)
+def test_a_line_of_a_head_that_cannot_be_read_is_said_with_the_host(client: HttpClient, line: str, said: str) -> None:
+    sent = f"HTTP/1.1 200 OK\r\n{line}\r\n\r\n".encode() + DATA
+    with raw_http.serving(lambda c, *_: c.send(sent)) as server, pytest.raises(SourceUnreachableError) as found:
+        client.open(f"{server.url}/x.png?signature=secret")
+    assert found.value.message == f"the connection to 127.0.0.1:{server.port} broke: not valid HTTP ({said})"
+    assert found.value.hint == "it may do so each time: try another mirror, or tell those who run 127.0.0.1"
+    assert (found.value.exit_code, found.value.tries) == (ExitCode.UNREACHABLE, 3)
 
 
 def test_a_redirect_in_circles_is_not_asked_again_and_again(client: HttpClient) -> None:

@@ -141,6 +141,16 @@ def test_a_length_of_nothing_in_answer_to_head_is_none() -> None:
         assert [(file.key, file.size) for file in source.list()] == [("a.zip", None)]
 
 
+@pytest.mark.parametrize("stated", [{"ETag": '"a"'}, {"Last-Modified": "Mon, 05 Jan 2026 10:00:00 GMT"}, {}])
+def test_a_length_in_answer_to_head_is_that_of_a_file_where_the_answer_identifies_one(stated: dict[str, str]) -> None:
+    """Some servers answer all such questions alike, with the length of a page that nobody sees."""
+    with (
+        loopback.running(lambda request: Reply(200, b"x" * 4_321, stated)) as server,
+        closing(open_source(f"{server.url}/a.zip", SourceOptions(timeout=5))) as source,
+    ):
+        assert [(file.key, file.size) for file in source.list()] == [("a.zip", 4_321 if stated else None)]
+
+
 def test_a_mirror_that_says_nothing_of_its_files_may_have_all_of_them() -> None:
     known = (RemoteFile("a.csv"), RemoteFile("b.csv"))
     app = loopback.running(lambda request: Reply(500 if request.method == "HEAD" else 404))
@@ -165,7 +175,18 @@ def test_no_silence_is_waited_for_twice_where_an_answer_is_optional(monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "refused", [Reply(403), Reply(404), Reply(200, b"<html>sign in", {"Content-Type": "text/html"})]
+    "refused",
+    [
+        Reply(403),
+        Reply(404),
+        Reply(418),
+        Reply(204),
+        Reply(302),
+        Reply(302, b"", {"Location": "ftp://127.0.0.1/"}),
+        Reply(200, b"a", {"Content-Encoding": "zstd"}),
+        Reply(200, b"<html>sign in", {"Content-Type": "text/html"}),
+        Reply(200, b"<html>sign in", {"Content-Type": "text/plain"}),
+    ],
 )
 def test_a_list_of_checksums_that_is_shown_and_refused_is_a_hole(refused: Reply) -> None:
     """Without a word, files that could have been proven would come unproven."""

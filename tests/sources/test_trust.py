@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import ipaddress
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import certifi
 import pytest
 import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cxrprep.errors import UsageError
 from cxrprep.sources import trust
+from cxrprep.sources.base import SourceOptions
+from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.service_session import prepare_session
 from tests.servers import loopback
 
@@ -58,6 +66,47 @@ def test_a_file_or_a_folder_may_be_named_by_any_variable(
     (place / "site.pem").write_bytes(FORMS[kind](certificate.read_bytes()))
     monkeypatch.setenv(variable, str(place if kind.startswith("folder") else place / "site.pem"))
     with loopback.running(lambda _: loopback.Reply(200, b"trusted"), certificate) as server:
+        assert prepare_session(requests.Session()).get(server.url).content == b"trusted"
+
+
+def _signed(
+    folder: Path, name: str, by: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """A certificate for 127.0.0.1 and its key, in ``folder`` too: signed ``by`` another one, without an identifier."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder(by[0].subject if by else subject, subject, key.public_key(), 1 + len(name))
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=name != "leaf", path_length=None), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(by[1] if by else key, hashes.SHA256())
+    )
+    (folder / f"{name}.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    return made, key
+
+
+@pytest.mark.parametrize("named", ["root", "middle", "leaf"])
+def test_one_certificate_of_the_chain_is_enough_for_libcurl_and_for_requests(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str
+) -> None:
+    """Companies hand out the authority in the middle, and people save what their browser shows: the site's own."""
+    root = _signed(tmp_path, "root", None)
+    middle = _signed(tmp_path, "middle", root)
+    _, key = _signed(tmp_path, "leaf", middle)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes(private + (tmp_path / "leaf.pem").read_bytes() + (tmp_path / "middle.pem").read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / f"{named}.pem"))
+    with (
+        loopback.running(lambda _: loopback.Reply(200, b"trusted"), chain) as server,
+        closing(HttpClient(SourceOptions(timeout=5))) as client,
+    ):
+        assert client.read(server.url)[1] == b"trusted"
         assert prepare_session(requests.Session()).get(server.url).content == b"trusted"
 
 

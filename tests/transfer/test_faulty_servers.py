@@ -26,6 +26,8 @@ from tests.servers.raw_http import answer
 from tests.transfer.runs import QUICK, download, image, leftovers, noise, tree, with_sums
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cxrprep.events import Event
     from cxrprep.transfer.result import TransferResult
 
@@ -77,6 +79,59 @@ def test_server_ignores_range(tmp_path: Path) -> None:
         server.faults.ignore_range = True
         assert code(download(tmp_path, server.url)) == 0
     assert tree(tmp_path) == {OBJECT: BODY}
+
+
+def _part(data: bytes, asked: str, most: int) -> bytes:
+    first = int(asked.removeprefix("bytes=").partition("-")[0])
+    end = min(first + most, len(data))
+    place = f"Content-Range: bytes {first}-{end - 1}/{len(data)}"
+    return answer(data[first:end], place, 'ETag: "a"', status="206 Partial Content")
+
+
+# What a server sends to a request for the rest of a file of 400 kB, of which a third is here; "" closes the connection.
+RESTS: dict[str, Callable[[bytes, str], bytes]] = {
+    "a part of it": lambda data, asked: _part(data, asked, 70_000),
+    "the rest, as if it were all": lambda data, asked: answer(data[int(asked[6:-1]) :], 'ETag: "a"'),
+    "nothing": lambda data, asked: b"",
+    "an error": lambda data, asked: answer(b"", status="500 Internal Server Error"),
+    "a refusal": lambda data, asked: answer(b"", status="403 Forbidden"),
+    "no HTTP": lambda data, asked: b"HTTP/1.1 206\r\nno header\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", RESTS)
+@pytest.mark.parametrize("sums", [False, True])
+def test_a_server_that_breaks_when_it_is_asked_for_the_rest_gives_all_of_it(
+    tmp_path: Path, kind: str, sums: bool
+) -> None:
+    """Asked for the rest again and again, it would never send the file, in this run or any later one."""
+    body, cut = noise(400_000), [True]
+    files = with_sums({OBJECT: body}) if sums else {OBJECT: body}
+    pages = {"/": "".join(f'<a href="{name}">x</a>' for name in ("images/", *(["MD5SUMS"] if sums else [])))}
+    pages["/images/"] = f'<a href="{OBJECT.rpartition("/")[2]}">x</a>'
+
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> bool:
+        if path in pages:
+            connection.send(answer(f"<title>Index of /</title>{pages[path]}".encode(), "Content-Type: text/html"))
+        elif method == "HEAD":
+            connection.send(answer(b"", status="405 Method Not Allowed"))
+        elif path[1:] != OBJECT:
+            connection.send(answer(files.get(path[1:], b""), status="200 OK" if path[1:] in files else "404 No"))
+        elif headers.get("range", "bytes=0-0") != "bytes=0-0":
+            sent = RESTS[kind](body, headers["range"])
+            connection.send(sent)
+            return bool(sent)
+        else:
+            whole = answer(body, 'ETag: "a"')
+            connection.send(whole[: 140_000 if cut else None])
+            return not (cut and cut.pop())
+        return True
+
+    patient = TransferOptions(retry_policy=RetryPolicy(attempts=10, first_wait=0.01, longest_wait=0.02, jitter=0.0))
+    with raw_http.serving(app) as server:
+        result = download(tmp_path, server.url, options=patient)
+    assert (result.exit_code, tree(tmp_path)) == (0, {OBJECT: body})
+    assert leftovers(tmp_path) == []
 
 
 @pytest.mark.parametrize("chunked", [False, True])
