@@ -1,4 +1,4 @@
-"""Optional packages: the command that installs those of an extra beside the cxrprep that is running."""
+"""Optional packages: the command that installs those of an extra beside the cxrprep that is running; their logs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ def install_command(extra: str) -> str:
     packages = [f"'{name}'" for name in _requirements(extra)] or [f"'cxrprep[{extra}]'"]
     in_pipx = "pipx" in sys.prefix.replace("\\", "/").split("/")
     return " ".join(("pipx inject cxrprep" if in_pipx else "pip install", *packages))
+
+
+def keep_log_off_terminal(*names: str) -> None:
+    """Of a logger without a handler Python prints warnings itself: what the library says there, its errors say too."""
+    import logging
+
+    for log in map(logging.getLogger, names):
+        if not log.handlers:
+            log.addHandler(logging.NullHandler())
 
 
 def _requirements(extra: str) -> list[str]:

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cxrprep.errors import SourceUnreachableError
+from cxrprep.extras import keep_log_off_terminal
 from cxrprep.sources.network_errors import NotConnectedError
 
 if TYPE_CHECKING:
@@ -29,14 +30,9 @@ _away: dict[Endpoint | None, float] = {}
 
 def attempts(**options: Any) -> Iterable[stamina.Attempt]:
     """``stamina.retry_context``, loaded when something has failed: most commands need it never, and it takes long."""
-    import logging
-
     import stamina
 
-    log = logging.getLogger("stamina")
-    if not log.handlers:
-        # Without a handler the library's own log lines would land on the terminal.
-        log.addHandler(logging.NullHandler())
+    keep_log_off_terminal("stamina")
     return stamina.retry_context(**options)
 
 

@@ -19,7 +19,7 @@ from cxrprep.errors import (
     SourceUnreachableError,
     UsageError,
 )
-from cxrprep.extras import install_command
+from cxrprep.extras import install_command, keep_log_off_terminal
 from cxrprep.storage import object_checksums
 from cxrprep.storage.filesystem import StoredFile
 from cxrprep.storage.multipart import PartsUpload
@@ -68,7 +68,14 @@ def _system(scheme: str, process: int) -> Any:
         import fsspec
     except ImportError as error:
         raise _missing(scheme, "fsspec") from error
+    keep_log_off_terminal("adlfs", "azure", "gcsfs", "s3fs")
     try:
+        if scheme in ("gs", "gcs"):
+            # The one that fsspec takes first asks another service of Google's what kind of bucket it is, which the
+            # roles for objects do not allow.
+            from gcsfs.core import GCSFileSystem
+
+            return GCSFileSystem(skip_instance_cache=True)
         # Kept by us: fsspec's own cache outlives a change of the environment.
         return fsspec.filesystem(scheme, skip_instance_cache=True)
     except ImportError as error:

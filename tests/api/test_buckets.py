@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -625,7 +626,9 @@ def emulator(kind: str, folder: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("kind", ["gs", "az"])
-def test_other_stores_do_the_same(kind: str, at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_stores_do_the_same(
+    kind: str, at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     source = tmp_path / "nih"
     nih_chestxray14.write(source)
     with emulator(kind, tmp_path) as env:
@@ -638,6 +641,9 @@ def test_other_stores_do_the_same(kind: str, at_home: Path, tmp_path: Path, monk
         assert untimed(objects(f"{kind}://bucket/here")) == untimed(files(tmp_path / "here"))
         with WorkingCopy(f"{kind}://bucket/here", writes=True), pytest.raises(BusyError):
             WorkingCopy(f"{kind}://bucket/here", writes=True).__enter__()
+    # No service is asked beside the store, and what its library logs does not land on the terminal.
+    assert not [line for line in caplog.messages if "bucket type" in line]
+    assert logging.getLogger({"gs": "gcsfs", "az": "azure"}[kind]).handlers
 
 
 @pytest.mark.parametrize(
