@@ -27,8 +27,9 @@ _ANY_BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _END_OF_SENTENCE = re.compile(r"[.!](?=\s+\S)")
 # Sentences and items of a conclusion, and the characters of one that may be a mere pointer.
 _PARTS = re.compile(r"[.!?](?:\s|$)|\n[ \t]*\n|(?:^|\s)\d{1,2}[.)](?=\s)")
-_TITLED_PERSON = re.compile(r"(?i)\b(dr|drs|mr|mrs|ms|prof)\.")
+_DOT_OF_A_TITLE = re.compile(r"(?i)\.(?:(?<=\b[dm]r.)|(?<=\bms.)|(?<=\b[dm]rs.)|(?<=\bprof.))")
 _LONGEST_POINTER = 400
+_LETTER = re.compile("[A-Za-z]")
 # Characters of a title with its marks, from the end of what stands before it to its colon.
 _LONGEST_TITLE = 140
 _SHORTEST_TITLE = 2
@@ -298,10 +299,17 @@ def points_back(body: str) -> bool:
     """Whether a conclusion says nothing of its own: "As above.", "See findings.", "Discussed with the ward"."""
     if len(body) > _LONGEST_POINTER:
         return False
-    body = _TITLED_PERSON.sub(r"\1", body)
-    parts = (" ".join(part.split()).strip("*#-:;,_ ") for part in _PARTS.split(body))
-    said = [part for part in parts if re.search("[A-Za-z]", part)]
-    return bool(said) and all(_points_back().fullmatch(part) for part in said)
+    body, begin, pointed = _DOT_OF_A_TITLE.sub("", body), 0, False
+    # Most conclusions say something in their first sentence: what follows it is not looked at.
+    ends = (stop.span() for stop in _PARTS.finditer(body))
+    for end, following in itertools.chain(ends, [(len(body), 0)]):
+        part = " ".join(body[begin:end].split()).strip("*#-:;,_ ")
+        if _LETTER.search(part):
+            if not _points_back().fullmatch(part):
+                return False
+            pointed = True
+        begin = following
+    return pointed
 
 
 def _only_headings(text: str, own: Titles) -> bool:
