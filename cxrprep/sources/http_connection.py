@@ -85,12 +85,10 @@ class ConnectionSettings:
     slowest: float = 0.0
     # Whether libcurl heeds each length that was stated.
     framed: bool = True
-    # Whether the proxy wants Digest authentication; without a word it gets Basic.
-    proxy_digest: bool = False
 
 
 class AskAgainError(SourceUnreachableError):
-    """Raise where a new connection may bring the answer: one was there before its request, or the proxy wants Digest.
+    """Raise where an answer was there before its request: a new connection may bring the right one.
 
     Do not raise over a connection that was made for this reason.
     """
@@ -117,6 +115,7 @@ class HttpConnection:
         self._socket = -1
         self._multiplexed = False
         self.running = False
+        self._has_proxy_login = self._proxy is not None and self._proxy.has_login
         self._tls = uses_tls(endpoint, self._proxy)
         # Lines of heads and pieces of the body, as libcurl hands them over; its callbacks are these lists' own.
         # measured: 2.31 -> 2.19 s of CPU time in the worker for 4,000 files of 90 KB, against functions of Python.
@@ -140,11 +139,7 @@ class HttpConnection:
         while self.running and not self._has_head():
             self._wait()
             self._turn()
-        answered = self._has_head()
-        if self._proxy_wants_digest():
-            self._settings.proxy_digest = True
-            raise AskAgainError("the proxy wants Digest authentication", hint="run again")
-        if not answered:
+        if not self._has_head():
             raise self._failure()
         made = bool(self._curl.getinfo(pycurl.NUM_CONNECTS))
         if self._was_there and not made:
@@ -152,12 +147,6 @@ class HttpConnection:
             raise AskAgainError(f"{self.endpoint.authority} answered before it was asked", hint="run again")
         self._judge_time(made=made)
         return self._response()
-
-    def _proxy_wants_digest(self) -> bool:
-        if self._proxy is None or not self._proxy.has_login or self._settings.proxy_digest:
-            return False
-        refused = 407 in (self.status, self._curl.getinfo(pycurl.HTTP_CONNECTCODE))
-        return refused and bool(self._curl.getinfo(pycurl.PROXYAUTH_AVAIL) & pycurl.HTTPAUTH_DIGEST)
 
     def _start(self, request: Request) -> None:
         """Send ``request`` as far as that goes without waiting."""
@@ -194,7 +183,7 @@ class HttpConnection:
                 digits = lines[self._seen].partition(b" ")[2][:3]
                 self.status = int(digits) if digits.isdigit() else 0
                 # A Digest challenge is answered by libcurl within the same transfer, and a proxy's.
-                asked = (self.status == 401 and self._digest) or (self.status == 407 and self._settings.proxy_digest)
+                asked = (self.status == 401 and self._digest) or (self.status == 407 and self._has_proxy_login)
                 if self.status >= 200 and not asked:
                     self._head = lines[self._seen : end]
                     break
@@ -357,17 +346,7 @@ class HttpConnection:
 
     def _wait(self, seconds: float = _SLICE_SECONDS) -> None:
         """Wait for the network; raises when it was silent for too long. Time that the reader takes does not count."""
-        due = self._multi.timeout()
-        if due == 0:
-            # Bytes wait within libcurl or OpenSSL, where no socket shows them.
-            return
-        began = time.monotonic()
-        ready = self._multi.select(min(max(seconds, 0.0), _SLICE_SECONDS, due / 1000 if due > 0 else _SLICE_SECONDS))
-        elapsed = time.monotonic() - began
-        if ready == 0 and elapsed < 0.001:
-            time.sleep(0.001)
-            elapsed = 0.001
-        self._silent += elapsed
+        self._silent += wait_for(self._multi, min(max(seconds, 0.0), _SLICE_SECONDS))
         self._judge_silence()
 
     def _judge_silence(self) -> None:
@@ -398,6 +377,20 @@ class HttpConnection:
         raise SourceUnreachableError(f"the connections to {self.endpoint.authority} were dropped")
 
 
+def wait_for(multi: Any, seconds: float) -> float:
+    """Wait until something can be done for the transfers of ``multi``, no longer than asked; the seconds it took."""
+    due = multi.timeout()
+    if due == 0:
+        # Bytes wait within libcurl or OpenSSL, where no socket shows them.
+        return 0.0
+    began = time.monotonic()
+    ready = multi.select(min(seconds, due / 1000) if due > 0 else seconds)
+    if ready <= 0 and time.monotonic() - began < 0.001:
+        # There is no socket yet.
+        time.sleep(0.001)
+    return time.monotonic() - began
+
+
 def uses_tls(endpoint: Endpoint, proxy: Proxy | None) -> bool:
     """Whether there is a certificate to check on the way."""
     return "https" in (endpoint.scheme, proxy.url[:5] if proxy else "")
@@ -419,10 +412,10 @@ def handle_options(endpoint: Endpoint, settings: ConnectionSettings) -> dict[int
         pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
         pycurl.USERAGENT: settings.user_agent,
         pycurl.BUFFERSIZE: _BUFFER,
+        # Asked without a login first, a proxy says which of the two it wants.
+        pycurl.PROXYAUTH: pycurl.HTTPAUTH_BASIC | pycurl.HTTPAUTH_DIGEST,
         _RESPONSE_APART_FROM_CONNECT: 1,
     }
-    if settings.proxy_digest:
-        options[pycurl.PROXYAUTH] = pycurl.HTTPAUTH_DIGEST
     if uses_tls(endpoint, proxy):
         options |= {pycurl.CAINFO: ca_bundle(), pycurl.PROXY_CAINFO: ca_bundle(), pycurl.CAPATH: None}
     return options

@@ -23,6 +23,7 @@ from cxrprep.sources.http_connection import (
     read_head,
     set_options,
     set_request,
+    wait_for,
 )
 from cxrprep.sources.http_response import HttpResponse, refusal
 from cxrprep.sources.network_errors import CONNECT_SECONDS
@@ -119,7 +120,7 @@ class HttpRequests:
             left = deadline - time.monotonic()
             if found or left <= 0:
                 return found
-            self._wait(left)
+            wait_for(multi, left)
 
     def moved(self) -> int:
         """Bytes that have come since this was asked last."""
@@ -159,16 +160,6 @@ class HttpRequests:
             pycurl.LOW_SPEED_LIMIT: 1,
             pycurl.LOW_SPEED_TIME: max(int(timeout), 1),
         }
-
-    def _wait(self, seconds: float) -> None:
-        due = self._multi.timeout()
-        if due == 0:
-            return
-        began = time.monotonic()
-        ready = self._multi.select(min(seconds, due / 1000) if due > 0 else seconds)
-        if ready <= 0 and time.monotonic() - began < 0.001:
-            # There is no socket yet.
-            time.sleep(0.001)
 
     def _answer(self, curl: Any) -> Received:
         handle = self._take_out(curl)

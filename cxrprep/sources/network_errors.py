@@ -22,6 +22,7 @@ _REASONS: Final = {
     8: "not valid HTTP",
     18: "the answer ended before its end",
     23: "the answer cannot be decoded",
+    43: "not valid HTTP",
     52: "the server closed the connection without an answer",
     61: "the answer has a coding that is not known here",
     92: "the server broke the HTTP/2 stream off",
@@ -32,7 +33,7 @@ _CERTIFICATE: Final = 60
 _RECEIVED: Final = 56
 _TLS: Final = (35, 58, 59, 66, 83, 91)
 # Who speaks another protocol, or another HTTP, still does so in two minutes; once it may be a stray byte.
-_NO_HTTP: Final = (1, 8, 61, 100)
+_NO_HTTP: Final = (1, 8, 43, 61, 100)
 FEW_TRIES: Final = 3
 # How http.client words what a proxy answers to CONNECT.
 _TUNNEL: Final = re.compile(r"Tunnel connection failed: (\d{3})")
@@ -145,7 +146,8 @@ def from_libcurl(
     if code in (*_TLS, *_NO_HTTP):
         error.tries = FEW_TRIES
     if code in _NO_HTTP:
-        error.hint = f"it may do so each time: try another mirror, or tell those who run {endpoint.host}"
+        others = "try another mirror" if proxy is None else f"check the proxy {proxy.shown}, try another mirror"
+        error.hint = f"it may do so each time: {others}, or tell those who run {endpoint.host}"
     return error
 
 

@@ -594,6 +594,19 @@ def test_a_line_of_a_head_that_cannot_be_read_is_said_with_the_host(client: Http
     assert (found.value.exit_code, found.value.tries) == (ExitCode.UNREACHABLE, 3)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("sent", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n"])
+def test_a_proxy_that_speaks_no_http_is_what_to_check(
+    monkeypatch: pytest.MonkeyPatch, client: HttpClient, scheme: str, sent: bytes
+) -> None:
+    with raw_http.serving(lambda c, *_: c.send(sent) or False) as proxy:  # type: ignore[func-returns-value]
+        monkeypatch.setenv(f"{scheme}_proxy", proxy.url)
+        with pytest.raises(SourceUnreachableError, match="not valid HTTP") as found:
+            client.open(f"{scheme}://files.example.test/x.png")
+        assert f"check the proxy {proxy.url}" in found.value.hint
+        assert found.value.tries == 3
+
+
 def test_a_redirect_in_circles_is_not_asked_again_and_again(client: HttpClient) -> None:
     app = raw_http.serving(lambda c, *_: c.send(answer(b"", "Location: /x", status="302 Found")))
     with app as server, pytest.raises(SourceUnreachableError, match="in circles") as found:
@@ -776,6 +789,8 @@ def test_a_proxys_login_is_sent_as_it_asks(
         if is_digest(sent, method) if sent.startswith("Digest ") else "Basic" in challenges and sent == _BASIC:
             connection.send(answer(path.encode(), status="200 OK" if method == "GET" else "502 Bad Gateway"))
             return
+        if "Basic" not in challenges:
+            assert not sent.startswith("Basic "), "no password goes in the open where that is not asked for"
         lines = [f"Proxy-Authenticate: {asked[name]}" for name in challenges.split(", ")]
         connection.send(answer(b"a page of the proxy", *lines, status="407 Proxy Authentication Required"))
 
