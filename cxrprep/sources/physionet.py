@@ -12,18 +12,28 @@ import csv
 import gzip
 import io
 import urllib.parse
+import zlib
 from typing import TYPE_CHECKING, Final
 
 from cxrprep import checksum_files
 from cxrprep._version import __version__
 from cxrprep.credentials.services import ADVICE
-from cxrprep.errors import AccessError, NotInSourceError, SourceNotFoundError, SourceUnreachableError, UsageError
+from cxrprep.errors import (
+    AccessError,
+    CxrprepError,
+    NotInSourceError,
+    SourceNotFoundError,
+    SourceUnreachableError,
+    UsageError,
+)
 from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints
 from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
 from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.http_requests import HttpRequests
+from cxrprep.sources.http_response import HttpResponse
 from cxrprep.sources.listing_cache import CachedListing, lines
+from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.urls import parts_of, quoted
 
@@ -31,10 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cxrprep.credentials.files import Login
-    from cxrprep.errors import CxrprepError
     from cxrprep.model import Digest, Selection
     from cxrprep.sources.base import ByteStream, SourceOptions
-    from cxrprep.sources.http_response import HttpResponse
 
 HOST: Final = "physionet.org"
 _OWN_HOSTS: Final = frozenset({HOST, f"www.{HOST}"})
@@ -106,8 +114,10 @@ class PhysioNetSource:
         if selection.names_ids and not selection.include:
             try:
                 paths = self._paths_of(selection)
-            except NotInSourceError:
-                # Another project, without those lists.
+            except NotConnectedError:
+                raise
+            except (CxrprepError, ValueError, EOFError, OSError, zlib.error, csv.Error):
+                # Another project, without those lists, or they cannot be had or read: the long one says the same.
                 paths = {}
             if paths:
                 return self._described(paths)
@@ -119,12 +129,17 @@ class PhysioNetSource:
         paths: dict[str, Digest | None] = {}
         for name in _LISTS:
             with self._table(name) as rows:
-                for row in csv.DictReader(rows):
+                table = csv.DictReader(rows)
+                if not {"subject_id", "study_id", "path"} <= set(table.fieldnames or ()):
+                    raise ValueError(f"{name} is no list of files")
+                for row in table:
                     # The list of images comes first: of an image that is named, the report is wanted as well.
                     named = row.get("dicom_id") in selection.images
                     if named or row.get("subject_id") in patients or row.get("study_id") in studies:
                         paths[row["path"]] = None
                         studies.update({row["study_id"]} if named else ())
+                    if row["path"] is None:
+                        raise ValueError(f"{name} is cut")
         return paths
 
     def _described(self, paths: dict[str, Digest | None]) -> Iterator[RemoteFile]:
@@ -170,7 +185,13 @@ class PhysioNetSource:
         return self._base + quoted(key)
 
     def _head(self, key: str) -> HttpResponse:
-        return with_retries(lambda: self._client.head(self._url(key), key=key))
+        """What is said of a file without sending it; nothing where that question alone is refused, and GET decides."""
+        try:
+            return with_retries(lambda: self._client.head(self._url(key), key=key, doubted=True), optional=True)
+        except NotConnectedError:
+            raise
+        except SourceUnreachableError:
+            return HttpResponse(200, {}, self._url(key))
 
     def _blocks(self) -> Iterator[bytes]:
         """The list, kept nowhere."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stamina
 
 from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import Digest, RemoteFile, Selection
@@ -278,6 +280,49 @@ def test_a_project_without_a_record_list_is_listed_by_its_sums(tmp_path: Path, m
             assert isinstance(source, Selective)
             keys = {file.key for file in source.list_wanted(Selection(patients=frozenset({"10000032"})))}
     assert keys == set(release)
+
+
+_ROWS = b"subject_id,study_id,dicom_id,path\n"
+BROKEN_LISTS = {
+    "refused": Reply(403),
+    "not allowed": Reply(405),
+    "a page": Reply(200, b"<html>sign in", {"Content-Type": "text/html"}),
+    "not compressed": Reply(200, _ROWS),
+    "cut": Reply(200, packed("\n".join(str(n) for n in range(2_000)))[:900]),
+    "damaged": Reply(200, gzip.compress(_ROWS)[:-8] + bytes(8)),
+    "no text": Reply(200, gzip.compress(b"\xff\xfe\xfa" * 99)),
+    "other columns": Reply(200, packed("patient,file\n10000032,x\n")),
+    "nothing": Reply(200, packed("")),
+    "a line that is cut": Reply(200, gzip.compress(_ROWS + b"10000032,50414267\n")),
+    "an endless field": Reply(200, gzip.compress(_ROWS + b'"' + b"x" * 200_000 + b'",1,2,3\n')),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_LISTS)
+def test_a_record_list_that_cannot_be_had_or_read_is_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It only saves a longer list: without it that is asked, and no file of the selection is left out."""
+    with physionet.serving({PROJECT: RELEASE}) as site:
+        assert site.server is not None
+        app = site.server.app
+        site.server.app = lambda r: BROKEN_LISTS[kind] if r.path.endswith("cxr-record-list.csv.gz") else app(r)
+        with closing(source_of(site, tmp_path, monkeypatch)) as source:
+            assert isinstance(source, Selective)
+            keys = {file.key for file in source.list_wanted(Selection(patients=frozenset({"10000032"})))}
+    assert keys == set(RELEASE)
+
+
+@pytest.mark.parametrize("status", [403, 404, 405, 418, 500, 503])
+def test_a_mirror_that_refuses_head_alone_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    with physionet.serving({PROJECT: RELEASE}) as site, stamina.set_testing(True, attempts=2):
+        assert site.server is not None
+        app = site.server.app
+        site.server.app = lambda request: Reply(status) if request.method == "HEAD" else app(request)
+        with closing(source_of(site, tmp_path, monkeypatch)) as source:
+            assert {file.key for file in source.list()} == set(RELEASE)
 
 
 # ---- the real server in front of the site ----
