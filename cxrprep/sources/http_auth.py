@@ -17,11 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import AccessError, LoginError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from cxrprep.credentials.files import Login
     from cxrprep.sources.http_response import HttpResponse
-    from cxrprep.sources.urls import Endpoint
 
 _SCHEME: Final = re.compile(r"(?:^|,)\s*([A-Za-z][\w-]*)(?=\s*(?:,|$)|\s+[^=\s,]+\s*=|\s+[\w+/~.-]+=*\s*(?:,|$))")
 _QUOTED: Final = re.compile(r'"(?:\\.|[^"\\])*"')
@@ -55,28 +52,6 @@ class HostSession:
         self.with_every_request = digest or again_at_once or "set-cookie" not in response.headers
         self.login, self.digest, self.since = login, digest, now
         self.epoch += 1
-
-
-class HttpAuth:
-    """The logins of one client, by endpoint; shared by its threads. ``find_login`` finds a host's login."""
-
-    def __init__(self, find_login: Callable[[str], Login | None]) -> None:
-        self._find_login = find_login
-        self._sessions: dict[Endpoint, HostSession] = {}
-        self._lock = threading.Lock()
-
-    def session(self, endpoint: Endpoint) -> HostSession:
-        """The session at ``endpoint``."""
-        found = self._sessions.get(endpoint)
-        if found is None:
-            with self._lock:
-                found = self._sessions.setdefault(endpoint, HostSession())
-        return found
-
-    def login(self, endpoint: Endpoint) -> Login | None:
-        """The login for ``endpoint``, if there is one that may be sent there."""
-        login = self._find_login(endpoint.host)
-        return login if login is not None and login.permits(endpoint.host) else None
 
 
 def wants_digest(response: HttpResponse, key: str) -> bool:

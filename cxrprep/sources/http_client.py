@@ -23,7 +23,7 @@ from cxrprep.errors import (
     SourceUnreachableError,
     UsageError,
 )
-from cxrprep.sources.http_auth import HostSession, HttpAuth, load_cookies, wants_digest
+from cxrprep.sources.http_auth import HostSession, load_cookies, wants_digest
 from cxrprep.sources.http_body import EmptyBody, GzipBody, HttpBody
 from cxrprep.sources.http_connection import AskAgainError, ConnectionSettings, HttpConnection, Request
 from cxrprep.sources.http_response import HttpResponse, expects_page, page_instead, refusal
@@ -95,7 +95,8 @@ class HttpClient:
         if login is None:
             login = credentials.host if credentials is not None else nobody
         self.settings = ConnectionSettings(options.timeout, options.user_agent or user_agent)
-        self._auth = HttpAuth(login)
+        self._find_login = login
+        self._sessions: dict[Endpoint, HostSession] = {}
         self._explain = explain
         self._lock = threading.Lock()
         self._knows_head = self._doubts_head = True
@@ -217,8 +218,8 @@ class HttpClient:
     # ---- many requests of one thread: see ``HttpRequests`` ----
 
     def session(self, endpoint: Endpoint) -> HostSession:
-        """The state of the login at ``endpoint``."""
-        return self._auth.session(endpoint)
+        """The state of the login at ``endpoint``, for all threads."""
+        return self._sessions.get(endpoint) or self._sessions.setdefault(endpoint, HostSession())
 
     def settle(self) -> None:
         """Look at the idle connections for answers that nobody asked for, a moment after the last use of one."""
@@ -333,15 +334,15 @@ class HttpClient:
 
     def _with_login(self, request: Request, endpoint: Endpoint, key: str) -> tuple[HttpResponse, HttpConnection]:
         """One request, with the login of its endpoint where that is asked for."""
-        session = self._auth.session(endpoint)
+        session = self.session(endpoint)
         for _ in range(_MOST_LOGINS):
             epoch, login = session.epoch, session.login if session.with_every_request else None
             request.login, request.digest = login, session.digest
             response, connection = self._send(request, endpoint)
             if not session.challenged(response.status, sent_login=login is not None):
                 return response, connection
-            login = self._auth.login(endpoint)
-            if login is None:
+            login = self._find_login(endpoint.host)
+            if login is None or not login.permits(endpoint.host):
                 return response, connection
             self.release(connection)
             with session.lock:

@@ -22,7 +22,7 @@ import pycurl
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.sources.base import ConnectionState
 from cxrprep.sources.http_response import HttpResponse
-from cxrprep.sources.network_errors import CONNECT_SECONDS, broke, from_libcurl, no_byte, no_connection
+from cxrprep.sources.network_errors import CONNECT_SECONDS, TIMED_OUT, broke, from_libcurl, no_byte, no_connection
 from cxrprep.sources.proxies import proxy_for
 from cxrprep.sources.trust import ca_bundle
 from cxrprep.sources.urls import redirected, without_query
@@ -361,17 +361,9 @@ class HttpConnection:
             raise no_byte(self.endpoint.authority, timeout)
 
     def _failure(self) -> Exception:
-        curl = self._curl
-        return from_libcurl(
-            self.endpoint,
-            self._code or 52,
-            self._proxy,
-            connect_status=curl.getinfo(pycurl.HTTP_CONNECTCODE),
-            address=curl.getinfo(pycurl.PRIMARY_IP) or "",
-            was_reset=bool(curl.getinfo(pycurl.OS_ERRNO)),
-            seconds=self._settings.timeout,
-            wording=self._wording,
-        )
+        if self._code == TIMED_OUT:
+            return no_byte(self.endpoint.authority, self._settings.timeout)
+        return from_libcurl(self._curl, self._code or 52, self._wording, self.endpoint, self._proxy)
 
     def _dropped(self) -> None:
         raise SourceUnreachableError(f"the connections to {self.endpoint.authority} were dropped")

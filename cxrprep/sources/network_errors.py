@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import CxrprepError, ProxyOrCertificateError, SourceUnreachableError, UsageError
 from cxrprep.sources.proxies import proxy_for
@@ -93,32 +93,23 @@ def _way(endpoint: Endpoint, proxy: Proxy | None) -> str:
     return endpoint.authority if proxy is None else f"{endpoint.authority} through the proxy {proxy.shown}"
 
 
-def from_libcurl(
-    endpoint: Endpoint,
-    code: int,
-    proxy: Proxy | None,
-    *,
-    connect_status: int,
-    address: str,
-    was_reset: bool,
-    seconds: float,
-    wording: str = "",
-) -> CxrprepError:
+def from_libcurl(curl: Any, code: int, wording: str, endpoint: Endpoint, proxy: Proxy | None) -> CxrprepError:
     """The error that libcurl's result ``code`` means; libcurl's own text is mostly not shown, it may hold a password.
 
     Args:
-        endpoint: where the request went.
+        curl: the handle.
         code: CURLcode, see https://curl.se/libcurl/c/libcurl-errors.html.
-        proxy: the proxy on the way.
-        connect_status: the proxy's answer to CONNECT, 0 for none.
-        address: the IP address that was spoken to, ``""`` when none was reached.
-        was_reset: whether the system reported an error of the connection.
-        seconds: the time-out, for the message.
         wording: libcurl's own text, shown where it is about a line of an answer's head.
+        endpoint: where the request went.
+        proxy: the proxy on the way.
 
     Returns:
         The error, not raised.
     """
+    import pycurl
+
+    # The proxy's answer to CONNECT, 0 for none.
+    connect_status = curl.getinfo(pycurl.HTTP_CONNECTCODE)
     if connect_status == 407 or (code == 7 and connect_status == 401):
         return wants_login(proxy)
     if connect_status >= 300:
@@ -130,15 +121,14 @@ def from_libcurl(
     if code == 97:
         return no_connection(endpoint, proxy, "the SOCKS proxy refuses it, its login or the address")
     if code == 7:
+        address = curl.getinfo(pycurl.PRIMARY_IP)
         at = f"{address} refuses it" if address else "it is refused or cannot be reached"
         return no_connection(endpoint, proxy, at)
-    if code == TIMED_OUT:
-        return no_byte(endpoint.authority, seconds)
     if code == _CERTIFICATE:
         return not_trusted(endpoint.authority, "no authority that is trusted has signed it for this name")
     if code == 77:
         return UsageError("the trusted certificates cannot be read", hint="SSL_CERT_FILE names another file")
-    if code == _RECEIVED and not was_reset and endpoint.scheme == "http":
+    if code == _RECEIVED and not curl.getinfo(pycurl.OS_ERRNO) and endpoint.scheme == "http":
         # Chunks or a head that cannot be read. Over TLS it may also be a connection that ended without a word.
         code = _NO_HTTP[0]
     reason = f"TLS failed (libcurl {code})" if code in _TLS else f"connection reset (libcurl {code})"
