@@ -15,7 +15,7 @@ from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 from cxrprep.datasets.catalog import is_dataset
 from cxrprep.errors import ExitCode, UsageError
-from cxrprep.storage.paths import home_path
+from cxrprep.storage.paths import home_path, is_served
 
 if TYPE_CHECKING:
     from cxrprep.cli.context import Invocation
@@ -69,7 +69,8 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None) -> in
     if option and "root" not in invocation.flags:
         from cxrprep.planning import load_plan
 
-        saved = load_plan(home_path(option))
+        served = is_served(option)
+        saved = load_plan(invocation.bucket(option, writes=False, kind="file") if served else home_path(option))
         named = invocation.flags.get("dataset")
         if named is not None and not is_dataset(named[0]):
             # The plan knows its dataset: the one word is the folder.

@@ -66,6 +66,9 @@ class Grouped(click.Command):
             for value in given if isinstance(given, tuple) else (given,):
                 refuse_unserved("" if value is None else _as_typed(value, invocation.arguments), name)
         for key, (value, option) in invocation.flags.items():
+            # Beside a plan, which knows its dataset, one word is the folder.
+            if key == "dataset" and "download.from_plan" in invocation.flags and "root" not in invocation.flags:
+                key = "root"  # noqa: PLW2901
             if KEYS[key].form != "path" and key not in _NAME_OR_FILE:
                 continue
             for text in value if isinstance(value, tuple) else (value,):

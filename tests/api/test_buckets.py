@@ -765,3 +765,20 @@ def test_a_conversion_that_makes_no_image_says_so_in_a_bucket_as_here(bucket: st
         made = cxrprep.convert(root, recipe="square-224", out=out, engine=Engine("inline"), max_bytes=300)
         assert (int(made.exit_code), made.value.images, made.value.failed) == (3, 0, 7)
         assert cxrprep.convert(root, recipe="square-224", out=out, engine=Engine("inline")).value.images == 7
+
+
+def test_a_plan_in_a_bucket_is_followed_without_root(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    nih_chestxray14.write(source)
+    monkeypatch.chdir(tmp_path)
+    plan = f"{bucket}/plans/nih.json"
+    code, _, said = run("download", "nih-chestxray14", "planned", "--source", str(source), "--save-plan", plan)
+    assert code == 0, said
+    code, _, said = run("download", "--from-plan", plan)
+    assert code == 0, said
+    assert (tmp_path / "nih-chestxray14" / "images" / "00000001_000.png").is_file()
+    code, _, said = run("download", f"{bucket}/nih", "--from-plan", plan)
+    assert code == 0, said
+    assert "nih/images/00000001_000.png" in objects(bucket)
