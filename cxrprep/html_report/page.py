@@ -22,11 +22,12 @@ from cxrprep.html_report.svg_charts import DARK, Bar, BarPart, Chart, bars, blue
 from cxrprep.html_report.wording import FactRow, fact_row, outcome, outcome_of_one
 from cxrprep.humanize import format_bytes, short_repr
 from cxrprep.labels.agreement import SourceAgreement, source_agreements
+from cxrprep.labels.joins import read_codes
 from cxrprep.manifest import label_statistics
 from cxrprep.storage.atomic import refuse_over_others, replace_file
-from cxrprep.storage.parquet import check_columns, read_combined, read_schema
+from cxrprep.storage.parquet import check_columns, count_rows, read_combined, read_schema
 from cxrprep.storage.value_codes import numbers, take_rows, value_codes
-from cxrprep.system import plain_memory
+from cxrprep.system import FILES_IN_MEMORY, plain_memory
 from cxrprep.vocabulary import OWN_MARK
 
 if TYPE_CHECKING:
@@ -168,6 +169,9 @@ def write_report(
     with ThreadPoolExecutor(1, "labels") as pool:
         of_labels = pool.submit(_of_label_table, spec, release, root, manifests)
         _template()
+        if count_rows(manifests / "images.parquet") > FILES_IN_MEMORY:
+            # Both tables at once would take too much room.
+            of_labels.result()
         page = _page(
             spec, release, root, manifests=manifests, header=header, thumbnails=thumbnails, beside=beside,
             of_labels=of_labels,
@@ -336,7 +340,7 @@ def _of_label_table(
     # measured: 1.9 -> 1.2 s for 377,110 images on two processors, with 350 -> 480 MB at the peak.
     with ThreadPoolExecutor(1, "labels") as pool:
         others = pool.submit(read_combined, path, [name for name in columns if name not in IDS])
-        stated = read_combined(path, [name for name in columns if name in IDS], coded=IDS)
+        stated = read_codes(path, [name for name in columns if name in IDS])
         for name, column in zip(others.result().column_names, others.result().columns, strict=True):
             stated = stated.append_column(others.result().schema.field(name), column)
         agreements = pool.submit(source_agreements, stated)
