@@ -113,16 +113,13 @@ def bars(title: str, rows: Sequence[Bar], *, description: str = "", share: bool 
     return "".join(lines)
 
 
-def histogram(
-    title: str, counts: Sequence[tuple[str, tuple[BarPart, ...]]], *, axis: str, description: str = ""
-) -> str:
+def histogram(title: str, counts: Sequence[tuple[str, tuple[BarPart, ...]]], *, axis: str) -> str:
     """Vertical stacked bars over classes of equal width, as SVG, with a count axis that begins at 0.
 
     Args:
         title: Names the chart, for those who do not see it too.
         counts: The count of each class, by part.
         axis: What the classes are of.
-        description: What the chart says, in a sentence.
 
     Returns:
         An ``svg`` element.
@@ -131,7 +128,7 @@ def histogram(
     room, tall = _WIDTH - left - 10, height - bottom - top
     largest = max((sum(p.count for p in parts) for _, parts in counts), default=0)
     ceiling = _nice(largest)
-    lines = [_open(title, description or title, height)]
+    lines = [_open(title, title, height)]
     for tick in range(5):
         value = ceiling * tick / 4
         y = top + tall - tall * tick / 4

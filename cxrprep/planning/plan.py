@@ -33,6 +33,7 @@ __all__ = ["CHANGED", "MOVING", "Action", "Item", "Plan", "Total"]
 _SLOW, _FAST = 600_000, 5_000_000
 # An unpacked release is about as large as its archives (they hold PNG and JPEG); this is what to allow for.
 _UNPACKED: Final = 1.05
+_ARCHIVES_AT_ONCE: Final = 2
 
 
 @dataclass(slots=True)
@@ -116,7 +117,6 @@ class Plan:
         self,
         *,
         keep_archives: bool = False,
-        archives_at_once: int = 2,
         passing: Callable[[str], bool] | None = None,
         passing_at_once: int = 0,
     ) -> int:
@@ -125,8 +125,7 @@ class Plan:
         An archive needs room for itself and for what is in it.
 
         Args:
-            keep_archives: They stay; else only some of them lie on the disk at a time.
-            archives_at_once: How many.
+            keep_archives: They stay; else only two of them lie on the disk at a time.
             passing: Says of a path that its file goes as soon as it has been used, as does what comes out of archives
                 then.
             passing_at_once: How many of these lie there at a time.
@@ -146,7 +145,7 @@ class Plan:
                     through.append(item.file.size)
                     files -= item.left or 0
         files += sum(heapq.nlargest(passing_at_once, through))
-        return files + sum(archives if keep_archives else archives[:archives_at_once])
+        return files + sum(archives if keep_archives else archives[:_ARCHIVES_AT_ONCE])
 
     def estimate(self, connections: int) -> tuple[float, float]:
         """The shortest and the longest time to expect, in seconds, over a network.

@@ -53,9 +53,7 @@ class SelectedImages:
         return [name for name in asked if plain_id(name) not in known]
 
 
-def select_images(
-    table: pa.Table, selection: Selection, *, spec: DatasetSpec, release: str, label_source: str | None = None
-) -> SelectedImages:
+def select_images(table: pa.Table, selection: Selection, *, spec: DatasetSpec, release: str) -> SelectedImages:
     """The images that a selection by patients, studies, images, splits, views and labels leaves over.
 
     Globs, ``limit`` and ``sample`` are the plan's to apply.
@@ -64,8 +62,7 @@ def select_images(
         table: Has the columns of ``labels.parquet``.
         selection: What is wanted.
         spec: The dataset.
-        release: The release.
-        label_source: Whose labels count; by default the release's own.
+        release: The release; its own labels count.
 
     Returns:
         Ids, and what of the selection the tables do not know.
@@ -86,8 +83,7 @@ def select_images(
     if selection.images:
         wanted = pa.array(sorted(selection.images), pa.string())
         keep = pc.and_(keep, pc.is_in(table.column("image_id"), value_set=wanted))
-    sources = label_source or spec.default_label_source
-    keep = pc.and_(keep, matching(table, selection, dataset=spec.name, sources=sources))
+    keep = pc.and_(keep, matching(table, selection, dataset=spec.name, sources=spec.default_label_source))
     found = table.filter(pc.fill_null(keep, fill_value=False))
     return SelectedImages(
         ids=_distinct(found, "image_id"),
