@@ -122,7 +122,7 @@ def load(
         for one in roots
     ]
     if not parts:
-        raise UsageError("load of no folder", hint="name a folder with a manifest, or several")
+        raise UsageError("no folder is named", hint="name a folder with a manifest, or several")
     for part in parts:
         check_dataset(part.root, dataset, part.name)
     held = combined(parts, selection=wanted, observations=observations) if several else parts[0]

@@ -240,7 +240,8 @@ def show_comparison(invocation: Invocation, tables: Sequence[Path]) -> int:
             out.text(f"\n{compared.second}, with {compared.first} as the reference\n", None)
             out.table(agreement_rows(compared), SCORES)
             out.table(confusion_rows(compared), COUNTS)
-        out.text("P, R: precision and recall; of 1, of 0 ...: how many of them are 1 0 -1 null in the other\n", None)
+        out.text("P, R: precision and recall", None)
+        out.text("of 1, of 0, ...: of those in the reference, how many are 1, 0, -1 and null in the other\n", None)
     return code
 
 

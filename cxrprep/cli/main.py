@@ -54,7 +54,7 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
 
 _START = """\
 Download, check, label and convert the public chest X-ray collections:
-CheXpert, MIMIC-CXR and NIH ChestX-ray14.
+CheXpert, MIMIC-CXR, NIH ChestX-ray14 and others.
 
 \b
 Begin with:

@@ -409,7 +409,7 @@ _EXPECTED: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
     ("match", _is_text, "a regular expression with one group"),
     ("replace", _are_words, 'a list such as [["old", "new"]]'),
     ("map", lambda value: isinstance(value, dict) and all(isinstance(one, str) for one in value.values()),
-     "a table of words for words"),
+     'a table such as { "M" = "male" }'),
     ("else", lambda value: value in _ELSE, "one of error, null, keep"),
     ("min", _is_number, "a number"),
     ("max", _is_number, "a number"),

@@ -137,7 +137,7 @@ class IdColumn:
                 hint = f"fetch the table again, or correct the cell; an image's path is {self.declared.paths.image}"
                 raise self.where.error(rest[0], self._column, f"{self.place} of {self.declared.name}: {said}", hint)
             self.where.notes.append(
-                f"{self.place}: {len(rest):,} cells are none, and left out; the first: "
+                f"{self.place}: {len(rest):,} cells hold none, and are left out; the first: "
                 f"{self.where.place_of(rest[0])}, column {self.where.spelled.get(self._column, self._column)!r}"
             )
         return ids.astype(object).where(~lost, found.reindex(ids.index))

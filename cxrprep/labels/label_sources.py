@@ -183,8 +183,8 @@ def with_added_sources(
         uses.append(use)
         if joined:
             notes.append(
-                f"{source.name}: {joined:,} studies have several reports or rows: joined, "
-                "1 before -1 before 0 before null"
+                f"{source.name}: {joined:,} studies have several reports or rows: "
+                "joined, where they differ by the first of 1, -1, 0, null"
             )
     return _merged(table, blocks), uses, notes
 

@@ -104,7 +104,7 @@ class TextTable:
         if pa.types.is_dictionary(column.type):
             trimmed = trimmed.take(column.indices).dictionary_encode()
         place = self.columns.column_names.index(name)
-        note = f"column {name!r}: blanks and unseen signs around cells are left out, as in {example!r}"
+        note = f"column {name!r}: blanks and invisible characters around cells are left out, as in {example!r}"
         return replace(self, columns=self.columns.set_column(place, name, trimmed), notes=(*self.notes, note))
 
     def known_from(self, other: TextTable | None) -> TextTable:

@@ -259,8 +259,7 @@ def note_disagreeing(studies: int, on_event: Sink) -> None:
         on_event(
             Note(
                 STAGE,
-                f"{studies:,} studies have images with different labels: "
-                "the study gets 1 before -1 before 0 before null",
+                f"{studies:,} studies have images with different labels: the study gets the first of 1, -1, 0, null",
                 "warning",
             )
         )

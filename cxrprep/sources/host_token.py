@@ -64,7 +64,7 @@ class HostToken:
             )
         if not self._may_go:
             return LoginError(
-                f"{key}: {answer.url} wants a login (401), and no token goes there in the open ({self._found.origin})",
+                f"{key}: {answer.url} wants a login (401); the token of {self._found.origin} is not sent without TLS",
                 hint="write the address with https://",
             )
         return LoginRejectedError(

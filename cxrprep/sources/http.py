@@ -469,7 +469,8 @@ class _Reader(io.RawIOBase):
                 self._stream = self._open_at(self._at)
                 if self._stream.validator != self._validator or (self._at and self._validator is None):
                     raise SourceUnreachableError(
-                        f"{self._name}: its connection broke, and it changed meanwhile, or may have", hint="run again"
+                        f"{self._name}: its connection broke, and the file may have changed since",
+                        hint="run again",
                     )
                 self._skip(self._stream, self._at - self._stream.offset)
             return self._stream.readinto(view)

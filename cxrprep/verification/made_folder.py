@@ -355,7 +355,7 @@ def _images(
         not_checked.append("the images' pixels: run with --images")
         return None
     if folder.images is None or not _are_files(folder):
-        not_checked.append("the images' pixels: they lie in files of many, whose bytes are held to their digests")
+        not_checked.append("the images' pixels: the images are inside shards, whose checksums are compared")
         return None
     rows = folder.images.select(["path", "width", "height"]).to_pylist()
     sizes = {row["path"]: (row["width"], row["height"]) for row in rows}

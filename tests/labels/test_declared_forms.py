@@ -107,7 +107,7 @@ def test_rows_that_name_no_image_are_said_with_their_place_and_refused_where_non
     said: list[str] = []
     files = {"images.csv": "id,Effusion\na1,1\nTotal,\n", "boxes.csv": "file,label,x,y,w,h\na1,Effusion,1,2,3,4\n"}
     read(tmp_path, TWO_TABLES, files, on_event=lambda event: said.append(getattr(event, "message", "")))
-    assert any("1 cells are none, and left out; the first: line 3, column 'id'" in note for note in said), said
+    assert any("1 cells hold none, and are left out; the first: line 3, column 'id'" in note for note in said), said
     with pytest.raises(TableError, match=r"images.csv, line 2, column 'id': .*'b1' is not one"):
         read(tmp_path, TWO_TABLES, {**files, "images.csv": "id,Effusion\nb1,1\nb2,\n"})
 
