@@ -15,7 +15,7 @@ from cxrprep.record import Origin
 from cxrprep.sources.network_errors import FEW_TRIES, NotConnectedError
 from cxrprep.transfer.limits import ByteCounter
 from cxrprep.transfer.partial_file import Segment
-from cxrprep.transfer.range_fetch import SegmentedFetch, SplitRefused
+from cxrprep.transfer.range_fetch import WORTH, SegmentedFetch, SplitRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 SPLIT_FROM: Final = 64 * 1024 * 1024
 # So often a server that breaks off, or says nothing, is asked for the rest of a file; then it is asked for all of it.
 _ASKED_FOR_THE_REST: Final = 6
-# A range of so many bytes is followed by the next one at once.
-_WORTH: Final = 1 << 16
 # What is computed where nobody states a digest.
 OWN_ALGORITHM: Final = "sha256"
 
@@ -330,7 +328,7 @@ class Fetcher:
                 # Wrong already, and who knows how long it goes on.
                 break
         whole = max(stream.length or 0, size or 0)
-        if segment.done < (stream.length or 0) and stream.offset and segment.done - stream.offset >= _WORTH:
+        if segment.done < (stream.length or 0) and stream.offset and segment.done - stream.offset >= WORTH:
             return False
         if segment.done < whole and (way.expected is None or finished(way.algorithm, hasher) != way.expected):
             error = SourceUnreachableError(

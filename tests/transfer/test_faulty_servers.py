@@ -134,6 +134,29 @@ def test_a_server_that_breaks_when_it_is_asked_for_the_rest_gives_all_of_it(
     assert leftovers(tmp_path) == []
 
 
+def test_a_server_that_sends_no_more_than_so_much_at_once_has_not_failed(tmp_path: Path) -> None:
+    body = noise(400_000)
+    events: list[Event] = []
+    pages = {"/": '<a href="images/">x</a>', "/images/": f'<a href="{OBJECT.rpartition("/")[2]}">x</a>'}
+
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
+        if path in pages:
+            connection.send(answer(f"<title>Index of /</title>{pages[path]}".encode(), "Content-Type: text/html"))
+        elif path[1:] != OBJECT:
+            connection.send(answer(b"", status="404 Not Found"))
+        elif method == "HEAD":
+            connection.send(answer(body, 'ETag: "a"').removesuffix(body))
+        else:
+            connection.send(_part(body, headers["range"], 90_000))
+
+    with raw_http.serving(app) as server:
+        options = TransferOptions(retry_policy=RetryPolicy(attempts=1), split_from=100_000)
+        result = download(tmp_path, server.url, options=options, on_event=events.append)
+        assert sum(method == "GET" for method, path, _ in server.seen if path[1:] == OBJECT) == 5
+    assert (result.exit_code, tree(tmp_path)) == (0, {OBJECT: body})
+    assert not any(isinstance(event, Retrying) for event in events)
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_body_cut_twice(tmp_path: Path, chunked: bool) -> None:
     with serving({OBJECT: BODY}, cut_after=2_500_000, cuts=2, chunked=chunked) as server:
