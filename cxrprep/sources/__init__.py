@@ -34,9 +34,11 @@ def check_scheme(url: str) -> str:
     """Where the source of an address is written; a path has that of folders. Raises ``UsageError``."""
     scheme, separator, _ = url.partition("://")
     target = SOURCES.get(scheme.lower() if separator else "file")
+    if target is None and len(scheme.split()) > 1:
+        # They are not shown: the command of another tool may hold a password.
+        raise UsageError("several words are no source", hint="give one address, or an existing folder")
     if target is None:
-        # Words before it may hold a password.
-        raise UsageError(f"no source understands {scheme.split()[-1]}://", hint=f"known schemes: {', '.join(SOURCES)}")
+        raise UsageError(f"no source understands {scheme}://", hint=f"known schemes: {', '.join(SOURCES)}")
     return target
 
 
