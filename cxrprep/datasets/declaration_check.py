@@ -221,8 +221,8 @@ def _of_words(found: Declaration) -> Iterator[Problem]:
 
 def _misspelt(name: str, place: str, word: str, found: Declaration) -> Iterator[Problem]:
     """A finding that nothing declares: of an open vocabulary only one that is spelled nearly as another."""
-    near = difflib.get_close_matches(word, found.vocabulary.names, 1, _NEARLY)
-    if near and not found.vocabulary.knows(word):
+    near = [] if found.vocabulary.knows(word) else difflib.get_close_matches(word, found.vocabulary.names, 1, _NEARLY)
+    if near:
         yield name, f"{place}: {word!r} is declared nowhere in [vocabulary] (did you mean {near[0]}?)"
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from cxrprep.datasets.declaration import Declaration, LabelRule, tables_of
 from cxrprep.errors import ConfigError
 from cxrprep.labels.columns import constant
-from cxrprep.labels.declared_images import add_notes, in_order_of_ids, only_listed
+from cxrprep.labels.declared_images import add_notes, only_listed
 from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of, rows_where
 from cxrprep.labels.declared_tables import TABLE, columns_of, count_rows
 from cxrprep.labels.declared_values import (
@@ -21,12 +21,12 @@ from cxrprep.labels.declared_values import (
     column_of,
     value_of,
 )
-from cxrprep.labels.image_ids import IdColumn, are_known
+from cxrprep.labels.image_ids import IdColumn, places_of
 from cxrprep.schemas import CATEGORY
 from cxrprep.vocabulary import VOCABULARIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from cxrprep.labels.label_rows import LabelRows
     from cxrprep.model import Digest
 
-# Between an image and its reader in a key of a row; no id has it.
-_BETWEEN: Final = "\x1f"
 # What the readers of an image agree on; a reader who said nothing of it does not count.
 _AGREED: Final[Mapping[str, Callable[[pd.DataFrame, Any], pd.DataFrame]]] = {
     "any": lambda values, image: values.groupby(image).max(),
@@ -84,13 +82,19 @@ def add_rows(
 
 @dataclass(frozen=True, slots=True)
 class _Labels:
-    """A label block at work: its rule, and the rows of its table that are about images that are known."""
+    """A label block at work: its rule, and the rows of its table that are about images that are known.
+
+    ``places`` are those of the rows' images in ``images``, which are in order; ``readers`` are the places of the rows'
+    readers in ``names``.
+    """
 
     declared: Declaration
     rule: LabelRule
     frame: pd.DataFrame
-    ids: pd.Series
-    readers: pd.Series | None
+    places: NDArray[np.int64]
+    readers: NDArray[np.int64] | None
+    names: Sequence[str]
+    images: pd.Index
     where: TableRead
     notes: list[str] = field(default_factory=list)
 
@@ -103,26 +107,20 @@ class _Labels:
         """A value of the block's rows."""
         return value_of(self.frame, value, f"{self.place} {what}", self.where)
 
-    def raw_cells(self, images: pd.Index) -> dict[str, pa.Array]:
+    def raw_cells(self, images: NDArray[np.int64]) -> dict[str, pa.Array]:
         """The cells of the columns that are kept as they stand, of the first row about each image."""
         rule = self.rule
         names = [name for name in self.frame.columns if name != TABLE] if rule.raw == "all" else list(rule.raw)
         if not names:
             return {}
-        if len(self.ids) == len(images) and (self.ids.to_numpy(object) == images.to_numpy(object)).all():
-            rows = places = np.arange(len(images))
-        else:
-            alone = ~self.ids.duplicated().to_numpy()
-            rows = pd.Index(self.ids[alone]).get_indexer(images)
-            places = np.flatnonzero(alone)[rows]
+        rows = _first_rows(self.places)[images]
         columns = {str(n): column_of(self.frame, n, f"{self.place} raw", self.where, whole=True) for n in names}
-        return {name: _taken(cells, places, rows < 0) for name, cells in columns.items()}
+        return {name: _taken(cells, rows) for name, cells in columns.items()}
 
     def keys(self) -> pd.Series:
-        """What a row speaks of: an image, or an image as one reader saw it."""
-        if self.readers is None:
-            return self.ids
-        return self.ids.str.cat(self.readers, sep=_BETWEEN)
+        """What a row speaks of, as a number: an image's place, or that of an image as one reader saw it."""
+        keys = self.places if self.readers is None else self.places * len(self.names) + self.readers
+        return pd.Series(keys, self.frame.index)
 
 
 def _add_labels(block: _Labels, writer: _Writer, digest: Digest, plain: tuple[str, ...]) -> NDArray[np.int64]:
@@ -135,33 +133,35 @@ def _add_labels(block: _Labels, writer: _Writer, digest: Digest, plain: tuple[st
         writer.label_rows.note(note, str(block.where.path), "warning")
     seen = [np.zeros(0, np.int64)]
     for source, of_source in _by_source(block, values):
-        every = of_source.index.equals(writer.images.index)
-        seen.append(np.arange(len(of_source)) if every else writer.images.index.get_indexer(of_source.index))
+        seen.append(of_source.index.to_numpy())
         columns, own = _observations(block.declared, of_source, block.place, block.rule.namespace)
-        about = writer.images if every else writer.images.iloc[seen[-1]]
+        about = writer.images if len(of_source) == len(writer.images) else writer.images.iloc[seen[-1]]
         columns |= {
             "label_source": constant(source, len(about)),
             "table_name": constant(block.where.path.name, len(about)),
             "table_digest": constant(str(digest), len(about)),
         }
         if words is not None:
-            same = words.index.equals(of_source.index)
-            codes, lists = _distinct_lists(words if same else words.reindex(of_source.index))
-            columns["labels_raw"] = pa.array([*lists, None], pa.list_(pa.string())).take(
-                pa.array(codes % (len(lists) + 1))
-            )
-        raw = block.raw_cells(of_source.index)
+            columns["labels_raw"] = words
+        raw = block.raw_cells(seen[-1])
         writer.add(about, columns, own, {**raw, **{n: raw[n].cast(pa.string()) for n in plain if n in raw}}, plain)
     return np.concatenate(seen)
 
 
-def _taken(cells: pd.Series, places: NDArray[np.int64], absent: NDArray[np.bool_]) -> pa.Array:
-    """The cells at some places, null where there is none; words stay in the order of the file."""
+def _first_rows(places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first row that has each of some numbers from 0; of several the last one written stays, so from behind."""
+    first = np.zeros(places.max(initial=-1) + 1, np.int64)
+    first[places[::-1]] = np.arange(len(places))[::-1]
+    return first
+
+
+def _taken(cells: pd.Series, rows: NDArray[np.int64]) -> pa.Array:
+    """The cells of some rows; words stay in the order of the file."""
     if not isinstance(cells.dtype, pd.CategoricalDtype):
-        return pa.array(cells.to_numpy(object)[places], pa.string(), mask=absent, from_pandas=True)
-    codes = cells.cat.codes.to_numpy()[places].astype(np.int32)
+        return pa.array(cells.to_numpy(object)[rows], pa.string(), from_pandas=True)
+    codes = cells.cat.codes.to_numpy()[rows].astype(np.int32)
     words = pa.array(cells.cat.categories, pa.string())
-    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=absent | (codes < 0)), words)
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), words)
 
 
 def _label_block(
@@ -173,7 +173,7 @@ def _label_block(
     owner, value = ("patient", rule.patient) if rule.study is None else ("study", rule.study)
     if value is None:
         asked = IdColumn(declared, frame, rule.image or declared.image.id, f"{place} image", table)
-        ids, known = asked.known_images(images)
+        places = asked.known_images(images)[1]
     else:
         ids = value_of(frame, value, f"{place} {owner}", table)
         by_owner = images.reset_index().groupby(f"{owner}_id")["image_id"].agg(list)
@@ -182,8 +182,8 @@ def _label_block(
             table, rows=ids.index.tolist() if table.rows is None else [table.rows[row] for row in ids.index]
         )
         frame = frame.loc[ids.index].reset_index(drop=True)
-        ids = ids.reset_index(drop=True)
-        known = are_known(ids, images)
+        places = places_of(ids.reset_index(drop=True), images)
+    known = places >= 0
     count_rows(
         label_rows,
         table,
@@ -192,9 +192,14 @@ def _label_block(
         declared.image.lacking("name images that" if declared.image.called else "are about images that"),
         source=rule.source,
     )
-    frame, ids = frame[known], ids[known]
-    readers = value_of(frame, rule.reader, f"{place} reader", table) if rule.reader else None
-    return _Labels(declared, rule, frame, ids, readers, table)
+    frame, places = (frame, places) if known.all() else (frame[known], places[known])
+    if not rule.reader:
+        return _Labels(declared, rule, frame, places.to_numpy(), None, (), images.index, table)
+    codes, names = pd.factorize(value_of(frame, rule.reader, f"{place} reader", table), sort=True)
+    if (codes < 0).any():
+        label_rows.note(f"{place}: {(codes < 0).sum():,} rows name no reader: left out", str(table.path), "warning")
+    frame, places, codes = frame[codes >= 0], places[codes >= 0], codes[codes >= 0]
+    return _Labels(declared, rule, frame, places.to_numpy(), codes, list(names), images.index, table)
 
 
 def _by_source(block: _Labels, values: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -202,13 +207,11 @@ def _by_source(block: _Labels, values: pd.DataFrame) -> Iterator[tuple[str, pd.D
     if block.readers is None:
         yield block.rule.source, values
         return
-    parts = values.index.to_series().str.split(_BETWEEN, n=1, regex=False)
-    image, reader = parts.str[0], parts.str[1]
-    for name in sorted(reader.unique()):
-        seen = values[(reader == name).to_numpy()]
-        yield f"{block.rule.source}-{name}", seen.set_axis(image[seen.index], axis=0)
+    image, reader = np.divmod(values.index.to_numpy(), len(block.names) or 1)
+    for code, name in enumerate(block.names):
+        yield f"{block.rule.source}-{name}", values[reader == code].set_axis(image[reader == code], axis=0)
     for source, how in block.rule.also.items():
-        yield source, _AGREED[how](values, image.to_numpy())
+        yield source, _AGREED[how](values, image)
 
 
 def _wide(pairs: pd.DataFrame, present: Iterable[str], absent: int | None) -> pd.DataFrame:
@@ -218,7 +221,7 @@ def _wide(pairs: pd.DataFrame, present: Iterable[str], absent: int | None) -> pd
     return table.fillna(absent) if absent is not None else table.mask(table == 0)
 
 
-def _in_columns(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
+def _in_columns(block: _Labels) -> tuple[pd.DataFrame, pa.Array | None]:
     rule, known = block.rule, block.declared.vocabulary
     if isinstance(rule.columns, dict):
         named = dict(rule.columns)
@@ -238,10 +241,7 @@ def _in_columns(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
         block.notes.append(f"columns that its dataset's file does not declare are read as findings: {', '.join(more)}")
     keys = block.keys()
     if keys.is_unique:
-        # An index of objects, as all ids are: pandas would make text of its own of them, and objects again.
-        return in_order_of_ids(
-            pd.DataFrame(found).set_axis(pd.Index(keys.to_numpy(object), dtype=object), axis=0)
-        ), None
+        return pd.DataFrame(found, keys.index).set_axis(keys, axis=0).sort_index(), None
     values = pd.DataFrame(found)
     grouped = values.groupby(keys, sort=True)
     merged = grouped.max()
@@ -251,7 +251,7 @@ def _in_columns(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
             key = merged.index[differs.to_numpy()][0]
             first, *others = keys.index[keys == key]
             other = next((row for row in others if not values.loc[row].equals(values.loc[first])), others[0])
-            said = f"two rows say different things of {key.split(_BETWEEN)[0]}"
+            said = f"two rows say different things of {block.images[key // max(1, len(block.names))]}"
             said = f"{said}: this one, and {block.where.place_of(first)}"
             hint = 'correct the table, or say rows_per_image = "any" in the dataset\'s file'
             raise block.where.error(other, "", said, hint)
@@ -292,20 +292,19 @@ def _label_cells(block: _Labels, column: str) -> pd.Series:
     return by_word(block.frame[column], of_words).astype("Int8")
 
 
-def _in_list(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
+def _in_list(block: _Labels) -> tuple[pd.DataFrame, pa.Array | None]:
     """The names in each row's list, a column each.
 
     measured: 974 -> 557 MiB at the peak and 8.7 -> 7.0 s of CPU for PadChest's 160,861 rows, when the columns became
     small numbers one by one and no table of fractions.
     """
-    keys = pd.Index(block.keys().to_numpy(object), dtype=object)
-    value = block.rule.names
-    # Of JSON and XML a cell is a list already; one text is a list of one.
+    keys, value = block.keys().to_numpy(), block.rule.names
+    # Of JSON and XML a cell is a list already.
     value = {"use": "all", **({"column": value} if isinstance(value, str) else value)}
-    names = block.of(value, "names").set_axis(keys, axis=0)
-    if any(isinstance(cell, str) for cell in names):
-        names = names.map(lambda cell: [cell] if isinstance(cell, str) else cell)
-    codes, lists = _distinct_lists(names)
+    codes, lists = _distinct_lists(block.of(value, "names"))
+    order = np.argsort(keys, kind="stable")
+    codes, keys = codes[order], keys[order]
+    alone = bool((np.diff(keys) > 0).all())
     passed = {"", *block.declared.vocabulary.not_observations}
     said = [dict.fromkeys(one for one in cell if one is not None and one not in passed) for cell in lists]
     known = VOCABULARIES[block.rule.known].names if block.rule.known else ()
@@ -318,39 +317,49 @@ def _in_list(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
         cells[[place[one] for one in cell], row] = 1
     found = (line[codes] for line in cells)
     columns = {word: pd.arrays.IntegerArray(line, line < 0) for word, line in zip(words, found, strict=True)}
-    values = pd.DataFrame(columns, index=names.index)
-    stated = names[codes >= 0]
-    if names.index.is_unique:
-        return in_order_of_ids(values), stated
+    values = pd.DataFrame(columns, index=keys)
+    if block.readers is not None:
+        return values.groupby(level=0).max(), None
+    if alone:
+        return values, _lists(codes, lists)
+    values = values.groupby(level=0).max()
+    stated = pd.Series([lists[code] for code in codes[codes >= 0]], keys[codes >= 0], dtype=object)
     together = stated.groupby(level=0).agg(lambda cells: [*dict.fromkeys(one for cell in cells for one in cell)])
-    return values.groupby(level=0).max(), together
+    return values, _lists(*_distinct_lists(together.reindex(values.index)))
 
 
 def _distinct_lists(cells: pd.Series) -> tuple[NDArray[np.int64], list[list[Any]]]:
-    """The lists of a column, each once, and the place of each row's among them; -1 where a row has none."""
+    """The lists of a column, each once, and the place of each row's among them; -1 where a row has none.
+
+    One text is a list of one.
+    """
     held = cells.to_numpy(object)
     codes, _ = pd.factorize(np.fromiter(map(id, held), np.int64, len(held)))
-    # The first row of each; those behind are written first.
-    first = np.zeros(codes.max(initial=-1) + 1, np.int64)
-    first[codes[::-1]] = np.arange(len(held))[::-1]
-    lists = [held[row] for row in first]
+    lists = [[cell] if isinstance(cell, str) else cell for cell in held[_first_rows(codes)]]
     are_lists = np.array([isinstance(cell, list) for cell in lists], bool)
     number = np.where(are_lists, np.cumsum(are_lists) - 1, -1)
     return number[codes], [cell for cell in lists if isinstance(cell, list)]
 
 
-def _in_rows(block: _Labels) -> tuple[pd.DataFrame, pd.Series | None]:
+def _lists(codes: NDArray[np.int64], lists: list[list[Any]]) -> pa.Array:
+    """The list of each row; -1 is of none."""
+    return pa.array([*lists, None], pa.list_(pa.string())).take(pa.array(codes % (len(lists) + 1)))
+
+
+def _in_rows(block: _Labels) -> tuple[pd.DataFrame, pa.Array | None]:
     keys, value = block.keys(), block.rule.name
     # Of JSON and XML a cell may hold several names: they are as many rows.
     value = {"use": "all", **({"column": value} if isinstance(value, str) else value)}
     pairs = pd.DataFrame({"key": keys, "name": block.of(value, "name")}).explode("name")
     names = pairs["name"].mask(pairs["name"].isin(["", *block.declared.vocabulary.not_observations]))
     values = _wide(pairs.assign(name=names), keys, block.rule.absent)
-    words = None if block.readers is not None else names.groupby(pairs["key"]).agg(lambda cells: [*cells.dropna()])
-    return values, words
+    if block.readers is not None:
+        return values, None
+    words = names.groupby(pairs["key"]).agg(lambda cells: [*cells.dropna()])
+    return values, _lists(*_distinct_lists(words.reindex(values.index)))
 
 
-_SHAPES: Final[Mapping[str, Callable[[_Labels], tuple[pd.DataFrame, pd.Series | None]]]] = {
+_SHAPES: Final[Mapping[str, Callable[[_Labels], tuple[pd.DataFrame, pa.Array | None]]]] = {
     "columns": _in_columns,
     "list": _in_list,
     "rows": _in_rows,
@@ -419,7 +428,9 @@ class _Writer:
         for name in ("patient_id", "study_id", "path_raw"):
             facts[name] = pa.array(about[name], pa.string(), from_pandas=True)
         for name in ("view", "projection", "view_raw", "split", "sex", "age_flag"):
-            facts[name] = pa.array(about[name].astype(object), pa.string(), from_pandas=True).cast(CATEGORY)
+            codes, words = pd.factorize(about[name].to_numpy(object))
+            codes = pa.array(codes, CATEGORY.index_type, mask=codes < 0)
+            facts[name] = pa.DictionaryArray.from_arrays(codes, pa.array(words, pa.string()))
         for name in ("age_years", "pixel_spacing_mm"):
             facts[name] = pa.array(about[name], pa.float32(), from_pandas=True)
         for name, kind in (("orig_width", pa.int32()), ("orig_height", pa.int32()), ("follow_up", pa.int16())):

@@ -57,7 +57,8 @@ def boxes_of(
                 continue
             table = here[name]
             frame = rows_where(table, rule.where)
-            image, known = IdColumn(declared, frame, rule.image, "[[boxes]] image", table).known_images(images)
+            image, places = IdColumn(declared, frame, rule.image, "[[boxes]] image", table).known_images(images)
+            known = places >= 0
             cells = {**_sides(rule, frame, table), "label": _labels_of(declared, frame, rule.label, table)}
             drawn = pd.DataFrame(cells).notna().all(axis=1)
             whole = drawn & known
@@ -169,7 +170,8 @@ def _add_masks(
     declared: Declaration, rule: MaskRule, table: TableRead, images: pd.DataFrame, label_rows: LabelRows
 ) -> None:
     frame = rows_where(table, rule.where)
-    image, known = IdColumn(declared, frame, rule.image, "[[masks]] image", table).known_images(images)
+    image, places = IdColumn(declared, frame, rule.image, "[[masks]] image", table).known_images(images)
+    known = places >= 0
     once = _drawn_once(rule, frame, image)
     frame, image = frame[known & once], image[known & once]
     columns: dict[str, Any] = {

@@ -106,11 +106,12 @@ def tables_here(
     found: dict[str, TableRead] = {}
     for table in declared.table:
         path: Path
-        rows = None
+        rows, plain = None, dict[str, Any]()
         if table.name in texts:
             csv = texts[table.name]
             rows = csv.origin.to_pylist() if csv.origin is not None else None
             cells, digest, path, written = _frame(table, csv), csv.digest, csv.path, csv.written
+            plain = {name: csv.text(name) for name in _distinct_columns(table) & {*csv.names}}
         elif table.name not in here or table.form == "csv":
             continue
         else:
@@ -118,25 +119,27 @@ def tables_here(
             path, written = paths[0], AS_IT_STANDS
             if table.form in MANY_FILES:
                 cells, digest = _of_files(declared, table, paths, tables.bases)
+            elif table.form == "names":
+                names, digest = read_names(path)
+                plain = {"name": _checked_names(table, names, path)}
+                cells = pd.DataFrame({"name": _objects(plain["name"])})
             else:
                 cells, digest = _of_file(table, path)
         if cells.empty:
             label_rows.note("no rows", str(path), "warning")
             continue
         cells = cells.rename(columns=table.rename)
+        plain = {table.rename.get(name, name): column for name, column in plain.items()}
         if table.blank:
-            cells = cells.mask(cells.isin(list(table.blank)))
+            cells, plain = cells.mask(cells.isin(list(table.blank))), {}
         if TABLE not in cells.columns:
             cells[TABLE] = table.name
         spelled = {new: old for old, new in table.rename.items()}
-        found[table.name] = TableRead(cells, path, digest, table.form, spelled, rows, written=written)
+        found[table.name] = TableRead(cells, path, digest, table.form, spelled, rows, written=written, plain=plain)
     return found
 
 
 def _of_file(table: DeclaredTable, path: Path) -> tuple[pd.DataFrame, Digest]:
-    if table.form == "names":
-        names, digest = read_names(path)
-        return pd.DataFrame({"name": _checked_names(table, names, path).to_pylist()}, dtype=object), digest
     try:
         data = _json(path)
         rows = list(_coco_rows(data) if table.form == "coco" else _json_rows(table, data, path))
@@ -198,9 +201,11 @@ def _csv(declared: Declaration, table: DeclaredTable, path: Path, hook: Hook) ->
     wanted = tuple(dict.fromkeys(spelled.get(name, name) for name in (*columns, *table.rename)))
     as_it_stands = {spelled.get(name, name) for name in _kept_as_they_stand(declared, table.name)}
     written = Written(table.delimiter, () if table.has_header else table.header)
-    form = Form((), optional=wanted, header=header, open=True, multiline=True, written=written)
+    # A word such as nan is no id of a stated form, and needs no look at it as a blank.
+    plain = tuple(name for name, rule in table.cells.items() if rule.unique and rule.match and not rule.blank)
+    form = Form((), optional=wanted, plain=plain, header=header, open=True, multiline=True, written=written)
     if table.columns:
-        form = Form(table.columns, optional=table.optional_columns, header=header, written=written)
+        form = Form(table.columns, optional=table.optional_columns, plain=plain, header=header, written=written)
     csv = read_table(path, form)
     for name in csv.names:
         csv = csv.without_edges(name) if name in wanted and name not in as_it_stands else csv
@@ -230,16 +235,19 @@ def _frame(table: DeclaredTable, csv: TextTable) -> pd.DataFrame:
     """The cells, the columns that the declaration names in front."""
     stated = [name for name in (*table.columns, *table.optional_columns) if name in csv]
     names = dict.fromkeys((*stated, *csv.names))
-    # Cells that all differ gain nothing from codes.
-    alone = {name for name, rule in table.cells.items() if rule.unique}
+    alone = _distinct_columns(table)
     return pd.DataFrame(
-        {
-            name: pd.Series(csv.text(name).to_numpy(zero_copy_only=False), dtype=object)
-            if name in alone
-            else categories_of(csv.column(name))
-            for name in names
-        }
+        {name: _objects(csv.text(name)) if name in alone else categories_of(csv.column(name)) for name in names}
     )
+
+
+def _objects(column: pa.Array) -> pd.Series:
+    return pd.Series(column.to_numpy(zero_copy_only=False), dtype=object)
+
+
+def _distinct_columns(table: DeclaredTable) -> set[str]:
+    """The columns whose cells all differ: they gain nothing from codes."""
+    return {name for name, rule in table.cells.items() if rule.unique}
 
 
 def _with_slashes(csv: TextTable) -> TextTable:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -37,6 +38,8 @@ see_pandas()
 # What spreadsheets and databases make of 1 and 0.
 TRUTH: Final = {"TRUE": "1", "True": "1", "true": "1", "FALSE": "0", "False": "0", "false": "0"}
 _NUMBERS: Final = ("number", "dicom-age")
+# A pattern that takes a whole cell apart: one group, and a plain ending behind it.
+_ALL_BUT_AN_ENDING: Final = re.compile(r"\^\((?!\?)(?:[^()\\]|\\[^Q])+\)(?P<ending>(?:\\\.|[\w-])+)\$")
 _CORRECT: Final = "correct that cell, or the dataset's file"
 
 
@@ -71,6 +74,8 @@ class TableRead:
     notes: list[str] = field(default_factory=list)
     """What a person should know of its cells."""
     written: Written = AS_IT_STANDS
+    plain: Mapping[str, pa.Array] = field(default_factory=dict)
+    """Columns whose cells mostly differ, as they were read: a pattern is asked of them at once."""
 
     def error(self, row: Any, column: str, what: str, hint: str = _CORRECT) -> TableError:
         """The error for a cell: it names the file, the line (of JSON the row, of many files the file) and the column.
@@ -192,12 +197,34 @@ def _value_of(
 ) -> pd.Series:
     if isinstance(value, str):
         value = {"column": value}
+    if (found := matched_text(frame, value, place, where)) is not None:
+        return last(pd.Series(found.to_numpy(zero_copy_only=False), frame.index, dtype=object))
     if "column" in value:
         name = value["column"]
         column_of(frame, name, place, where, whole=True)
         if isinstance(frame[name].dtype, pd.CategoricalDtype):
             return by_word(frame[name], lambda words: last(_ruled(words, value, place, where)))
     return last(_ruled(_base(frame, value, place, where), value, place, where))
+
+
+def matched_text(frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> pa.Array | None:
+    """What a value's pattern, its only rule, finds in a whole column of ``where.plain``; ``None`` for any other value.
+
+    Args:
+        frame: the rows of a table.
+        value: the declared value.
+        place: the block that wants it, for errors.
+        where: the table.
+
+    Returns:
+        A text for each row, null where the pattern does not match.
+
+    Raises:
+        ConfigError: the pattern is none.
+    """
+    if not isinstance(value, dict) or value.keys() != {"column", "match"} or frame is not where.cells:
+        return None
+    return _group(where.plain[value["column"]], value["match"], place) if value["column"] in where.plain else None
 
 
 def categories_of(column: pa.Array) -> pd.Categorical:
@@ -218,9 +245,12 @@ def texts(cells: Iterable[Any], index: pd.Index) -> pd.Series:
 def looked_up(series: pd.Series, words: Mapping[Any, Any]) -> pd.Series:
     """What ``words`` says of each cell; null for what it does not know."""
     codes, distinct = pd.factorize(series)
-    said = np.full(len(distinct) + 1, None, object)
-    said[:-1] = [words.get(word) for word in distinct]
-    return pd.Series(said[codes], index=series.index, dtype=object)
+    return by_code(codes, [words.get(word) for word in distinct], series.index)
+
+
+def by_code(codes: NDArray[np.int64], values: Sequence[Any], index: pd.Index) -> pd.Series:
+    """The value of each row's code; null for -1."""
+    return pd.Series(np.array([*values, None], object)[codes], index=index, dtype=object)
 
 
 def by_word(cells: pd.Series, change: Callable[[pd.Series], pd.Series]) -> pd.Series:
@@ -359,16 +389,29 @@ def _matched(series: pd.Series, pattern: str, place: str) -> pd.Series:
     lists = not are_texts(cells) and any(isinstance(cell, list) for cell in cells)
     names = {one: None for cell in series.dropna() for one in _names_in(cell)} if lists else cells
     distinct = pa.array(names, pa.string(), from_pandas=True)
+    found = _group(distinct, pattern, place).to_numpy(zero_copy_only=False)
+    if not lists:
+        return pd.Series(found, index=series.index, dtype=object)
+    return _each(series, dict(zip(distinct.to_pylist(), found, strict=True)).__getitem__)
+
+
+def _group(cells: pa.Array, pattern: str, place: str) -> pa.Array:
+    """What the one group of a pattern finds in each cell.
+
+    measured: 0.033 -> 0.008 s of CPU for the 112,120 names of NIH's images, where all but an ending is asked for.
+    """
+    whole = _ALL_BUT_AN_ENDING.fullmatch(pattern)
     try:
-        found = pc.struct_field(pc.extract_regex(distinct, _named(pattern)), 0).to_numpy(zero_copy_only=False)
+        if whole is None:
+            return pc.struct_field(pc.extract_regex(cells, _named(pattern)), 0)
+        matches = pc.match_substring_regex(cells, pattern)
     except (pa.ArrowInvalid, IndexError) as error:
         raise ConfigError(
             f"{place}: match = {pattern!r} is not a regular expression with one group: {error}",
             hint="correct it in the dataset's file; it is RE2, without look-around and references back",
         ) from error
-    if not lists:
-        return pd.Series(found, index=series.index, dtype=object)
-    return _each(series, dict(zip(distinct.to_pylist(), found, strict=True)).__getitem__)
+    found = pc.utf8_slice_codeunits(cells, 0, -len(whole["ending"].replace("\\", "")))
+    return found if pc.all(matches, skip_nulls=False).as_py() else pc.if_else(matches, found, None)
 
 
 def are_texts(cells: NDArray[Any]) -> bool:

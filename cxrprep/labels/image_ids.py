@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from cxrprep.datasets.catalog import is_built_in
 from cxrprep.datasets.declared import layout_of
 from cxrprep.datasets.patterns import compiled, group_in
-from cxrprep.labels.declared_values import are_texts, named_columns, texts, value_of
-from cxrprep.labels.text_table import plain_form
+from cxrprep.labels.declared_values import are_texts, matched_text, named_columns, texts, value_of
+from cxrprep.labels.text_table import are_plain, plain_form
 
 if TYPE_CHECKING:
     from cxrprep.datasets.declaration import Declaration
@@ -55,9 +55,13 @@ class IdColumn:
         return self.where.ids[repr(self.value)]
 
     def _images(self) -> pd.Series:
-        series = _ids_in_paths(self.declared, self._values())
         form = group_in(self.declared.paths.image, "id")
         whole = f"^(?:{form})$"
+        cells = matched_text(self.frame, self.value, self.place, self.where)
+        # Nothing is to be done for ids of the declared form, as nearly all are.
+        if cells is not None and are_plain(cells, whole) and not pc.any(pc.match_substring(cells, "/")).as_py():
+            return pd.Series(cells.to_numpy(zero_copy_only=False), self.frame.index, dtype=object)
+        series = _ids_in_paths(self.declared, self._values())
         strange = ~_have_form(series, whole)
         if not strange.any():
             return series
@@ -66,26 +70,27 @@ class IdColumn:
         return self._read_otherwise(known, (series, self._cells(series)), pattern, whole, strange)
 
     def known_images(self, images: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-        """The image of each row, and whether it is one of ``images``, what is known of the dataset's images by id.
+        """The image of each row, and its place in ``images``, what is known of the dataset's images by id; or -1.
 
         Where the dataset's ids have no form of their own, also of a cell that has other capitals, folders or an ending
         more than the only image that it can mean.
         """
         ids = self.images()
-        known = are_known(ids, images)
+        places = places_of(ids, images)
+        known = places >= 0
         if known.all() or is_built_in(self.declared.name):
-            return ids, known
+            return ids, places
         called: dict[str, str | None] = {}
         for image in images.index:
             plain = _plain(image)
             called[plain] = None if plain in called else image
         meant = ids[~known].dropna().map(lambda cell: called.get(_plain(cell))).dropna()
         if meant.empty:
-            return ids, known
+            return ids, places
         _say_how_read(meant, ids, self._column, self.where)
         ids = ids.copy()
         ids[meant.index] = meant
-        return ids, are_known(ids, images)
+        return ids, places_of(ids, images)
 
     def owners(self) -> pd.Series:
         """The patient or study of each row."""
@@ -191,9 +196,9 @@ def _ids_by(declared: Declaration, paths: list[str]) -> list[str | None]:
         return [None if (found := layout.parse(path)) is None else found.image for path in paths]
 
 
-def are_known(ids: pd.Series, images: pd.DataFrame) -> pd.Series:
-    """Whether each id is one of the images', which are looked up by the same index each time."""
-    return pd.Series(images.index.get_indexer(pd.Index(ids, dtype=object)) >= 0, index=ids.index, dtype=bool)
+def places_of(ids: pd.Series, images: pd.DataFrame) -> pd.Series:
+    """The place of each id in the images', which are looked up by the same index each time; -1 where it is none."""
+    return pd.Series(images.index.get_indexer(pd.Index(ids, dtype=object)), index=ids.index)
 
 
 def _plain(image: str) -> str:

@@ -286,6 +286,8 @@ class TextTable:
         Raises:
             TableError: At the first cell that ``pattern`` does not match.
         """
+        if (name, pattern) in self.matched:
+            return
         column = self.column(name)
         encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
         strange = pc.invert(pc.match_substring_regex(encoded.dictionary, pattern))

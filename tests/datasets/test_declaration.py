@@ -129,6 +129,17 @@ def test_each_reader_is_a_source_and_so_is_what_they_agree_on(file, tmp_path):
     assert ("radiologist-R1", "w1_0") not in said
 
 
+def test_a_row_that_names_no_reader_is_left_out_and_said(file, tmp_path):
+    root = ward(tmp_path / "data")
+    with_readers(file, root)
+    with (root / "boxes.csv").open("a") as table:
+        table.write("w1_0,none,,,,,\n")
+    notes = []
+    table = read_labels(find_dataset(str(file)), root, on_event=notes.append).table
+    assert {"radiologist-R1", "radiologist-R2", "radiologist-R3"} < set(table.column("label_source").to_pylist())
+    assert any("1 rows name no reader: left out" in str(note) for note in notes)
+
+
 def test_boxes_follow_with_the_words_of_the_release(file, tmp_path):
     root = ward(tmp_path / "data")
     with_readers(file, root)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco
@@ -18,6 +20,7 @@ from cxrprep.datasets.catalog import find_dataset
 from cxrprep.datasets.declaration import MaskRule
 from cxrprep.errors import ConfigError, TableError, UsageError
 from cxrprep.labels.declared_marks import _column_runs, compressed
+from cxrprep.labels.declared_values import _group
 from cxrprep.labels.extract import extract_labels, read_labels
 from cxrprep.labels.label_rows import LabelOptions
 from cxrprep.labels.source_vocabulary import box_categories
@@ -52,6 +55,16 @@ def read(folder: Path, blocks: str, files: dict[str, object], *, head: str = HEA
     for name, content in files.items():
         (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
     return read_labels(find_dataset(str(folder / "ward.toml")), folder, **options)
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^(.+)\.png$", r"^(\w+)-1\.png$", r"^(a\.b)\.png$", r"^([^(]+)png$", r"^(.+)\.png"]
+)
+def test_a_pattern_of_all_but_an_ending_finds_what_its_group_finds(pattern):
+    cells = ["a-1.png", "a.b.png", "c.png.jpg", ".png", "\u00e9-1.png", "a\n.png", None, ""]
+    found = _group(pa.array(cells), pattern, "").to_pylist()
+    matches = [re.search(pattern, cell or "", re.ASCII) for cell in cells]
+    assert found == [match and match[1] for match in matches]
 
 
 # ---- ids that another program saved ----
