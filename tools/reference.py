@@ -180,9 +180,9 @@ def _options_by_key() -> dict[str, list[str]]:
 
 def configuration() -> str:
     """Every key of a job file."""
-    from cxrprep.cli.config import toml_value
     from cxrprep.config.job import KEYS
     from cxrprep.config.settings import FOUND_FILE_KEYS, OTHER_VARIABLES
+    from cxrprep.storage.small_files import toml_value
 
     options = _options_by_key()
     lines = [
@@ -431,9 +431,9 @@ def _member_text(kind: type[Any], member: str) -> str:
 
 def recipes() -> str:
     """The named recipes, and the steps of which one's own are made."""
-    from cxrprep.cli.config import toml_value
     from cxrprep.images.recipe import load_recipe, named_recipes
     from cxrprep.images.transforms import STEPS
+    from cxrprep.storage.small_files import toml_value
 
     lines = [
         "# Recipes\n",

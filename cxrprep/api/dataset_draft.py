@@ -6,7 +6,6 @@ corrects it, and ``cxrprep datasets check`` says what it makes of the folder.
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import re
 from dataclasses import dataclass, field
@@ -14,17 +13,36 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.dataset_check import check_dataset
+from cxrprep.api.draft_columns import (
+    CORNER_SIZES,
+    CORNERS,
+    FINDINGS,
+    MOST_CLASSES,
+    READERS,
+    REPORTS,
+    ROLES,
+    RUNS,
+    VIEWS,
+    are_numbered,
+    is_mark,
+    is_text,
+    list_in,
+    meanings_of,
+    shared_observation,
+    split_in,
+    value_of_role,
+)
 from cxrprep.api.draft_croissant import Described, described_by_publisher
-from cxrprep.api.draft_folder import LISTED, MARKS, PICTURES, FolderFiles, FolderTable, joined, plain_name, read_folder
+from cxrprep.api.draft_folder import PICTURES, FolderFiles, FolderTable, joined, plain_name, read_folder
 from cxrprep.datasets.declaration import slug
 from cxrprep.errors import UsageError
 from cxrprep.events import Note, ignore
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import refuse_address
-from cxrprep.vocabulary import VOCABULARIES
+from cxrprep.storage.small_files import toml_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from cxrprep.api.dataset_check import DatasetCheck
@@ -33,64 +51,12 @@ if TYPE_CHECKING:
 
     Ask = Callable[[str, str], str]
 
-ROLES: Final[Mapping[str, tuple[str, ...]]] = {
-    "patient": (
-        "patient", "patientid", "subject", "subjectid", "pid", "mrn", "person", "personid", "participant",
-        "participantid", "paciente", "idpaciente", "prontuario", "patientenid",
-    ),
-    "study": (
-        "study", "studyid", "studyinstanceuid", "accession", "accessionnumber", "exam", "examid", "estudo", "exame",
-        "estudio", "examen", "studie", "untersuchung",
-    ),
-    "view": (
-        "view", "viewposition", "projection", "viewpositiondicom", "position", "frontallateral", "incidencia",
-        "projecao", "proyeccion", "projektion", "incidence",
-    ),
-    "sex": ("sex", "gender", "patientsex", "patientgender", "sexo", "genero", "geschlecht", "sexe"),
-    "age": ("age", "patientage", "ageyears", "ageinyears", "idade", "edad", "alter"),
-    "birth_year": ("birthdate", "dateofbirth", "dob", "birthyear", "yearofbirth", "patientbirthdate", "patientbirth",
-                   "datadenascimento", "nascimento", "fechadenacimiento", "geburtsdatum", "datedenaissance"),
-    "date": ("studydate", "date", "examdate", "acquisitiondate", "datadoexame", "data", "fecha", "fechadeestudio",
-             "untersuchungsdatum", "datum"),
-    "split": ("split", "subset", "partition", "set", "dataset", "part", "conjunto", "particao", "particion"),
-}  # fmt: skip
-"""What a column may say of an image, and the names that it has then, without blanks and punctuation."""
-_FINDINGS: Final = (
-    "findinglabels", "labels", "findings", "label", "finding", "classname", "class", "diagnosis", "category", "target",
-    "tags", "pathology", "pathologies", "disease", "diseases", "achados", "achado", "hallazgos", "hallazgo", "befund",
-    "befunde", "diagnostico", "diagnose", "diagnostic", "patologia", "rotulo", "etiqueta", "classe", "clase",
-)  # fmt: skip
-_REPORTS: Final = (
-    "report", "reporttext", "text", "findings", "impression", "indication", "comparison", "conclusion", "laudo",
-    "informe", "bericht", "befundtext", "compterendu",
-)  # fmt: skip
-_RUNS: Final = ("rle", "encodedpixels", "maskrle", "rlemask", "runlengths", "segmentation")
-_READERS: Final = ("radid", "reader", "readerid", "annotator", "radiologist", "rater")
-_CORNERS: Final = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom"))
-_CORNER_SIZES: Final = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("boxx", "boxy", "boxw", "boxh"))
-_SEXES: Final = {
-    **dict.fromkeys(("m", "male", "man", "masculino", "hombre", "mannlich", "männlich", "homme"), "M"),
-    **dict.fromkeys(("f", "female", "woman", "feminino", "femenino", "mujer", "w", "weiblich", "femme"), "F"),
-}
-_DATES: Final = ("%Y-%m-%d", "%Y%m%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y")
-_VIEWS: Final = {
-    "pa": ("PA", "frontal"), "ap": ("AP", "frontal"), "frontal": ("", "frontal"), "lateral": ("LATERAL", "lateral"),
-    "lat": ("LATERAL", "lateral"), "l": ("LATERAL", "lateral"), "ll": ("LL", "lateral"), "rl": ("RL", "lateral"),
-    "perfil": ("LATERAL", "lateral"), "seitlich": ("LATERAL", "lateral"), "profil": ("LATERAL", "lateral"),
-}  # fmt: skip
-_SPLITS: Final = {
-    "train": "train", "training": "train", "test": "test", "testing": "test", "valid": "validate", "val": "validate",
-    "validate": "validate", "validation": "validate", "dev": "validate", "treino": "train", "teste": "test",
-    "validacao": "validate", "entrenamiento": "train", "prueba": "test", "validacion": "validate",
-}  # fmt: skip
-_MOST_CLASSES, _LONG = 60, 60
 # How a picture of a region is named for its image.
 _OF_REGION: Final = re.compile(
     r"(?i)(?P<begin>(?:mask|segmentation)[-_ ]?)?(?P<id>.+?)(?P<behind>[-_ ]?(?:mask|segmentation))?\.\w+$"
 )
 # A folder for each patient, as most people call it.
 _PATIENT: Final = r"(?i:p|pt|pat|patient|subj|subject|sub|case|person)[-_ ]?\d+"
-_NO_LABELS: Final = ("fold", "index", "followup", "number", "id", "width", "height", "rows", "columns")
 
 
 def draft_dataset(
@@ -193,7 +159,7 @@ class _Writer:
         else:
             self._of_paths()
         for table in about:
-            if table.form == "names" and (split := _split_in(table.key)):
+            if table.form == "names" and (split := split_in(table.key)):
                 self.used.append(table)
                 self._block("splits", table=table.name, image=self._id(table), split=split)
         self._drawn()
@@ -209,7 +175,7 @@ class _Writer:
             if table in self.used or not person or not set(table.words(person)) & set(main.words(whose)):
                 continue
             roles = {role: table.first(ROLES[role], [person]) for role in ("sex", "age", "birth_year", "date", "split")}
-            said = {role: value for role, name in roles.items() if name and (value := _value(role, table, name))}
+            said = {role: value for role, name in roles.items() if name and (value := value_of_role(role, table, name))}
             if said:
                 self.used.append(table)
                 self._block("link", table=table.name, patient=person, **said)
@@ -271,14 +237,14 @@ class _Writer:
         for role, names in ROLES.items():
             guess = self.given.get(role, main.first(names, taken))
             column = self.ask(f"Column of the {role}, blank for none", guess) if self.ask else guess
-            value = _value(role, main, column) if column in main.columns else None
+            value = value_of_role(role, main, column) if column in main.columns else None
             if value is not None:
                 values[role] = value
                 taken.append(column)
                 if role == "view":
                     self.views = sorted(main.words(column))
         if "split" not in values and len(tables) > 1:
-            splits = {table.name: _split_in(table.key) for table in tables}
+            splits = {table.name: split_in(table.key) for table in tables}
             if all(splits.values()):
                 values["split"] = {"column": "table", "map": splits}
         folders = [re.search(rf"(?:^|[/\\])({_PATIENT})[/\\]", cell) for cell in main.words(main.image)]
@@ -299,14 +265,14 @@ class _Writer:
         folders = [key.split("/")[:-1] for key in self.found.images]
         depth = min(map(len, folders))
         words = [{parts[-1 - n] for parts in folders} for n in range(depth)]
-        split = next((n for n, those in enumerate(words) if those and all(map(_split_in, those))), None)
+        split = next((n for n, those in enumerate(words) if those and all(map(split_in, those))), None)
         patient = next((n for n, those in enumerate(words) if all(re.fullmatch(_PATIENT, one) for one in those)), None)
         others = (split, patient)
         label = next(
             (
                 n
                 for n, those in enumerate(words)
-                if n not in others and 1 < len(those) <= _MOST_CLASSES and not _numbered(those)
+                if n not in others and 1 < len(those) <= MOST_CLASSES and not are_numbered(those)
             ),
             None,
         )
@@ -326,7 +292,7 @@ class _Writer:
         table.columns = {"patterns": list(patterns), "groups": [pattern]}
         values: dict[str, Any] = {"id": "id", "patient": "unknown" if patient is None else "patient", "study": "image"}
         if split is not None:
-            values["split"] = {"column": "split", "map": {word: _split_in(word) for word in sorted(words[split])}}
+            values["split"] = {"column": "split", "map": {word: split_in(word) for word in sorted(words[split])}}
         self._block("image", several=False, table="files", **values)
         if label is not None:
             self.findings += sorted(words[label])
@@ -338,43 +304,43 @@ class _Writer:
         marks = [
             name
             for name in main.columns
-            if name not in (main.image, study) and name not in taken and _is_mark(main, name)
+            if name not in (main.image, study) and name not in taken and is_mark(main, name)
         ]
-        known = [name for name in marks if plain_name(name) not in chain.from_iterable((*_CORNERS, *_CORNER_SIZES))]
+        known = [name for name in marks if plain_name(name) not in chain.from_iterable((*CORNERS, *CORNER_SIZES))]
         self.used += [table for table in tables if table not in self.used]
         about: dict[str, Any] = {"study": study} if study else {"image": self._id(main)}
         # Two tables may label one image: each is a source of its own then.
         source = main.name.replace("_", "-") if self.sources else "tables"
         common: dict[str, Any] = {"source": source, "table": _names(tables), **about}
-        reader = main.first(_READERS)
+        reader = main.first(READERS)
         more: dict[str, Any] = {"reader": reader} if reader else {}
         if known:
             self.findings += known
             self._block("labels", **common, shape="columns", **more,
-                        columns={name: name for name in known}, values=_meanings(main, known),
+                        columns={name: name for name in known}, values=meanings_of(main, known),
                         rows_per_image="any")  # fmt: skip
-        column = main.first(_FINDINGS, [*taken, *known, main.image, study])
-        if not column or known or _is_text(main, column):
+        column = main.first(FINDINGS, [*taken, *known, main.image, study])
+        if not column or known or is_text(main, column):
             return
         words = main.words(column)
-        names = _list_in(words)
+        names = list_in(words)
         if names is not None:
             value, said = names
             self.findings += sorted(said)
             value = {"column": column, **value}
             self._block("labels", **common, shape="list", names=value, absent=0, **more)
-        elif len(words) <= _MOST_CLASSES:
+        elif len(words) <= MOST_CLASSES:
             self.findings += sorted(words)
             self._block("labels", **common, shape="rows", name=column, absent=0, **more)
 
     def _boxes(self, tables: list[FolderTable]) -> None:
         main = joined(tables)
         plain = {plain_name(column): column for column in main.columns}
-        label = main.first(_FINDINGS, [main.image])
-        for key, forms in (("corners", _CORNERS), ("corner_size", _CORNER_SIZES)):
+        label = main.first(FINDINGS, [main.image])
+        for key, forms in (("corners", CORNERS), ("corner_size", CORNER_SIZES)):
             sides = next((form for form in forms if set(form) <= set(plain)), None)
             if sides is not None:
-                reader = main.first(_READERS)
+                reader = main.first(READERS)
                 value = label or {"text": "box"}
                 where: dict[str, Any] = {"reader": reader} if reader else {}
                 where[key] = [plain[side] for side in sides]
@@ -383,9 +349,9 @@ class _Writer:
 
     def _masks(self, table: FolderTable) -> None:
         """How a column of run lengths would be declared; how they count only their publisher knows."""
-        column = table.first(_RUNS)
+        column = table.first(RUNS)
         if column:
-            keys = {"table": table.name, "image": self._id(table), "label": table.first(_FINDINGS) or {"text": "mask"},
+            keys = {"table": table.name, "image": self._id(table), "label": table.first(FINDINGS) or {"text": "mask"},
                     "encoding": "rle", "runs": column, "order": "columns", "start": "absolute", "base": 1,
                     "size": [1024, 1024]}  # fmt: skip
             lines = [f"# Column {column!r} may hold masks as run lengths: order may be rows, start relative, base 0."]
@@ -416,7 +382,7 @@ class _Writer:
 
     def _reports(self, tables: list[FolderTable], taken: Sequence[str]) -> None:
         main = joined(tables)
-        columns = [name for name in main.columns if plain_name(name) in _REPORTS and _is_text(main, name)]
+        columns = [name for name in main.columns if plain_name(name) in REPORTS and is_text(main, name)]
         columns = [name for name in columns if name not in taken]
         if len(columns) == 1:
             self._block("reports", table=_names(tables), image=self._id(main), text=columns[0])
@@ -436,12 +402,12 @@ class _Writer:
 
     def _vocabulary(self) -> list[str]:
         names = dict.fromkeys(self.findings)
-        same = {name: stem for name in names if (stem := _shared(name))}
+        same = {name: found[0] for name in names if (found := shared_observation(name))}
         lines = []
         if self.views:
             lines += ["[views]                                  # the dataset's word = the view that it is"]
             for word in self.views:
-                view, projection = _VIEWS.get(word.strip().lower(), ("", ""))
+                view, projection = VIEWS.get(word.strip().lower(), ("", ""))
                 lines.append(f"{_toml(word)} = {{ view = {_toml(view)}, projection = {_toml(projection)} }}")
             lines.append("")
         lines += ["[vocabulary]", f"namespace = {_toml(slug(self.name))}", "open = true", ""]
@@ -454,7 +420,7 @@ class _Writer:
         if own:
             shown = " ".join(", ".join(own)[:80].split())
             lines += [f"# Findings with a column of their own: {shown}"]
-            near = [(name, stem, loss) for name in own for stem, loss in _nearly(name)]
+            near = [(name, *found) for name in own if (found := shared_observation(name, at_a_loss=True))]
             if near:
                 lines += ["# As a shared one too, where the loss is yours: put such a line under [vocabulary.same]"]
                 lines += [f"# {_toml(name)} = {_toml({'is': stem, 'loss': loss})}" for name, stem, loss in near]
@@ -469,100 +435,9 @@ class _Writer:
         self.blocks.append("\n".join(lines))
 
 
-def _value(role: str, table: FolderTable, column: str) -> Any:
-    """What a column says, as a value; ``None`` where its cells do not look like that."""
-    words = table.words(column)
-    if role == "sex":
-        known = {word: _SEXES[word.strip().lower()] for word in words if word.strip().lower() in _SEXES}
-        return {"column": column, "map": known, "else": "null"} if known else None
-    if role == "age":
-        if all(re.fullmatch(r"\d+[YMWDymwd]", word) for word in words):
-            return {"column": column, "use": "dicom-age"}
-        numbers = all(re.fullmatch(r"\d+(\.\d+)?", word) for word in words)
-        return {"column": column, "use": "number", "min": 0, "max": 120} if numbers and words else None
-    if role in ("birth_year", "date"):
-        if role == "birth_year" and all(re.fullmatch(r"(19|20)\d\d(\.0)?", word) for word in words):
-            return column
-        # A day that may be a month too is left for whoever knows.
-        forms = [form for form in _DATES if words and all(_is_date(word, form) for word in words)]
-        return {"column": column, "use": f"date:{forms[0]}"} if len(forms) == 1 else None
-    if role == "split":
-        known = {word: split for word in words if (split := _split_in(word))}
-        return {"column": column, "map": known, "else": "null"} if known else None
-    if role == "view":
-        return column if 0 < len(words) <= _MOST_CLASSES else None
-    return column
-
-
-def _numbered(words: Collection[str]) -> bool:
-    """Whether words are one with numbers behind it, or numbers alone: those of studies and series are no classes."""
-    return all(re.fullmatch(r".*\d", word) for word in words) and len({re.sub(r"[\d.]+$", "", w) for w in words}) == 1
-
-
-def _is_date(text: str, form: str) -> bool:
-    try:
-        dt.datetime.strptime(text, form)  # noqa: DTZ007  # a day has no zone
-    except ValueError:
-        return False
-    return True
-
-
-def _split_in(text: str) -> str:
-    """The split that a word or a file's name speaks of, or nothing."""
-    words = re.split(r"[^a-z]+", text.rsplit("/", 1)[-1].lower())
-    return next((_SPLITS[word] for word in words if word in _SPLITS), "")
-
-
-def _is_mark(table: FolderTable, column: str) -> bool:
-    """Whether a column has labels: nothing but 1, 0, -1 and blanks, and not only one number for all."""
-    words = table.words(column)
-    if not words or any(word.lower() not in MARKS for word in words) or not plain_name(column):
-        return False
-    return plain_name(column) not in _NO_LABELS and any(MARKS[word.lower()] == 1 for word in words)
-
-
-def _meanings(table: FolderTable, columns: Sequence[str]) -> dict[str, int]:
-    """What the words of columns of labels say: numbers in all their spellings, words as they stand."""
-    words = sorted({word for column in columns for word in table.words(column)})
-    return {mark: value for mark, value in MARKS.items() if not mark.isalpha()} | {
-        word: MARKS[word.lower()] for word in words
-    }
-
-
 def _is_named(name: str, blocks: str) -> bool:
     """Whether a column stands in blocks, in quotation marks or as a key."""
     return any(word in blocks for word in (_toml(name), f"'{name}'", f"{_key(name)} ="))
-
-
-def _is_text(table: FolderTable, column: str) -> bool:
-    words = table.words(column)
-    return bool(words) and sum(map(len, words)) > _LONG * len(words) and len(words) > 1
-
-
-def _list_in(words: Mapping[str, int]) -> tuple[dict[str, Any], set[str]] | None:
-    """How a cell lists names, and which there are; ``None`` where each cell is one name."""
-    if words and all(word.startswith("[") and word.endswith("]") for word in words):
-        names = {name.strip(" '\"") for word in words for name in word.strip("[]").split(",")}
-        return {"use": "json-list" if any('"' in word for word in words) else "python-list"}, names - {""}
-    for mark in (LISTED, "|", ";", ","):
-        if any(mark in word for word in words):
-            names = {name for word in words for name in word.split(mark)}
-            return {} if mark == LISTED else {"split": mark}, names - {""}
-    return None
-
-
-def _shared(name: str) -> str:
-    for vocabulary in VOCABULARIES.values():
-        for term in vocabulary.terms:
-            if plain_name(term.name) == plain_name(name) and not term.loss:
-                return term.stem
-    return ""
-
-
-def _nearly(name: str) -> list[tuple[str, str]]:
-    """The shared observation that releases take a finding of this name for, and what is lost."""
-    terms = (term for vocabulary in VOCABULARIES.values() for term in vocabulary.terms)
-    return [(term.stem, term.loss) for term in terms if plain_name(term.name) == plain_name(name) and term.loss][:1]
 
 
 def _names(tables: Sequence[FolderTable]) -> Any:
@@ -577,7 +452,7 @@ def _toml(value: Any) -> str:
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, str) and "\\" in value and "'" not in value:
         return f"'{value}'"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return toml_value(value)
 
 
 def _key(name: str) -> str:

@@ -385,21 +385,19 @@ def _following_made(folder: DatasetFolder, stages: tuple[StageStatus, ...]) -> I
 
 def _has_images(folder: DatasetFolder) -> bool:
     """Whether an image is here, or was and was dropped on purpose."""
-    layout = folder.layout
-    return any(layout.shows_image(path) for path, _ in _walk(folder.root)) or any(
-        state != "here" and layout.shows_image(path) for path, state in folder.record.rows(["path", "state"])
+    return _held(folder) == "images" or any(
+        state != "here" and folder.layout.shows_image(path) for path, state in folder.record.rows(["path", "state"])
     )
 
 
-def _is_packed(folder: DatasetFolder) -> bool:
-    """Whether archives of images are here, and not one image to work on."""
-    shows = folder.layout.shows_image
-    archives = False
+def _held(folder: DatasetFolder) -> str:
+    """``images`` where one is here to work on, else ``archives`` where some of images are."""
+    held = ""
     for path, _ in _walk(folder.root):
-        if shows(path):
-            return False
-        archives = archives or holds_images(path)
-    return archives
+        if folder.layout.shows_image(path):
+            return "images"
+        held = held or ("archives" if holds_images(path) else "")
+    return held
 
 
 def _faults(path: Path) -> int:
@@ -450,7 +448,7 @@ def _following(
         yield f"cxrprep extract-labels {where}"
     elif by_name["manifest"].state != "done":
         yield f"cxrprep manifest {where}"
-    packed = _is_packed(folder)
+    packed = _held(folder) == "archives"
     if packed:
         words = ["cxrprep", "download", folder.spec.name, f"{folder.root}-unpacked", "--source", str(folder.root)]
         yield shlex.join(words)

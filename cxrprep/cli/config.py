@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +12,7 @@ from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import SETTINGS, verb
 from cxrprep.cli.options import setting
 from cxrprep.config.job import KEYS
+from cxrprep.storage.small_files import toml_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -198,22 +198,6 @@ def template(chosen: Mapping[str, str] | None = None) -> str:
 def _sentence(key: Key) -> str:
     known = [choice for choice in key.choices if choice]
     return f"{key.help} ({', '.join(known)})" if known else key.help
-
-
-def toml_value(value: Any) -> str:
-    """``value`` as TOML writes it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(toml_value(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return (
-            "{ " + ", ".join(f"{json.dumps(k)} = {toml_value(v)}" for k, v in value.items()) + " }" if value else "{}"
-        )
-    if isinstance(value, str):
-        # JSON's escapes are TOML's, but for the character that JSON leaves bare.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
-    return str(value)
 
 
 def _as_toml(shown: list[dict[str, Any]]) -> str:

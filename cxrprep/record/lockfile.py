@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tomllib
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ConfigError, IntegrityError
 from cxrprep.model import ColumnTest, Digest, LabelTest, Selection, Split
-from cxrprep.storage.small_files import parse_toml, read_file
+from cxrprep.storage.small_files import parse_toml, read_file, toml_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,19 +42,6 @@ class Header:
     size: int = 0
     table: Digest | None = None
     selections: tuple[Selection, ...] = ()
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="seconds")
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    # A TOML basic string is a JSON string, but for DEL.
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _selection_to_toml(selection: Selection) -> dict[str, Any]:
@@ -103,10 +89,10 @@ def dump_header(header: Header) -> str:
     for field in dataclasses.fields(Header):
         value = getattr(header, field.name)
         if field.name != "selections" and value is not None:
-            lines.append(f"{field.name} = {_toml(value)}")
+            lines.append(f"{field.name} = {toml_value(value)}")
     for selection in header.selections:
         lines.append("\n# what a download asked for; an empty one means everything\n[[selection]]")
-        lines += [f"{name} = {_toml(value)}" for name, value in _selection_to_toml(selection).items()]
+        lines += [f"{name} = {toml_value(value)}" for name, value in _selection_to_toml(selection).items()]
     return "\n".join(lines) + "\n"
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import stat
 import tomllib
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -88,6 +89,23 @@ def parse_json(text: str | bytes, **options: Any) -> Any:
         return json.loads(text, **options)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def toml_value(value: object) -> str:
+    """``value`` as TOML writes it: a truth, a number, a time, a list, a table in one line; all else as text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    if isinstance(value, dict):
+        pairs = ", ".join(f"{json.dumps(key)} = {toml_value(one)}" for key, one in value.items())
+        return f"{{ {pairs} }}" if value else "{}"
+    # JSON's escapes are TOML's, but for the character that JSON leaves bare.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def parse_toml(text: str) -> dict[str, Any]:
