@@ -27,8 +27,8 @@ _SURE: Final = 0.5
 _NOTHING: Final = 0.1
 
 
-def sample_names(root: Path, limit: int = _SAMPLE) -> frozenset[str]:
-    """Up to ``limit`` relative paths below ``root``; our own folders are passed over.
+def sample_names(root: Path) -> frozenset[str]:
+    """Up to ``_SAMPLE`` relative paths below ``root``; our own folders are passed over.
 
     Folders are entered level by level in turn, the top first, so that what lies near the top is seen and a release with
     a folder for each of 65,000 patients need not be walked to reach its first image. Where files were found, no more
@@ -39,7 +39,7 @@ def sample_names(root: Path, limit: int = _SAMPLE) -> frozenset[str]:
     names: list[str] = []
     waiting: dict[int, deque[str]] = {0: deque([""])}
     entered: Counter[int] = Counter()
-    while waiting and len(names) < limit and (entered.total() < _FOLDERS or len(names) < _FEW):
+    while waiting and len(names) < _SAMPLE and (entered.total() < _FOLDERS or len(names) < _FEW):
         level = min(waiting, key=lambda depth: (entered[depth], depth))
         folder = waiting[level].popleft()
         if not waiting[level]:
@@ -55,7 +55,7 @@ def sample_names(root: Path, limit: int = _SAMPLE) -> frozenset[str]:
             waiting[level + 1] = below
     # Those of a bucket that lie there alone, in order of path: evenly, so that the last folders are seen too.
     there = [name for name, _ in names_and_sizes(root) if name.partition("/")[0] not in OWN_FOLDERS]
-    return frozenset(names[:limit]) | frozenset(there[:: max(1, len(there) // limit)])
+    return frozenset(names[:_SAMPLE]) | frozenset(there[:: max(1, len(there) // _SAMPLE)])
 
 
 def _entries(root: Path, folder: str) -> list[tuple[str, bool]]:

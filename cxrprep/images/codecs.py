@@ -1,4 +1,4 @@
-"""Strict decoders of compressed pixels: JPEG, JPEG-LS, JPEG 2000, JPEG XL, RLE and deflate, for files and DICOM frames.
+"""Strict decoders of lossy and lossless compression: JPEG, JPEG-LS, JPEG 2000, JPEG XL, RLE, deflate; and of frames.
 
 A decoder that repairs what it reads turns a damaged file into a grey half of a radiograph, which nobody notices before
 a model has learned it. So each codec is read by a library that refuses: libjpeg-turbo with warnings as errors

@@ -99,9 +99,9 @@ def open_dicom(data: bytes, name: str, limits: ImageLimits = DEFAULT_LIMITS) -> 
     return DicomFile(name, data, _parse(stream, data, name), stream.tell(), deflated, oddities)
 
 
-def read_header(data: bytes, name: str, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[Any, int]:
+def read_header(data: bytes, name: str) -> tuple[Any, int]:
     """The data set without its pixels, and the byte where the pixel data element begins. Raises ``ImageError``."""
-    file = open_dicom(data, name, limits)
+    file = open_dicom(data, name)
     return file.dataset, file.start
 
 

@@ -15,7 +15,7 @@ from cxrprep.images.decode import header_of
 from cxrprep.images.dicom_metadata import header_facts, is_no_image
 from cxrprep.images.image_folder import NO_IMAGES, SUFFIXES, SYSTEM_FILES, is_hidden, plain_images, words_of
 from cxrprep.images.local_files import LocalStore
-from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
+from cxrprep.images.radiograph import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,13 +45,7 @@ class OwnImage:
     is_dicom: bool = False
 
 
-def own_images(
-    root: Path,
-    pseudonyms: Pseudonyms,
-    limits: ImageLimits = DEFAULT_LIMITS,
-    *,
-    left_out: Counter[str] | None = None,
-) -> Iterator[OwnImage]:
+def own_images(root: Path, pseudonyms: Pseudonyms, *, left_out: Counter[str] | None = None) -> Iterator[OwnImage]:
     """Every image of a folder in order of path; DICOM objects that are no images are left out.
 
     One that is damaged is an image all the same: its bytes are known, and not more.
@@ -59,7 +53,6 @@ def own_images(
     Args:
         root: The folder.
         pseudonyms: The key by which ids are replaced.
-        limits: Bytes beyond which a file is not read.
         left_out: Counts what is no image: files by suffix, DICOM objects by kind, in the words of ``convert``.
 
     Yields:
@@ -72,7 +65,7 @@ def own_images(
     found = plain_images(LocalStore(str(root)), without=("manifests", "derived", "export"))
     left_out.update(found.words())
     for entry in found.images:
-        image = _own_image(root, entry, pseudonyms, limits)
+        image = _own_image(root, entry, pseudonyms)
         if isinstance(image, str):
             left_out[image] += 1
         elif image is not None:
@@ -100,11 +93,11 @@ def left_out_as(root: Path, name: str) -> str | None:
         return None
 
 
-def _own_image(root: Path, entry: StoredFile, pseudonyms: Pseudonyms, limits: ImageLimits) -> OwnImage | str | None:
+def _own_image(root: Path, entry: StoredFile, pseudonyms: Pseudonyms) -> OwnImage | str | None:
     """The image, or the kind of DICOM object that it is instead; ``None`` for a file that went meanwhile."""
     store, name = LocalStore(str(root)), entry.name
     try:
-        data = store.read(name, limits)
+        data = store.read(name, DEFAULT_LIMITS)
     except ImageError:
         # Past the limit of one image: it is here, and nobody read it.
         return OwnImage(name, entry.size, "") if store.version_tag(name) is not None else None
@@ -112,7 +105,7 @@ def _own_image(root: Path, entry: StoredFile, pseudonyms: Pseudonyms, limits: Im
     named = dicom.is_named(data, name)
     if named:
         try:
-            dataset = dicom.open_dicom(data, name, limits).dataset
+            dataset = dicom.open_dicom(data, name).dataset
         except ImageError:
             dataset = None
         if dataset is not None and (kind := is_no_image(dataset)):

@@ -206,13 +206,13 @@ def digest_of(path: Path) -> Digest:
         ) from error
 
 
-def records_of(content: CsvContent, *, skip_blank: bool = True) -> Iterable[tuple[int, list[str]]]:
+def records_of(content: CsvContent) -> Iterable[tuple[int, list[str]]]:
     """Each record of a CSV with the line it begins on, from 1; blank lines are passed over, and lines of blanks."""
     text = io.StringIO(content.data.decode("utf-8-sig", errors="replace"), newline="")
     reader = csv.reader(text, delimiter=content.delimiter)
     begins = 1 + content.lines_before
     for fields in reader:
-        if not skip_blank or len(fields) > 1 or (fields and fields[0].strip()):
+        if len(fields) > 1 or (fields and fields[0].strip()):
             yield begins, fields
         begins = reader.line_num + 1 + content.lines_before
 

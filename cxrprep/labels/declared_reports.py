@@ -37,14 +37,13 @@ def has_reports(spec: DatasetSpec) -> bool:
 
 
 def reports_in(
-    spec: DatasetSpec, root: Path, *, release: str | None = None, tables: Path | None = None, on_event: Sink = ignore
+    spec: DatasetSpec, root: Path, *, tables: Path | None = None, on_event: Sink = ignore
 ) -> Iterator[Report]:
     """The reports that the tables of a declared dataset have, each with its study.
 
     Args:
         spec: The dataset.
         root: Its folder.
-        release: Which tables count; ``None`` takes the newest that are there.
         tables: A folder with tables that go over those in ``root``.
         on_event: Called with remarks.
 
@@ -56,7 +55,7 @@ def reports_in(
         UsageError: No table here has reports.
     """
     declared = declaration_of(spec.name)
-    found = find_tables(spec, root, release, tables=tables, on_event=on_event)
+    found = find_tables(spec, root, None, tables=tables, on_event=on_event)
     here = tables_here(declared, found, LabelRows(spec.name, found.release, False, on_event, LabelOptions()))
     for rule, table in _found(declared, here):
         ids = _ids(declared, rule, table)

@@ -1,4 +1,4 @@
-"""Splits by patient (train, validate, test, folds): stable by a hash; stratified ones are not, and say so.
+"""Splits by patient (train, validate, test; folds for cross-validation): stable by a hash, but for stratified ones.
 
 A patient is in one split only, whatever the seed, the fractions and the order of rows. By hash, a patient's place
 depends on nothing but the seed and the patient's id: it stays when patients are added or taken away.

@@ -255,14 +255,13 @@ class TextTable:
             row = first_true(pc.is_null(column))
             raise self.error(row, name, "this cell must not be blank")
 
-    def require_match(self, name: str, pattern: str, what: str, hint: str = AGAIN) -> None:
+    def require_match(self, name: str, pattern: str, what: str) -> None:
         """Refuse a column with a cell of another form; blank is of another form.
 
         Args:
             name: The column.
             pattern: A regular expression (RE2).
             what: What was expected, for the error.
-            hint: The next step.
 
         Raises:
             TableError: At the first cell that ``pattern`` does not match.
@@ -273,7 +272,7 @@ class TextTable:
         matches = pc.match_substring_regex(self.text(name), pattern)
         row = first_true(pc.invert(matches))
         if row >= 0:
-            raise self.error(row, name, what, hint)
+            raise self.error(row, name, what)
 
     def require_words(self, name: str, pattern: str, what: str) -> None:
         """Refuse a column with a word of another form; each word is looked at once, and blank is none.

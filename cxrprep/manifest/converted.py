@@ -151,7 +151,6 @@ def rebuild_converted(
     folder: DatasetFolder,
     choices: Mapping[str, Any],
     *,
-    labels: pa.Table | None = None,
     allow_loss: bool = False,
     on_event: Sink,
 ) -> pa.Table:
@@ -160,7 +159,6 @@ def rebuild_converted(
     Args:
         folder: The folder of the images.
         choices: What is chosen for it: ``label_source``, ``policy``, ``split``, as footers have them.
-        labels: Labels that were read just now and replace those beside the images.
         allow_loss: The tables may know less than those that are there.
         on_event: Told what a person should know.
 
@@ -175,7 +173,7 @@ def rebuild_converted(
     if path is None:
         raise TableError(f"{folder.root} has no manifest", hint="convert again into this folder")
     footer = footer_of(path)
-    if folder.in_shards and (choices or labels is not None):
+    if folder.in_shards and choices:
         raise UsageError(
             f"{folder.root} holds shards, with labels and splits inside of them",
             hint="choose in the folder of the originals, and convert again with --to: cxrprep manifest ORIGINAL",
@@ -185,9 +183,7 @@ def rebuild_converted(
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="convert again into this folder") from error
     images = _that_are_here(folder, images, on_event).combine_chunks()
-    known = labels if labels is not None else read_labels_beside(folder.read_from)
-    if labels is not None:
-        footer = {**footer, "choices": {**(footer.get("choices") or {}), "label_source": "-"}}
+    known = read_labels_beside(folder.read_from)
     images = with_choices(images, known, footer, choices, on_event)
     order = [(name, "ascending") for name in ("patient_id", "study_id", "image_id", "path")]
     images = images.sort_by(order).combine_chunks()

@@ -176,9 +176,9 @@ def _findings(schema: pa.Schema) -> list[str]:
     return [f"label_{stem}" for stem in OBSERVATIONS] + own_columns(schema)
 
 
-def prevalence(table: pa.Table, stems: Iterable[str] | None = None, *, empty: bool = False) -> list[Prevalence]:
-    """The distribution of each observation; one that is null throughout is left out unless ``empty``."""
-    return _prevalence_by(table, np.zeros(len(table), np.int64), 1, _stems(table, stems, empty=empty))[-1]
+def prevalence(table: pa.Table) -> list[Prevalence]:
+    """The distribution of each observation; one that is null throughout is left out."""
+    return _prevalence_by(table, np.zeros(len(table), np.int64), 1, _stems(table))[-1]
 
 
 def prevalence_by_split(table: pa.Table) -> list[list[Prevalence]]:
@@ -186,11 +186,9 @@ def prevalence_by_split(table: pa.Table) -> list[list[Prevalence]]:
     return _prevalence_by(table, *_groups(value_codes(table["split"])), _stems(table))
 
 
-def _stems(table: pa.Table, stems: Iterable[str] | None = None, *, empty: bool = False) -> list[str]:
-    if stems is None:
-        stems = [name.removeprefix("label_") for name in _findings(table.schema)]
-    columns = {stem: table[f"label_{stem}"] for stem in stems if f"label_{stem}" in table.column_names}
-    return [stem for stem, column in columns.items() if empty or column.null_count < len(column)]
+def _stems(table: pa.Table) -> list[str]:
+    columns = {name: table[name] for name in _findings(table.schema) if name in table.column_names}
+    return [name.removeprefix("label_") for name, column in columns.items() if column.null_count < len(column)]
 
 
 def _groups(splits: ValueCodes) -> tuple[NDArray[np.int64], int]:

@@ -103,16 +103,13 @@ class _Images:
             yield read
 
 
-def near_duplicates(
-    datasets: Sequence[Dataset], *, nearest: int = NEAREST, least: float | None = None, on_event: Sink = ignore
-) -> pa.Table:
+def near_duplicates(datasets: Sequence[Dataset], *, least: float | None = None, on_event: Sink = ignore) -> pa.Table:
     """The pairs of images that show one exposure, or probably one patient, over all of ``datasets``.
 
     Two images of one patient look alike: of those, only pairs of the same exposure are named.
 
     Args:
         datasets: Folders as ``cxrprep.load`` opens them.
-        nearest: How many candidates of each image are proven.
         least: The least correlation of a pair; by default 0.3.
         on_event: Told how far the work is, and which images cannot be read.
 
@@ -135,7 +132,7 @@ def near_duplicates(
     ):
         thumbnails = _thumbnails(images, small, pool, on_event)
         readable = np.flatnonzero(thumbnails.any(axis=(1, 2)))
-        pairs = _candidates(thumbnails, readable, index, nearest)
+        pairs = _candidates(thumbnails, readable, index)
         found = list(_proven(images, thumbnails, pairs, pool, on_event))
     rows = [row for row in found if abs(row["correlation"]) >= (RELATED if least is None else least)]
     return _table(rows)
@@ -190,9 +187,7 @@ def _thumbnails(images: _Images, file: Any, pool: ThreadPoolExecutor, on_event: 
     return held
 
 
-def _candidates(
-    thumbnails: NDArray[np.uint8], readable: NDArray[np.intp], file: Any, nearest: int
-) -> dict[tuple[int, int], bool]:
+def _candidates(thumbnails: NDArray[np.uint8], readable: NDArray[np.intp], file: Any) -> dict[tuple[int, int], bool]:
     """The pairs to prove, smaller place first, and whether the mirror image of one is meant."""
     from cxrprep.images.similarity import CUTS, FINGERPRINT, fingerprints
 
@@ -206,8 +201,8 @@ def _candidates(
     short = _shortened(index)
     pairs: dict[tuple[int, int], tuple[float, bool]] = {}
     for rows in _batches(len(readable), _ROWS):
-        listed = _shortlist(short, rows, max(_SHORTLIST, nearest))
-        for one, other, score, mirrored in _nearest(index, rows, *listed, nearest):
+        listed = _shortlist(short, rows, _SHORTLIST)
+        for one, other, score, mirrored in _nearest(index, rows, *listed):
             pair = (int(readable[min(one, other)]), int(readable[max(one, other)]))
             pairs[pair] = max((score, mirrored), pairs.get(pair, (0.0, False)))
     return {pair: mirrored for pair, (_, mirrored) in sorted(pairs.items())}
@@ -295,7 +290,7 @@ class _Nearest:
 
 
 def _nearest(
-    index: NDArray[np.float16], rows: range, places: NDArray[np.int64], mirrored: NDArray[np.bool_], nearest: int
+    index: NDArray[np.float16], rows: range, places: NDArray[np.int64], mirrored: NDArray[np.bool_]
 ) -> Iterator[tuple[int, int, float, bool]]:
     """Row, column, score and whether the mirror image is meant, of the nearest few by the whole fingerprints."""
     for row, listed, flips in zip(rows, places, mirrored, strict=True):
@@ -305,7 +300,7 @@ def _nearest(
             mine = index[-1 if flip else 0, row].astype(np.float32)
             theirs = index[: 1 if flip else -1, listed[at]].astype(np.float32)
             scores[at] = np.abs(theirs @ mine).max(axis=0, initial=0.0)
-        for place in np.argsort(-scores, kind="stable")[:nearest].tolist():
+        for place in np.argsort(-scores, kind="stable")[:NEAREST].tolist():
             if scores[place] > 0:
                 yield row, int(listed[place]), float(scores[place]), bool(flips[place])
 

@@ -1,4 +1,4 @@
-"""Limits of a transfer: rate, free disk space, stop, idle time (timeout)."""
+"""Limits of a transfer: rate (bandwidth), free disk space, stop, idle time (timeout)."""
 
 from __future__ import annotations
 
