@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,9 +12,11 @@ from cxrprep.collection import FolderKind
 from cxrprep.collection.lineage import IMAGES_NAME, read_lineage
 from cxrprep.errors import UsageError
 from cxrprep.events import Note
+from cxrprep.model import ImageId
+from cxrprep.storage.parquet import footer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from cxrprep.api.folder import DatasetFolder
@@ -132,7 +135,7 @@ class LabelledFolder:
         last = last_options(self.labels, self.where.path).with_given(self.options, self.where.tables)
         made = refresh_labels(
             known.spec.name if known else _UNLISTED,
-            known.layout if known else None,
+            known.layout.parse if known else self._study_by_uid(),
             known.release if known else _UNLISTED,
             self.labels,
             read=None if known is None else lambda: read_labels(
@@ -157,11 +160,28 @@ class LabelledFolder:
                 on_event(
                     Note(
                         "extract-labels",
-                        f"no label is of a study here: study_id has to be as in {own.images_path} (DICOM: a pseudonym)",
+                        f"no label is of a study here: study_id has to be as in {own.images_path}, "
+                        "or for DICOM the StudyInstanceUID",
                         "warning",
                     )
                 )
         return rows
+
+    def _study_by_uid(self) -> Callable[[str], ImageId | None] | None:
+        """Which study a StudyInstanceUID is, where DICOM files of one's own were listed with the key that is here."""
+        if self.known is not None or not self._lists_own_images():
+            return None
+        from cxrprep.images.dicom_metadata import own_pseudonyms
+
+        pseudonyms = own_pseudonyms()
+        if footer_of(self.home / "manifests" / IMAGES_NAME).get("pseudonyms") != pseudonyms.sign:
+            return None
+
+        def study(text: str) -> ImageId | None:
+            found = pseudonyms.of("study", text) if _UID.fullmatch(text) else None
+            return ImageId("", found, "") if found else None
+
+        return study
 
     def _lists_own_images(self) -> bool:
         """Whether it is a folder of one's own images with a manifest, which then has the labels too."""
@@ -171,6 +191,8 @@ class LabelledFolder:
         return open_folder(self.where).kind is FolderKind.OWN
 
 
+# DICOM PS3.5, 9.1
+_UID: Final = re.compile(r"(?=.{5,64}$)\d+(\.\d+)+")
 # What stands as dataset and release in the labels of a folder that is no known dataset.
 _UNLISTED: Final = "unlisted"
 _NONE_CHOSEN: Final[Mapping[str, Any]] = {"label_source": None, "policy": None, "split_by": None}

@@ -138,7 +138,7 @@ def extract_labels(
                 folder.spec, folder.root, release=where.release, tables=asked.tables, options=asked.options, known=path,
                 on_event=on_event,
             )  # fmt: skip
-            labels = with_added(folder.spec.name, folder.spec.layout(read.release), read, path, on_event=on_event)
+            labels = with_added(folder.spec.name, folder.spec.layout(read.release).parse, read, path, on_event=on_event)
             check_labels(folder.spec.name, labels, path, allow_loss=allow_loss)
             on_event(StageFinished("extract-labels", done=labels.table.num_rows))
             write = functools.partial(write_labels, folder.spec.name, path=path, asked=told, allow_loss=allow_loss)

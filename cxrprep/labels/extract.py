@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cxrprep.datasets.catalog import DatasetSpec
-    from cxrprep.datasets.layout import Layout
     from cxrprep.events import Sink
+    from cxrprep.labels.label_sources import Parse
     from cxrprep.labels.locate_tables import Tables
 
 LABELS_NAME: Final = "labels.parquet"
@@ -244,16 +244,16 @@ def extract_labels(
     path = (out or root / "manifests") / LABELS_NAME
     with plain_memory():
         labels = read_labels(spec, root, release=release, tables=tables, options=options, known=path, on_event=on_event)
-        labels = with_added(spec.name, spec.layout(labels.release), labels, path, on_event=on_event)
+        labels = with_added(spec.name, spec.layout(labels.release).parse, labels, path, on_event=on_event)
         return write_labels(spec.name, labels, path, on_event=on_event)
 
 
-def with_added(dataset: str, layout: Layout | None, labels: Labels, path: Path, *, on_event: Sink = ignore) -> Labels:
+def with_added(dataset: str, parse: Parse | None, labels: Labels, path: Path, *, on_event: Sink = ignore) -> Labels:
     """The release's labels and those of the label sources that were added to the folder.
 
     Args:
         dataset: Its name.
-        layout: Names the images of rows that name paths.
+        parse: Names the images of rows that name paths.
         labels: The release's.
         path: The folder's ``labels.parquet``, beside which the added sources are.
         on_event: Called with remarks.
@@ -264,7 +264,7 @@ def with_added(dataset: str, layout: Layout | None, labels: Labels, path: Path, 
     Raises:
         TableError: The table of an added source is gone or damaged.
     """
-    add = partial(with_added_sources, manifests=path.parent, dataset=dataset, release=labels.release, layout=layout)
+    add = partial(with_added_sources, manifests=path.parent, dataset=dataset, release=labels.release, parse=parse)
     table, uses, notes = add(labels.table)
     whole = _with_cells(labels, path) if uses else labels
     if whole is not labels:
@@ -468,14 +468,14 @@ def _known_of_sources(table: pa.Table | StoredTable) -> dict[str | None, dict[st
 
 
 def refresh_labels(
-    dataset: str, layout: Layout | None, release: str, path: Path, *, read: Callable[[], Labels] | None = None,
+    dataset: str, parse: Parse | None, release: str, path: Path, *, read: Callable[[], Labels] | None = None,
     asked: Mapping[str, Any] | None = None, allow_loss: bool = False, on_event: Sink = ignore,
 ) -> LabelsResult:  # fmt: skip
     """``labels.parquet`` again after an added label source has changed, without reading the release's tables again.
 
     Args:
         dataset: name of the dataset.
-        layout: reads ids out of image paths; ``None`` for a folder of no known dataset.
+        parse: reads ids out of an image's path, or of a study's name; ``None`` where nothing does.
         release: release of the dataset, where neither ``path`` nor ``read`` says so.
         path: the ``labels.parquet``.
         read: reads the release's tables where ``path`` is not there yet.
@@ -501,7 +501,7 @@ def refresh_labels(
             labels = read()
         except TableError as error:
             on_event(Note(STAGE, f"the release's own tables are not read: {error.message}", "info", str(path)))
-    whole = with_added(dataset, layout, labels, path, on_event=on_event)
+    whole = with_added(dataset, parse, labels, path, on_event=on_event)
     return write_labels(dataset, whole, path, asked=asked, allow_loss=allow_loss, on_event=on_event)
 
 

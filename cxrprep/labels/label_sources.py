@@ -29,10 +29,13 @@ from cxrprep.storage.table_checksums import forget_checksum, replace_listed
 from cxrprep.vocabulary import OBSERVATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from cxrprep.datasets.layout import Layout
+    from cxrprep.model import ImageId
+
+    # A name of a table's row -> the ids that it states: an image's path, or what a study is called elsewhere.
+    Parse = Callable[[str], ImageId | None]
 
 OURS: Final = "cxrprep"
 """The label source of reports that the shipped rules labelled."""
@@ -148,7 +151,7 @@ def _source(path: Path, footer: dict[str, Any]) -> AddedSource:
 
 
 def with_added_sources(
-    table: pa.Table, manifests: Path, *, dataset: str, release: str, layout: Layout | None
+    table: pa.Table, manifests: Path, *, dataset: str, release: str, parse: Parse | None
 ) -> tuple[pa.Table, list[TableUse], list[str]]:
     """The labels of a release with the rows of all added sources of a folder.
 
@@ -157,7 +160,7 @@ def with_added_sources(
         manifests: the folder that holds the tables of the added sources.
         dataset: name of the dataset, for the rows.
         release: release of the dataset, for the rows.
-        layout: reads ids out of image paths; ``None`` for a folder of no known dataset.
+        parse: reads ids out of an image's path, as a layout's does, or of a study's name.
 
     Returns:
         The table, what became of the added tables, and what a person should know of them.
@@ -179,7 +182,7 @@ def with_added_sources(
                 f"{source.path} is of the label source {source.name}, and so is a table of the release",
                 hint="import it under another name: --import NAME=FILE",
             )
-        block, use, joined = _read(source, dataset, release, layout, release_ids)
+        block, use, joined = _read(source, dataset, release, parse, release_ids)
         blocks.append((source.name, block))
         uses.append(use)
         if joined:
@@ -240,11 +243,13 @@ class _ReleaseIds:
         )
 
 
-def _ids(row: Sequence[str | None], layout: Layout | None, release_ids: _ReleaseIds) -> tuple[str, str, str | None]:
+def _ids(row: Sequence[str | None], parse: Parse | None, release_ids: _ReleaseIds) -> tuple[str, str, str | None]:
     """Patient, study and image of a row; a study that nothing names is called as its report is."""
     report, patient, study, image = row
     path = image or report or ""
-    parsed = layout.parse(path) if layout is not None and ("/" in path or "." in path) else None
+    parsed = parse(path) if parse is not None and ("/" in path or "." in path) else None
+    if parsed is None and parse is not None and study is not None and "." in study:
+        parsed = parse(study)
     if parsed is not None:
         patient, study, image = parsed.patient, parsed.study, parsed.image
     if study is None and image is not None:
@@ -270,7 +275,7 @@ def _abnormal(row: Mapping[str, Any]) -> bool:
 
 
 def _read(
-    source: AddedSource, dataset: str, release: str, layout: Layout | None, release_ids: _ReleaseIds
+    source: AddedSource, dataset: str, release: str, parse: Parse | None, release_ids: _ReleaseIds
 ) -> tuple[pa.Table, TableUse, int]:
     """The rows of ``labels.parquet`` of one source, its table's use, and how many studies had several rows."""
     try:
@@ -283,7 +288,7 @@ def _read(
     ids = (table.column(name).to_pylist() if name in table.column_names else nothing for name in _IDS)
     grouped: dict[tuple[str, str, str], list[int]] = {}
     for place, row in enumerate(zip(*ids, strict=True)):
-        patient, study, image = _ids(row, layout, release_ids)
+        patient, study, image = _ids(row, parse, release_ids)
         grouped.setdefault((patient, study, image or ""), []).append(place)
     keys = sorted(grouped)
     several = [key for key in keys if len(grouped[key]) > 1]

@@ -221,10 +221,37 @@ def test_labels_of_reports_are_in_the_manifest_at_once(own: Path, tmp_path: Path
 def test_reports_with_the_hospital_s_own_ids_label_nothing_and_that_is_said(own: Path, tmp_path: Path) -> None:
     ok("manifest", own)
     reports = tmp_path / "reports.csv"
-    reports.write_text("study_id,report\n1.2.826.0.1.3680043.77.1,FINDINGS: Edema.\n")
+    reports.write_text("study_id,report\nA1,FINDINGS: Edema.\n")
     done = cxrprep("extract-labels", own, "--reports", reports)
     assert done.returncode == 0
     assert "no label is of a study here: study_id has to be as in" in done.stderr
+
+
+@pytest.mark.parametrize("column", ["uid", "study_id"])
+def test_reports_find_their_study_by_its_uid_which_goes_nowhere_else(column: str, tmp_path: Path) -> None:
+    folder, out = tmp_path / "ours", tmp_path / "out"
+    folder.mkdir()
+    uids = ["1.2.826.0.1.3680043.77.1", "1.2.826.0.1.3680043.77.2"]
+    for number, uid in enumerate(uids):
+        image = hospital.dicom(hospital.body(number, 96, 96), StudyInstanceUID=uid, PatientID=f"P{number}")
+        (folder / f"{number}.dcm").write_bytes(image)
+    reports = tmp_path / "reports.csv"
+    reports.write_text(f"accession,{column},report\nA1,{uids[0]},FINDINGS: Edema.\nA2,{uids[1]},FINDINGS: No edema.\n")
+    ok("manifest", folder)
+    ok("extract-labels", folder, "--reports", reports)
+    assert {row["path"]: row["label_edema"] for row in rows(folder)} == {"0.dcm": 1, "1.dcm": 0}
+    # A table of another labeler too.
+    table = tmp_path / "theirs.csv"
+    table.write_text(f"study_id,Edema\n{uids[0]},1\n{uids[1]},0\n")
+    ok("extract-labels", folder, "--import", f"theirs={table}")
+    labels = pq.read_table(folder / "manifests/labels.parquet", columns=["label_source", "study_id"]).to_pylist()
+    studies = {row["study_id"] for row in rows(folder)}
+    assert {(row["label_source"], row["study_id"]) for row in labels} == {
+        (source, study) for source in ("cxrprep", "theirs") for study in studies
+    }
+    ok("convert", folder, "--recipe", "square-224", "--out", out)
+    tables = [pq.read_table(path) for path in out.rglob("*.parquet")]
+    assert not [table for table in tables if any(uid in str(table.to_pydict()) for uid in uids)]
 
 
 def test_what_a_preview_and_a_look_at_tags_name_as_next_runs(own: Path, tmp_path: Path) -> None:

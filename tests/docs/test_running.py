@@ -206,11 +206,14 @@ def test_what_the_pages_for_a_hospital_say_runs(tmp_path: Path) -> None:
     dicom.mkdir(parents=True)
     for number in range(3):
         image = hospital.dicom(
-            hospital.body(number, 96, 96), StudyInstanceUID="1.2.826.0.1.3680043.77.1", PatientID="7"
-        )
+            hospital.body(number, 96, 96), StudyInstanceUID="1.2.826.0.1.3680043.77.1", PatientID="7",
+            AccessionNumber="A1",
+        )  # fmt: skip
         (dicom / f"IM{number:04}").write_bytes(image)
     reports = "uid,report\n1.2.826.0.1.3680043.77.1,Large left effusion.\n"
     (tmp_path / "hospital" / "reports.csv").write_text(reports, encoding="utf-8")
+    accessions = "accession,report\nA1,Large left effusion.\nA2,Of another day.\n"
+    (tmp_path / "hospital" / "by-accession.csv").write_text(accessions, encoding="utf-8")
     for page in ("own-folder", "hospital"):
         for block in blocks(ROOT / "docs" / "howto" / f"{page}.md"):
             if block.kind in ("sh", "python") and not block.text.startswith("pip "):
