@@ -13,7 +13,7 @@ import pytest
 
 import cxrprep
 from cxrprep.errors import UsageError
-from cxrprep.manifest import by_patient
+from cxrprep.manifest import build, by_patient
 from cxrprep.storage.parquet import read_footer
 from tests.generators.small import mimic_cxr_jpg, nih_chestxray14
 
@@ -101,6 +101,28 @@ def test_labels_are_put_in_place_with_the_manifest_that_is_joined_in_ranges(
     assert not list((root / ".cxrprep").rglob("labels.parquet"))
     # Of labels that stay as they are nothing is written, and the manifest is made of the table that is there.
     assert cxrprep.extract_labels(root).value.sources == whole
+    assert {path.name: path.read_bytes() for path in manifests.iterdir()} == before
+
+
+def test_labels_are_let_go_before_a_manifest_of_fewer_files_is_made_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = release(mimic_cxr_jpg, tmp_path / "root")
+    rows = cxrprep.extract_labels(root).value.rows
+    manifests = root / "manifests"
+    before = {path.name: path.read_bytes() for path in manifests.iterdir()}
+    shutil.rmtree(manifests)
+    held: list[bool] = []
+    prepare = build.prepare_manifest
+
+    def asked(*given: Any, **options: Any) -> Any:
+        held.append(options["labels"] is not None)
+        return prepare(*given, **options)
+
+    monkeypatch.setattr(build, "prepare_manifest", asked)
+    monkeypatch.setattr("cxrprep.system.FILES_IN_MEMORY", 2 * rows)
+    cxrprep.extract_labels(root)
+    assert held == [False]
     assert {path.name: path.read_bytes() for path in manifests.iterdir()} == before
 
 
