@@ -45,12 +45,14 @@ class LabelledFolder:
     def at(
         cls,
         where: FolderRef,
+        *words: str,
         **more: Any,
     ) -> LabelledFolder:
         """A folder; one that is no known dataset is taken as it is unless ``where`` says otherwise.
 
         Args:
             where: the folder, and what its caller says of it.
+            *words: what is added, as the command line says it, for whoever named the wrong folder.
             more: the other fields, as they are.
 
         Returns:
@@ -69,8 +71,7 @@ class LabelledFolder:
         if known is not None and known.kind in (FolderKind.CONVERTED, FolderKind.EXPORTED):
             raise UsageError(
                 f"labels are not added to {known.described()}",
-                hint="add them to the folder of the originals: "
-                f"{where_originals_are(known, 'extract-labels', '--reports', 'FILE')}",
+                hint=f"add them to the folder of the originals: {where_originals_are(known, 'extract-labels', *words)}",
             )
         # Images of one's own have no tables to stand beside.
         known = known if known is not None and known.kind is FolderKind.RELEASE else None
@@ -81,6 +82,7 @@ class LabelledFolder:
         cls,
         keywords: Keywords,
         where: FolderRef,
+        *words: str,
         **more: Any,
     ) -> LabelledFolder:
         """The folder as a verb is asked for it.
@@ -88,6 +90,7 @@ class LabelledFolder:
         Args:
             keywords: those of ``extract_labels``; any other is refused.
             where: the folder, and what its caller says of it.
+            *words: as for ``at``.
             more: as for ``at``.
 
         Returns:
@@ -104,6 +107,7 @@ class LabelledFolder:
         keywords.finish()
         return cls.at(
             where,
+            *words,
             options=options,
             manifest={"label_source": None, **chosen, "policy": policy, "split_by": rule},
             **more,

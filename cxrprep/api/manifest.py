@@ -95,6 +95,8 @@ def build_manifest(
         return _of_converted(folder, choices, allow_loss=allow_loss, on_event=on_event)
     if folder.kind is FolderKind.OWN:
         return _of_own(folder, choices, allow_loss=allow_loss, on_event=on_event)
+    if rule is not None:
+        choices = replace(choices, split_by=rule.beside(Choices.of_last(folder.manifests).split_by))
     made = rebuild_manifest(folder, choices=choices, allow_loss=allow_loss, on_event=on_event)
     return _result(folder, made, choices)
 
@@ -175,9 +177,8 @@ class Choices:
 
     def with_given(self, label_source: str | None, policy: Policy | None, split_by: SplitRule | None) -> Choices:
         """These, but for what is chosen anew."""
-        return Choices(
-            label_source or self.label_source, policy or self.policy, split_by or self.split_by, bool(label_source)
-        )
+        rule = self.split_by if split_by is None else split_by.beside(self.split_by)
+        return Choices(label_source or self.label_source, policy or self.policy, rule, bool(label_source))
 
     def described(self) -> dict[str, Any]:
         """As footers have them; what was not chosen is left out."""

@@ -141,7 +141,8 @@ def label_reports(
     keywords = Keywords(words)
     engine = keywords.engine(engine)
     where = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables)
-    folder = LabelledFolder.asked(keywords, where, allow_loss=allow_loss)
+    named = ["--reports", *([] if reports is None else [str(reports)])]
+    folder = LabelledFolder.asked(keywords, where, *named, allow_loss=allow_loss)
     out = folder.home / "manifests"
     options = {
         "endpoint": endpoint, "model": model, "checkpoint": str(checkpoint or ""),
@@ -279,10 +280,11 @@ def import_labels(
     from cxrprep.labels.nlp.import_labels import import_table, name_of
 
     where = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables)
-    folder = LabelledFolder.asked(Keywords(words), where, allow_loss=allow_loss)
+    wanted = name or name_of(Path(source))
+    folder = LabelledFolder.asked(Keywords(words), where, "--import", f"{wanted}={source}", allow_loss=allow_loss)
     out = folder.home / "manifests"
-    folder.check_free(name or name_of(Path(source)))
-    with put_back_if_refused(out / FOLDER / f"{name or name_of(Path(source))}.parquet", folder.labels):
+    folder.check_free(wanted)
+    with put_back_if_refused(out / FOLDER / f"{wanted}.parquet", folder.labels):
         made = import_table(Path(source), out, name=name, key=key)
         added = folder.add_sources(on_event)
     rows = [

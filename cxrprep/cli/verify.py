@@ -68,5 +68,10 @@ def perform(invocation: Invocation, sink: Sink) -> Any:
     """The verb itself, with the settings of this call."""
     from cxrprep.api.verify import verify
     from cxrprep.cli.arguments import verify_arguments
+    from cxrprep.events import Note
 
+    checks = invocation.job.verify
+    if checks.accept and not checks.strict:
+        place = invocation.settings.origins["verify.accept"]
+        sink(Note("verify", f"{place}: accept does nothing without strict = true", level="warning"))
     return verify(**verify_arguments(invocation), on_event=sink)

@@ -263,10 +263,8 @@ def check_stated(root: Path, home: Path, spec: DatasetSpec) -> None:
             raise UsageError(f"{root} holds {what}, as its manifest says, not {spec.name}", hint="name another folder")
         if stated:
             return
-    if root.is_dir() and (other := contradicts(spec, sample_names(root))) is not None:
-        raise UsageError(
-            f"{root} looks like {other.name}, and nothing in it like {spec.name}", hint="name another folder"
-        )
+    if root.is_dir():
+        _refuse_others(root, sample_names(root), spec, "name another folder")
 
 
 def _agree(root: Path, named: DatasetSpec | None, recorded: str, witness: str) -> None:
@@ -288,17 +286,7 @@ def _raw_spec(
         _agree(root, named, stated, "its manifest")
         return known_dataset(stated)
     if named is not None:
-        other = contradicts(named, names)
-        if other is not None:
-            raise UsageError(
-                f"{root} looks like {other.name}, and nothing in it like {named.name}",
-                hint="leave --dataset out, or name another folder",
-            )
-        if _shows_images(root, names) and holds_nothing_of(named, names):
-            raise UsageError(
-                f"{root} holds images, and none of them is one of {named.name}",
-                hint=f"leave --dataset out, name another folder, or, for images of your own: --dataset {OWN_NAME}",
-            )
+        _refuse_others(root, names, named, "leave --dataset out, or name another folder")
         return named
     found = None if own else recognise(names)
     if found is not None:
@@ -308,6 +296,14 @@ def _raw_spec(
     raise UsageError(
         f"{root} is not a dataset that cxrprep knows", hint=f"say which it is: --dataset {'|'.join(catalog())}"
     )
+
+
+def _refuse_others(root: Path, names: frozenset[str], spec: DatasetSpec, hint: str) -> None:
+    """Raise ``UsageError`` where the names are surely of another dataset than ``spec``, or of images of none."""
+    if (other := contradicts(spec, names)) is not None:
+        raise UsageError(f"{root} looks like {other.name}, and nothing in it like {spec.name}", hint=hint)
+    if _shows_images(root, names) and holds_nothing_of(spec, names):
+        raise UsageError(f"{root} holds images, and none of them is one of {spec.name}", hint=hint)
 
 
 def _shows_images(root: Path, names: frozenset[str]) -> bool:

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import itertools
 import re
+import shlex
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -178,9 +179,11 @@ def with_added_sources(
     release_ids = _ReleaseIds.of(table)
     for source in sources:
         if source.name in known:
+            file, again = (shlex.quote(text) for text in (str(source.path), f"my-{source.name}={source.path}"))
             raise UsageError(
                 f"{source.path} is of the label source {source.name}, and so is a table of the release",
-                hint="import it under another name: --import NAME=FILE",
+                hint=f"keep it under another name: cxrprep extract-labels ROOT --import {again}; then remove the file: "
+                f"rm {file}",
             )
         block, use, joined = _read(source, dataset, release, parse, release_ids)
         blocks.append((source.name, block))

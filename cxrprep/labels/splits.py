@@ -7,7 +7,7 @@ depends on nothing but the seed and the patient's id: it stays when patients are
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -115,6 +115,15 @@ class SplitRule:
         fractions = ",".join(repr(float(fraction)) for fraction in words["fractions"])
         keys = ("by", "seed", "within", "stratify")
         return cls.parse(fractions=fractions, folds=int(words.get("folds", 0)), **{key: words[key] for key in keys})
+
+    def beside(self, last: SplitRule | None) -> SplitRule:
+        """This rule; where it is of folds alone, with the split that ``last`` made, which stays as it is."""
+        if self.fractions or last is None or not last.fractions:
+            return self
+        kept = replace(last, folds=self.folds)
+        others = {"seed": 0, "within": None, "stratify": None}
+        alike = all(getattr(self, name) in (default, getattr(last, name)) for name, default in others.items())
+        return kept if alike else self
 
     @property
     def stable(self) -> bool:

@@ -182,6 +182,9 @@ def rebuild_converted(
         images = pa.concat_tables([read_rows(table) for table in folder.image_tables]).unify_dictionaries()
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="convert again into this folder") from error
+    if choices.get("split") and (last := (footer.get("choices") or {}).get("split")):
+        rule = SplitRule.described(choices["split"]).beside(SplitRule.described(last))
+        choices = {**choices, "split": rule.describe()}
     images = _that_are_here(folder, images, on_event).combine_chunks()
     known = read_labels_beside(folder.read_from)
     images = with_choices(images, known, footer, choices, on_event)

@@ -425,6 +425,19 @@ def test_a_job_imports_labels_compares_tables_and_exports_what_it_converted(
     assert "--format is missing; one of csv" in capsys.readouterr().err
 
 
+def test_kinds_that_are_accepted_where_nothing_is_strict_are_said_to_do_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirror, job = write_mirror("nih-chestxray14", tmp_path / "mirror"), tmp_path / "job.toml"
+    said = f"{job}, line 4: accept does nothing without strict = true"
+    for strict in ("false", "true"):
+        job.write_text(
+            f'dataset = "nih-chestxray14"\nroot = "{mirror}"\n[verify]\naccept = ["unproven"]\nstrict = {strict}\n'
+        )
+        assert run(["verify", "--config", str(job)]) == 0
+        assert (said in " ".join(capsys.readouterr().err.split())) == (strict == "false")
+
+
 @pytest.mark.slow
 def test_a_strict_job_accepts_a_quirk_by_name_and_names_what_it_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

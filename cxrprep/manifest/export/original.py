@@ -61,7 +61,9 @@ def export(task: ExportTask) -> ExportResult:
     """
     writers = {"nih-chestxray14": _nih, "chexpert": _chexpert, "mimic-cxr": _mimic, "mimic-cxr-jpg": _mimic}
     if task.spec is None or task.spec.name not in writers:
-        raise UsageError("these images belong to no published release", hint="use --format csv")
+        raise UsageError(
+            f"{task.dataset.root} has no original form: only {', '.join(writers)} have", hint="use --format csv"
+        )
     rows = _source_rows(task.dataset, task.options, task.on_event)
     # A labeler may have left out a study of MIMIC-CXR, whose images the release's other tables list.
     known = pc.is_valid(rows.column("study_id" if task.spec.name.startswith("mimic") else "table_name"))

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cxrprep.errors import TableError
 from cxrprep.labels.label_sources import added_sources
 from cxrprep.labels.label_table import read_label_table
 from cxrprep.manifest.load import load
+from tests.collection.hints import commands_in
 from tests.generators.small import mimic_cxr, mimic_cxr_jpg
 from tests.labels.nlp.collections import folder, table_csv
 
@@ -194,6 +196,24 @@ def test_a_name_of_the_release_is_refused(tmp_path: Path) -> None:
     assert "--import my-negbio=FILE" in output
     run("extract-labels", tmp_path / "root", "--import", f"my-negbio={file}")
     assert "my-negbio" in by_source(tmp_path / "root")
+
+
+def test_a_table_of_the_release_that_comes_after_an_import_of_its_name_leaves_both(tmp_path: Path) -> None:
+    """The hint was to import the file once more: its first import stayed, and no labels could be read any more."""
+    root, name = tmp_path / "jpg", "mimic-cxr-2.0.0-negbio.csv.gz"
+    mimic_cxr_jpg.write(root)
+    (root / name).rename(tmp_path / name)
+    file = table_csv(tmp_path / "theirs.csv", ("study_id", "Edema"), [("50414267", "1")])
+    run("extract-labels", root)
+    run("extract-labels", root, "--import", f"negbio={file}")
+    (tmp_path / name).rename(root / name)
+    [command] = commands_in(run("extract-labels", root, code=2))
+    run(*(str(root) if word == "ROOT" else word for word in shlex.split(command)))
+    (root / "manifests/label_sources/negbio.parquet").unlink()
+    run("extract-labels", root)
+    found = by_source(root)
+    assert {row["study_id"] for row in found["my-negbio"] if row["label_edema"] == 1} == {"50414267"}
+    assert len({row["study_id"] for row in found["negbio"]}) > 1
 
 
 def test_any_folder_keeps_its_sources_and_several_reports_of_a_study_are_joined(tmp_path: Path) -> None:
