@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.collection import FolderKind
+from cxrprep.datasets.own_folder import NAME as OWN_NAME
 from cxrprep.errors import UsageError
 from cxrprep.humanize import format_count
 from cxrprep.record import CACHE_NAME
@@ -227,9 +228,9 @@ def _check_tables(
         _never_into_others(tables, target, None if inputs.folder is None else inputs.folder.read_from, elsewhere)
         _never_over_marks(target, inputs, recipe, form, elsewhere, whole=whole, same_source=same_source)
         return
-    if held.dataset and held.dataset != inputs.name:
+    if (name := held.dataset or OWN_NAME) != inputs.name:
         # A folder has one dataset: its ids, its labels and the splits of its shards would be those of the last run.
-        raise UsageError(f"{target} holds images of {held.dataset}, not of {inputs.name}", hint=elsewhere)
+        raise UsageError(f"{target} holds images of {name}, not of {inputs.name}", hint=elsewhere)
     if held.form != form:
         words = {"files": "images as files"}
         there, new = (words.get(name, f"images in {name} shards") for name in (held.form, form))
