@@ -8,12 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.storage.parquet import read_combined, read_groups
 from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -77,25 +75,6 @@ def mixed_letters(values: pa.Array) -> NDArray[np.uint64] | None:
         mixed *= _ODD
         mixed ^= mixed >> np.uint64(32)
     return mixed
-
-
-def read_codes(path: Path, names: Sequence[str]) -> pa.Table:
-    """Columns of ids of a table as the numbers of their distinct ids, whose texts are let go group of rows by group.
-
-    Ids as long as each other are told apart by 64 bits made of each: of five million one more would be lost in one of a
-    million tables. Where a column has others, all are held as text. Raises ``OSError``, ``UnreadableTableError``.
-
-    measured: the ids of 10,014,342 rows about five million images took 1,640 MiB at the peak as text.
-    """
-    columns = {}
-    for name in names:
-        groups = [mixed_letters(flat(table.column(0))) for table in read_groups(path, [name])]
-        found = [numbers for numbers in groups if numbers is not None]
-        if len(found) < len(groups):
-            return read_combined(path, names, coded=names)
-        values, codes = np.unique(np.concatenate(found), return_inverse=True)
-        columns[name] = pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(values))
-    return pa.table(columns)
 
 
 def _letters(values: pa.Array) -> NDArray[np.uint8] | None:

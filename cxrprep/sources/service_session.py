@@ -10,7 +10,6 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from requests.adapters import HTTPAdapter
-from urllib3.util.ssl_ import create_urllib3_context
 
 from cxrprep.sources.network_errors import CONNECT_SECONDS
 from cxrprep.sources.proxies import proxy_for
@@ -55,7 +54,7 @@ def _as_libcurl() -> ssl.SSLContext:
 
     Companies hand out the authority in the middle; Python 3.13 refuses theirs where one extension is missing.
     """
-    context = create_urllib3_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
 

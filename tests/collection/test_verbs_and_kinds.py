@@ -175,5 +175,7 @@ def test_folds_stand_beside_the_split_that_was_chosen_last(
     before = pq.read_table(root / "manifests/images.parquet").column("split").to_pylist()
     ok("manifest", root, "--folds", "2")
     after = pq.read_table(root / "manifests/images.parquet")
-    assert (after.column("split").to_pylist(), set(before)) == (before, {"train", "validate"})
+    assert after.column("split").to_pylist() == before
+    # Whose pseudonyms are drawn anew may all come into one of the two.
+    assert set(before) <= {"train", "validate"}
     assert set(after.column("fold").to_pylist()) == {0, 1}

@@ -6,11 +6,9 @@ import itertools
 import random
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from cxrprep.labels.joins import all_distinct, are_in, differs_from_last, positions, read_codes, rises
-from cxrprep.storage.value_codes import value_codes
+from cxrprep.labels.joins import all_distinct, are_in, differs_from_last, positions, rises
 
 WORDS = {
     "eight characters": [f"5{number:07}" for number in range(60)],
@@ -61,18 +59,3 @@ def test_rows_in_order_and_steps_between_them(kind, seed):
             steps = [one != other for one, other in itertools.pairwise(values)]
             assert differs_from_last(column).tolist() == steps
     assert not rises(pa.table({"x": pa.chunked_array([[*words[:3], None]], pa.string())}), ["x"])
-
-
-@pytest.mark.parametrize("uneven", ["", "00000009_0000.png", None])
-def test_ids_are_read_as_numbers_that_tell_the_same_ones_apart(uneven, tmp_path):
-    images = [f"0000000{number}_000.png" for number in (3, 1, 3, 2, 1)] + ([] if uneven == "" else [uneven])
-    studies = [f"5000000{number}" for number in range(len(images))]
-    path = tmp_path / "table.parquet"
-    pq.write_table(pa.table({"image": images, "study": studies}), path, row_group_size=2)
-    read = read_codes(path, ["image", "study"])
-    codes = {name: value_codes(read[name]) for name in ("image", "study")}
-    assert [codes["image"].distinct(), codes["study"].distinct()] == [len({*images} - {None}), len(images)]
-    assert [images[row] for row in codes["image"].first_rows()] == [*dict.fromkeys(name for name in images if name)]
-    at = codes["image"].at.tolist()
-    assert [at.index(code) for code in at] == [images.index(name) for name in images]
-    assert pa.types.is_string(read["study"].type.value_type) is (uneven != "")
