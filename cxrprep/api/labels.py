@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.buckets import takes_buckets
@@ -126,7 +125,7 @@ def extract_labels(
             on_event(event)
         return _result(written[0])
     # Large tables are written apart and let go, before the manifest takes its room.
-    apart = folder.record.cache / LABELS_NAME
+    apart, prepared = folder.record.cache / LABELS_NAME, None
     try:
         found = write_in_parts(
             folder.spec, folder.root, path, apart=apart, release=where.release, tables=asked.tables,
@@ -141,16 +140,15 @@ def extract_labels(
             labels = with_added(folder.spec.name, folder.spec.layout(read.release).parse, read, path, on_event=on_event)
             check_labels(folder.spec.name, labels, path, allow_loss=allow_loss)
             on_event(StageFinished("extract-labels", done=labels.table.num_rows))
-            write = functools.partial(write_labels, folder.spec.name, path=path, asked=told, allow_loss=allow_loss)
             # measured: 808 -> 644 MiB at the peak for 377,110 images of MIMIC-CXR, with a manifest of before.
             is_large = labels.masks is None and labels.table.num_rows > FILES_IN_MEMORY // 4
-            prepared = None if is_large else prepare(
-                folder, choices, labels=labels, allow_loss=allow_loss, on_event=on_event
-            )  # fmt: skip
-            found = write(labels, apart=apart if is_large else None)
+            if not is_large:
+                prepared = prepare(folder, choices, labels=labels, allow_loss=allow_loss, on_event=on_event)
+            # What would be lost was asked above: the table that is there is read once.
+            found = write_labels(
+                folder.spec.name, labels, path, asked=told, allow_loss=True, apart=apart if is_large else None
+            )
             del read, labels
-        else:
-            prepared = None
         if prepared is None:
             staged = apart.parent if apart.is_file() else None
             prepared = prepare(folder, choices, labels_in=staged, allow_loss=allow_loss, on_event=on_event)

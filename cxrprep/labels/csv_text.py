@@ -16,7 +16,7 @@ from zlib_ng import zlib_ng
 from cxrprep.errors import TableError
 from cxrprep.labels.resaved_formats import ARROW, csv_of_arrow, csv_of_workbook
 from cxrprep.model import Digest
-from cxrprep.storage.small_files import encoding_of, open_file, read_file
+from cxrprep.storage.small_files import GZIP, encoding_of, open_file, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -103,7 +103,7 @@ def _without_blank_end(data: bytes) -> bytes:
 def _uncompressed(path: Path, packed: bytes, notes: list[str]) -> bytes:
     """The bytes by what they are: browsers unpack on the way, and keep the name; Kaggle packs single files."""
     named = path.suffix.lower()
-    if packed.startswith(b"\x1f\x8b"):
+    if packed.startswith(GZIP):
         if named != ".gz":
             notes.append("compressed by gzip, whatever its name says")
         try:

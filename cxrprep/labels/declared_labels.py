@@ -23,6 +23,7 @@ from cxrprep.labels.declared_values import (
 )
 from cxrprep.labels.image_ids import IdColumn, places_of
 from cxrprep.schemas import CATEGORY
+from cxrprep.storage.value_codes import first_of_each
 from cxrprep.vocabulary import VOCABULARIES
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class _Labels:
         names = [name for name in self.frame.columns if name != TABLE] if rule.raw == "all" else list(rule.raw)
         if not names:
             return {}
-        rows = _first_rows(self.places)[images]
+        rows = first_of_each(self.places, len(self.images))[images]
         columns = {str(n): column_of(self.frame, n, f"{self.place} raw", self.where, whole=True) for n in names}
         return {name: _taken(cells, rows) for name, cells in columns.items()}
 
@@ -146,13 +147,6 @@ def _add_labels(block: _Labels, writer: _Writer, digest: Digest, plain: tuple[st
         raw = block.raw_cells(seen[-1])
         writer.add(about, columns, own, {**raw, **{n: raw[n].cast(pa.string()) for n in plain if n in raw}}, plain)
     return np.concatenate(seen)
-
-
-def _first_rows(places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The first row that has each of some numbers from 0; of several the last one written stays, so from behind."""
-    first = np.zeros(places.max(initial=-1) + 1, np.int64)
-    first[places[::-1]] = np.arange(len(places))[::-1]
-    return first
 
 
 def _taken(cells: pd.Series, rows: NDArray[np.int64]) -> pa.Array:
@@ -334,8 +328,8 @@ def _distinct_lists(cells: pd.Series) -> tuple[NDArray[np.int64], list[list[Any]
     One text is a list of one.
     """
     held = cells.to_numpy(object)
-    codes, _ = pd.factorize(np.fromiter(map(id, held), np.int64, len(held)))
-    lists = [[cell] if isinstance(cell, str) else cell for cell in held[_first_rows(codes)]]
+    codes, found = pd.factorize(np.fromiter(map(id, held), np.int64, len(held)))
+    lists = [[cell] if isinstance(cell, str) else cell for cell in held[first_of_each(codes, len(found))]]
     are_lists = np.array([isinstance(cell, list) for cell in lists], bool)
     number = np.where(are_lists, np.cumsum(are_lists) - 1, -1)
     return number[codes], [cell for cell in lists if isinstance(cell, list)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.csv_text import read_content, records_of
 from cxrprep.storage.parquet import read_rows, read_schema
-from cxrprep.storage.small_files import read_file
+from cxrprep.storage.small_files import GZIP, read_file
 from cxrprep.vocabulary import CHEXPERT, NIH, column_of
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ def _value(cell: Any, path: Path, line: int, name: str) -> int | None:
 def _text(path: Path) -> str:
     try:
         data = read_file(path)
-        return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig", errors="replace")
+        return (gzip.decompress(data) if data.startswith(GZIP) else data).decode("utf-8-sig", errors="replace")
     except (OSError, EOFError, gzip.BadGzipFile) as error:
         raise TableError(f"{path} cannot be read: {error}") from error
 

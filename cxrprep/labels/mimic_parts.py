@@ -30,7 +30,7 @@ from cxrprep.labels.locate_tables import Tables
 from cxrprep.labels.mimic_annotations import ROLE
 from cxrprep.labels.mimic_images import ids_of_names
 from cxrprep.schemas import label_columns
-from cxrprep.storage.small_files import open_file
+from cxrprep.storage.small_files import GZIP, open_file
 from cxrprep.storage.sorted_tables import StoredParts
 from cxrprep.vocabulary import published_name
 
@@ -49,7 +49,6 @@ _IMAGES: Final = 100_000
 _BLOCK: Final = 4 << 20
 # The radiologist's table names some hundred studies, and not their patients.
 _FEW: Final = 8 << 20
-_GZIP: Final = b"\x1f\x8b"
 _IDS: Final = ("subject_id", "study_id")
 _ID: Final = r"^[15]\d{7}$"
 
@@ -236,7 +235,7 @@ def _parts(tables: Tables, folder: Path) -> Iterator[Tables]:
 
 def _is_packed(path: Path) -> bool:
     with open_file(path) as file:
-        return file.read(2) == _GZIP
+        return file.read(len(GZIP)) == GZIP
 
 
 def _opened(path: Path) -> Any:

@@ -36,6 +36,7 @@ from cxrprep.sources.listing_cache import CachedListing, lines
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.urls import parts_of, quoted
+from cxrprep.storage.small_files import GZIP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -216,7 +217,7 @@ class PhysioNetSource:
 
     def _table(self, name: str) -> io.TextIOBase:
         answer, body = with_retries(lambda: self._client.read(self._url(name), key=name))
-        if answer.is_page or body[:2] != b"\x1f\x8b":
+        if answer.is_page or not body.startswith(GZIP):
             raise AccessError(
                 f"{name}: {answer.url} sent something other than the table", hint=f"open {self._page} in a browser"
             )

@@ -27,7 +27,7 @@ from zlib_ng import gzip_ng, zlib_ng
 from cxrprep.errors import ArchiveError, StorageError, storage_error
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import safe_path
-from cxrprep.storage.small_files import parse_json, read_text
+from cxrprep.storage.small_files import GZIP, parse_json, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -181,7 +181,7 @@ def _uncompressed(path: Path) -> IO[bytes]:
     """The tar inside ``path``; gzip with CRC32 and length of each member checked, as the other two do by themselves."""
     with path.open("rb") as file:
         start = file.read(6)
-    if start.startswith(b"\x1f\x8b"):
+    if start.startswith(GZIP):
         # As fast as tarfile without the check (240 MB: 0.21 s both), where the standard library's takes twice as long.
         return cast("IO[bytes]", gzip_ng.GzipNGFile(path, "rb"))  # type: ignore[no-untyped-call]
     if start.startswith(b"BZh"):

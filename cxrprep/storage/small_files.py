@@ -27,6 +27,8 @@ MAX_BYTES: Final = 1 << 20
 
 # Where a shell puts what it pipes into a command that names it as a file: ``--patients <(cut -f1 list)``.
 _PIPED: Final = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+GZIP: Final = b"\x1f\x8b"
+"""How a file that is compressed by gzip begins (RFC 1952)."""
 
 
 def open_file(path: Path) -> BufferedReader:

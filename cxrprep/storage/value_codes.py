@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def first_of_each(codes: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """The first row that has each of ``count`` codes from 0, or -1 where none has it; rows of -1 are passed over."""
+    first = np.full(count + 1, -1)
+    # Of several the last one written stays, so they are written from behind.
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    return first[:-1]
+
+
 @dataclass(frozen=True, slots=True)
 class ValueCodes:
     """``at[row]`` is the place of a row's value in ``values``, -1 where it has none."""
@@ -40,12 +48,9 @@ class ValueCodes:
 
     def first_rows(self) -> NDArray[np.int64]:
         """The first row of each value, in the order of the rows."""
-        first = np.full(len(self.values) + 1, -1)
-        # Of several the last one written stays, so they are written from behind.
-        first[self.at[::-1]] = np.arange(len(self.at))[::-1]
         is_first = np.zeros(len(self.at) + 1, bool)
         # -1, of a value that no row has, is the last place.
-        is_first[first[:-1]] = True
+        is_first[first_of_each(self.at, len(self.values))] = True
         return np.flatnonzero(is_first[:-1])
 
     def rows_of(self, values: Iterable[Any]) -> NDArray[np.int64]:

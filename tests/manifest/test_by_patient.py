@@ -82,13 +82,17 @@ def test_ranges_give_what_one_join_gives(
     assert made(root, **source)[1:] == parted[1:]
 
 
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def test_labels_are_put_in_place_with_the_manifest_that_is_joined_in_ranges(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     root = release(mimic_cxr_jpg, tmp_path / "root")
     whole = cxrprep.extract_labels(root).value.sources
     manifests = root / "manifests"
-    before = {path.name: path.read_bytes() for path in manifests.iterdir()}
+    before = files_in(manifests)
     shutil.rmtree(manifests)
     ranges = request.getfixturevalue("in_ranges")
     with pytest.raises(UsageError):
@@ -97,11 +101,11 @@ def test_labels_are_put_in_place_with_the_manifest_that_is_joined_in_ranges(
     assert not list(root.rglob("labels.parquet"))
     assert cxrprep.extract_labels(root).value.sources == whole
     assert len(ranges) > 1
-    assert {path.name: path.read_bytes() for path in manifests.iterdir()} == before
+    assert files_in(manifests) == before
     assert not list((root / ".cxrprep").rglob("labels.parquet"))
     # Of labels that stay as they are nothing is written, and the manifest is made of the table that is there.
     assert cxrprep.extract_labels(root).value.sources == whole
-    assert {path.name: path.read_bytes() for path in manifests.iterdir()} == before
+    assert files_in(manifests) == before
 
 
 def test_labels_are_let_go_before_a_manifest_of_fewer_files_is_made_too(
@@ -110,7 +114,7 @@ def test_labels_are_let_go_before_a_manifest_of_fewer_files_is_made_too(
     root = release(mimic_cxr_jpg, tmp_path / "root")
     rows = cxrprep.extract_labels(root).value.rows
     manifests = root / "manifests"
-    before = {path.name: path.read_bytes() for path in manifests.iterdir()}
+    before = files_in(manifests)
     shutil.rmtree(manifests)
     held: list[bool] = []
     prepare = build.prepare_manifest
@@ -123,7 +127,7 @@ def test_labels_are_let_go_before_a_manifest_of_fewer_files_is_made_too(
     monkeypatch.setattr("cxrprep.system.FILES_IN_MEMORY", 2 * rows)
     cxrprep.extract_labels(root)
     assert held == [False]
-    assert {path.name: path.read_bytes() for path in manifests.iterdir()} == before
+    assert files_in(manifests) == before
 
 
 @pytest.mark.parametrize("kind", [mimic_cxr_jpg, nih_chestxray14])
