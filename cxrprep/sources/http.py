@@ -176,7 +176,7 @@ class HttpSource:
         # With a folder page at hand only what it shows is asked for; one without sizes and folders may be any page.
         plain = not any(entry.folder or entry.size is not None for entry in names.values())
         for name in (n for n in checksum_files.NAMES if plain or n in names):
-            for file in self._sums(name, shown=top is not None):
+            for file in self._sums(name, shown=name in names):
                 found = True
                 head = file.key.partition("/")[0]
                 listed.add(head)

@@ -201,6 +201,14 @@ def test_a_list_of_checksums_that_is_shown_and_refused_is_a_hole(refused: Reply)
     assert hole.message.startswith("SHA256SUMS.txt: ")
 
 
+def test_a_list_of_checksums_that_a_page_does_not_show_is_no_hole() -> None:
+    """A page without sizes and folders, as Python's own server makes, is asked for every name that such a list has."""
+    pages = {"": ["MD5SUMS", "a.png"]}
+    sums = Reply(200, f"{'0' * 32}  a.png\n".encode())
+    keys, holes = _keys(lambda request: sums if request.path == "/MD5SUMS" else _tree(request, pages))
+    assert (sorted(keys), holes) == (["MD5SUMS", "a.png"], [])
+
+
 def test_a_size_that_no_file_has_is_unknown() -> None:
     page = f'<pre><a href="a.png">a.png</a> 01-Jan-2026 10:00 {"9" * 30}\n'.encode()
     assert [entry.size for entry in read_page(page, "text/html", "http://host.test/") or ()] == [None]
