@@ -6,11 +6,11 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cxrprep.collection.dataset_folder import DatasetFolder, checked_release, folder_words, open_folder
+from cxrprep.collection.dataset_folder import DatasetFolder, checked_release, open_folder
 from cxrprep.collection.lineage import FolderKind, Lineage, read_export
 from cxrprep.collection.recognition import release_here, sample_names
 from cxrprep.errors import UsageError, did_you_mean
-from cxrprep.record import Record
+from cxrprep.record import Record, folder_words
 from cxrprep.sources import check_scheme
 from cxrprep.sources.urls import behind
 from cxrprep.storage.paths import home_path, is_served, refuse_unserved

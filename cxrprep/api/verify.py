@@ -15,9 +15,10 @@ from cxrprep.api.running import notes_progress
 from cxrprep.api.status import again_command
 from cxrprep.collection.file_table import files_of, files_of_images, image_rows, shards_of_images, with_others
 from cxrprep.collection.lineage import FolderKind, export_journal, read_export, stated_tables
-from cxrprep.errors import TableError, UsageError
-from cxrprep.events import ignore
+from cxrprep.errors import IntegrityError, TableError, UnsafePathError, UsageError
+from cxrprep.events import Note, ignore
 from cxrprep.model import FolderRef, ImageCheck
+from cxrprep.record import put_aside
 from cxrprep.record.requested import asked
 from cxrprep.storage.working_copy_paths import EXPORT_LIST, address_of
 from cxrprep.verification.made_folder import MadeFolder, verify_made
@@ -97,7 +98,18 @@ def verify(
         chosen = dataclasses.replace(chosen, jobs=engine.jobs)
     where = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables)
     # A quick check has little else in memory, and its time counts.
-    folder = open_folder(where, held=chosen.quick)
+    try:
+        folder = open_folder(where, held=chosen.quick)
+    except (IntegrityError, UnsafePathError):
+        damaged = put_aside(where.home) if repair else []
+        if not damaged:
+            raise
+        # What is missing may have been dropped on purpose: the lost record said so.
+        repair = False
+        lost = " and ".join(damaged)
+        message = f"the record goes on without {lost}, damaged (kept in .cxrprep/damaged); nothing was fetched"
+        on_event(Note("verify", message, "warning"))
+        folder = open_folder(where, held=chosen.quick)
     decoding = chosen.images or chosen.duplicates or chosen.sample is not None
     if decoding and engine is not None and address_of(str(folder.root.absolute())) is None:
         engine = engine.needing([str(folder.root.absolute())])

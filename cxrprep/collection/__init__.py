@@ -4,7 +4,8 @@ A release as it was published, a folder of one's own, converted images as files 
 to every verb. ``open_folder`` says which of them a folder is.
 """
 
-from cxrprep.collection.dataset_folder import DatasetFolder, folder_words, open_folder
+from cxrprep.collection.dataset_folder import DatasetFolder, open_folder
 from cxrprep.collection.lineage import FolderKind, Lineage, ShardFile
+from cxrprep.record import folder_words
 
 __all__ = ["DatasetFolder", "FolderKind", "Lineage", "ShardFile", "folder_words", "open_folder"]

@@ -23,7 +23,7 @@ from cxrprep.datasets.own_folder import NAME as OWN_NAME
 from cxrprep.datasets.own_folder import OWN_FOLDER, SUFFIXES
 from cxrprep.errors import FolderKindError, TableError, UsageError
 from cxrprep.model import FolderRef
-from cxrprep.record import Record
+from cxrprep.record import Record, folder_words
 from cxrprep.storage.paths import refuse_address
 from cxrprep.storage.small_files import open_file
 
@@ -118,11 +118,6 @@ class DatasetFolder:
     def words(self) -> str:
         """The folder as commands name it, quoted for a shell."""
         return shlex.join(folder_words(self.root, self.home))
-
-
-def folder_words(root: Path, home: Path) -> list[str]:
-    """A folder as commands name it: with ``--state`` where its record lies elsewhere, in ``home``."""
-    return [str(root), *(["--state", str(home)] if home != root else [])]
 
 
 def open_folder(

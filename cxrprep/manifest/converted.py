@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import filecmp
 import functools
-import hashlib
 import shutil
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -25,9 +24,9 @@ from cxrprep.manifest.image_reader import is_in_shard
 from cxrprep.manifest.label_join import relabel_from, rows_for, stated_sources
 from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
-from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_rows, read_rows_where, write_table
+from cxrprep.storage.parquet import SET_DIGEST, VERIFY_NAMES_IT, footer_of, read_rows, read_rows_where, write_table
 from cxrprep.storage.small_files import open_file
-from cxrprep.storage.table_checksums import note_checksum, replace_listed
+from cxrprep.storage.table_checksums import digest_as_written, is_as_listed, note_checksum, replace_listed
 from cxrprep.storage.unfetched import lies_there
 from cxrprep.storage.value_codes import flat
 
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
 
 # What the footer says of this table alone.
-_OF_TABLE: Final = frozenset({"schema", "schema_version", "tool", "tables_beside", "choices", SET_DIGEST})
+_OF_TABLE: Final = frozenset({"schema", "schema_version", "tool", "choices", SET_DIGEST})
 _BESIDE: Final = (LABELS_NAME, MASKS_NAME, STUDIES_NAME, "headers.parquet")
 
 
@@ -51,6 +50,7 @@ def carry_labels(source: Path, target: Path) -> None:
         target: The folder of the manifests that they go to.
 
     Raises:
+        TableError: Their bytes are not those that were written: the copy would pass for whole.
         StorageError: The disk refuses.
     """
     for name in (LABELS_NAME, MASKS_NAME):
@@ -58,6 +58,8 @@ def carry_labels(source: Path, target: Path) -> None:
         if before.resolve() == after.resolve() or not before.is_file():
             continue
         try:
+            if is_as_listed(before) is False:
+                raise TableError(f"{before} was altered after cxrprep wrote it", hint=VERIFY_NAMES_IT)
             with open_file(before) as held:
                 # Not in memory: of five million images they are a gigabyte.
                 if after.is_file() and filecmp.cmp(before, after, shallow=False):
@@ -190,6 +192,7 @@ def rebuild_converted(
     images = with_choices(images, known, footer, choices, on_event)
     order = [(name, "ascending") for name in ("patient_id", "study_id", "image_id", "path")]
     images = images.sort_by(order).combine_chunks()
+    # What lies beside it and stays as it is keeps the digest that was stated of it, even where it went.
     made_from = {name: value for name, value in footer.items() if name not in _OF_TABLE}
     if folder.lineage is not None:
         # Of a job array that is not joined yet each part names its own.
@@ -233,7 +236,8 @@ def write_converted(images: pa.Table, studies: pa.Table | None, folder: Path, ma
     beside: dict[str, str] = {}
     if studies is not None:
         write_table(studies, folder / STUDIES_NAME, name="studies", made_from=_of_studies(made_from))
-        beside = {name: _digest(folder / name) for name in _BESIDE if (folder / name).is_file()}
+        here = {name: digest_as_written(folder / name) for name in _BESIDE if (folder / name).is_file()}
+        beside = {**(made_from.get("tables_beside") or {}), **here}
     told = with_digest(images, {**made_from, **({"tables_beside": beside} if beside else {})})
     write_image_table(images, folder / IMAGES_NAME, name="derived", made_from=told)
     spec = catalog().get(str(made_from.get("dataset") or ""))
@@ -249,9 +253,4 @@ def _is_here(root: Path, path: str) -> bool:
 
 
 def _of_studies(made_from: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in made_from.items() if name not in {"shards", "parent"}}
-
-
-def _digest(path: Path) -> str:
-    with open_file(path) as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return {name: value for name, value in made_from.items() if name not in {"shards", "parent", "tables_beside"}}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import IntegrityError, UnsafePathError, storage_error
 from cxrprep.record import file_table as files
-from cxrprep.record.lockfile import MEND, Header, load_header
+from cxrprep.record.lockfile import MEND, Header, dump_header, load_header
 from cxrprep.record.plain_rows import PlainRows, read_rows
+from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.locks import SaveLock
 from cxrprep.storage.paths import CACHE_NAME, FILES_NAME, LOCK_NAME
 from cxrprep.storage.small_files import parse_json, regular
 from cxrprep.system import FILES_AT_ONCE
@@ -72,6 +75,30 @@ def _load_once(
         raise IntegrityError(f"{listing} was altered since {lock.name} was written", hint=MEND)
     header = dataclasses.replace(header, generation=generation, files=table.num_rows, table=digest)
     return header, table, {str(name): int(offset) for name, offset in read_to.items()}
+
+
+def put_aside(home: Path) -> list[str]:
+    """Move the damaged part of a record into its cache, where nobody reads it; what the other part says stays.
+
+    The files of a lost table are unproven then, and none of them is one that this program fetched.
+
+    Raises ``StorageError``, ``BusyError``, and ``ConfigError`` for a lock of a newer version.
+    """
+    damaged: list[str] = []
+    with SaveLock(home / CACHE_NAME) as lock:
+        for name, read in ((LOCK_NAME, _stored_header), (FILES_NAME, _load)):
+            try:
+                read(home)
+            except (IntegrityError, UnsafePathError):
+                aside = home / CACHE_NAME / "damaged" / name
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    (home / name).replace(aside)
+                damaged.append(name)
+        if FILES_NAME in damaged and (home / LOCK_NAME).exists():
+            text = dump_header(dataclasses.replace(_stored_header(home), table=None, files=0, size=0))
+            replace_file(home / LOCK_NAME, lambda part: part.write_text(text, encoding="utf-8"), lock.check)
+    return damaged
 
 
 def read_files(path: Path, *, held: bool = True) -> tuple[pa.Table | ChangedTable, dict[str, Any]]:

@@ -16,10 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT: Final = 1
-MEND: Final = (
-    "remove cxrprep.lock and cxrprep.files.parquet there, then run the download again: "
-    "it reads the files that are here and fetches only what is missing"
-)
+MEND: Final = "cxrprep verify ROOT --repair puts what is damaged aside and goes on with the files that are here"
 _INTRODUCTION: Final = """\
 # What this folder holds, written by cxrprep. The row per file is in cxrprep.files.parquet; keep the two together.
 """
@@ -99,7 +96,7 @@ def dump_header(header: Header) -> str:
 def load_header(path: Path) -> Header:
     """The header in the file ``path``.
 
-    Raises ``ConfigError`` for a file that is not ours or is of a newer cxrprep, ``IntegrityError`` for a damaged one.
+    Raises ``ConfigError`` for one of a newer cxrprep, ``IntegrityError`` for a damaged one or what is none.
     """
     try:
         data = parse_toml(read_file(path).decode("utf-8"))
@@ -107,10 +104,7 @@ def load_header(path: Path) -> Header:
         raise IntegrityError(f"{path} cannot be read as a record: {error}", hint=MEND) from error
     version = data.get("format")
     if not isinstance(version, int) or "dataset" not in data:
-        raise ConfigError(
-            f"{path} is not a record of cxrprep",
-            hint="move that file away, or keep the record elsewhere with --state DIR",
-        )
+        raise IntegrityError(f"{path} is not a record of cxrprep", hint=MEND)
     if version > FORMAT:
         raise ConfigError(
             f"{path} was written by a newer cxrprep ({data.get('tool', 'unknown version')})",

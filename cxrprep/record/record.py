@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 import threading
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from cxrprep.errors import BusyError, CxrprepError, UsageError, storage_error
+from cxrprep.errors import BusyError, CxrprepError, IntegrityError, UnsafePathError, UsageError, storage_error
 from cxrprep.record import file_table as files
 from cxrprep.record.entry import FileEntry, FileState, was_written_at
 from cxrprep.record.loading import _load, _stored_header, read_files
@@ -104,7 +105,11 @@ class Record:
             ConfigError: A file that is not ours.
         """
         home = state or root
-        header, table, read_to = _load(home, plain=True, held=held) if files else (_stored_header(home), None, {})
+        try:
+            header, table, read_to = _load(home, plain=True, held=held) if files else (_stored_header(home), None, {})
+        except (IntegrityError, UnsafePathError) as error:
+            error.hint = error.hint.replace("ROOT", shlex.join(folder_words(root, home)))
+            raise
         record = cls(root, home, header, table, read_to)
         if files:
             record._replay()
@@ -448,6 +453,11 @@ class Record:
         text = dump_header(header)
         replace_file(self.home / LOCK_NAME, lambda part: part.write_text(text, encoding="utf-8"), lock.check)
         self.header = header
+
+
+def folder_words(root: Path, home: Path) -> list[str]:
+    """A folder as commands name it: with ``--state`` where its record lies elsewhere, in ``home``."""
+    return [str(root), *(["--state", str(home)] if home != root else [])]
 
 
 def _parts(table: pa.Table) -> Iterator[pa.Table]:

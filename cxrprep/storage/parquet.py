@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION: Final = 1
 FOOTER_KEY: Final = b"cxrprep"
 _LACKS: Final = "there is no column"
-_VERIFY_NAMES_IT: Final = "make it again; cxrprep verify names the command"
+VERIFY_NAMES_IT: Final = "make it again; cxrprep verify names the command"
 CONVERT_AGAIN: Final = "convert again into this folder what it was made from"
 """The hint where converted images lack their table: no other verb makes it."""
 SET_DIGEST: Final = "set_digest"
@@ -334,7 +334,7 @@ def check_columns(schema: pa.Schema, path: Path, columns: Collection[str] | None
             wrong.append(f"the column {field.name} holds {_kind(field.type)}, and not {_kind(wanted)}")
     if wrong:
         raise UnreadableTableError(
-            f"{path} cannot be read: {wrong[0]}", hint=f"another program wrote it; {_VERIFY_NAMES_IT}"
+            f"{path} cannot be read: {wrong[0]}", hint=f"another program wrote it; {VERIFY_NAMES_IT}"
         )
 
 
@@ -367,7 +367,7 @@ def readable(path: Path) -> Iterator[None]:
         if of_system or isinstance(error, UnreadableTableError) or str(error).startswith(_LACKS):
             raise
         raise UnreadableTableError(
-            f"{path} cannot be read: {str(error).strip().partition(_LINE_END)[0]}", hint=_VERIFY_NAMES_IT
+            f"{path} cannot be read: {str(error).strip().partition(_LINE_END)[0]}", hint=VERIFY_NAMES_IT
         ) from error
 
 

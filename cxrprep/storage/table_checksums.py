@@ -84,6 +84,13 @@ def is_as_listed(path: Path) -> bool | None:
     return _sha256(path) in stated if stated else None
 
 
+def digest_as_written(path: Path) -> str:
+    """The ``sha256:...`` of a table; of one that was altered the one that its list states. Raises ``OSError``."""
+    found = _sha256(path)
+    stated = listed_checksums(path.parent).get(path.name, [found])
+    return f"sha256:{found if found in stated else stated[-1]}"
+
+
 def _list_folder(path: Path) -> Path | None:
     """The folder of ``path`` where it is one of manifests, of a whole folder or of a part of a job array."""
     return path.parent if _MANIFESTS in (path.parent.name, path.parent.parent.parent.name) else None

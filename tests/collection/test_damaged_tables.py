@@ -77,6 +77,32 @@ def test_the_hint_of_a_damaged_table_of_converted_images_mends_it(tmp_path):
         ok("verify", out)
 
 
+@pytest.mark.parametrize("damage", ["altered", "gone"])
+def test_damaged_labels_do_not_pass_for_whole_after_another_verb(chexpert, tmp_path, damage):
+    """A byte of the footer that no page holds: manifest stated the new digest, and convert brought the table along."""
+    out, small = tmp_path / "out", tmp_path / "small"
+    shutil.copytree(chexpert, out)
+    path = out / "manifests/labels.parquet"
+    good = path.read_bytes()
+    at = good.rindex(b"pandas") if b"pandas" in good[-4000:] else good.rindex(b"cxrprep ")
+    path.write_bytes(good[:at] + b"C" + good[at + 1 :])
+    if damage == "gone":
+        path.unlink()
+    for words in (("manifest", out), ("manifest", out, "--split-by", "patient")):
+        ok(*words)
+        done = cxrprep("verify", out)
+        assert (done.returncode, "manifests/labels.parquet" in done.stdout) == (4, True), done
+    if damage == "altered":
+        done = cxrprep("convert", out, "--recipe", "square-224", "--out", small)
+        assert (done.returncode, "labels.parquet was altered" in done.stderr) == (4, True), done
+        assert not (small / "manifests/images.parquet").exists()
+    # The hint of verify.
+    ok("convert", chexpert.parents[1], "--recipe", "square-224", "--out", out)
+    assert path.read_bytes() == good
+    ok("verify", out)
+    ok("convert", out, "--recipe", "square-224", "--out", small)
+
+
 TABLES = ["manifests/images.parquet", "manifests/studies.parquet"]
 DESCRIPTIONS = [
     "README.md", "croissant.json", "manifests/README.md", "manifests/croissant.json", "manifests/SHA256SUMS",

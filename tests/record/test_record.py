@@ -428,7 +428,7 @@ def test_a_table_without_its_header_is_still_read(tmp_path: Path) -> None:
         (b'format = 1\ndataset = "x"\nselection = [1]', IntegrityError, "cannot be read as a record"),
         (b'format = 1\ndataset = "x"\n[[selection]]\nsplits = ["dev"]', IntegrityError, "dev"),
         (b'format = 99\ndataset = "x"\ntool = "cxrprep 9.9"', ConfigError, r"newer cxrprep \(cxrprep 9\.9\)"),
-        (b"[package]\nname = 'cargo'", ConfigError, "not a record of cxrprep"),
+        (b"[package]\nname = 'cargo'", IntegrityError, "not a record of cxrprep"),
     ],
 )
 def test_a_lock_that_is_damaged_or_not_ours_says_so(
@@ -464,7 +464,7 @@ def test_a_file_table_that_is_damaged_says_so(tmp_path: Path, damage: str) -> No
         pq.write_table(pa.table({"x": [1]}), path)
     with pytest.raises(IntegrityError, match=FILES_NAME) as caught:
         Record.open(tmp_path)
-    assert "run the download again" in caught.value.hint
+    assert "--repair puts what is damaged aside" in caught.value.hint
 
 
 def test_a_missing_file_table_says_so(tmp_path: Path) -> None:
