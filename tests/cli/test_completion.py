@@ -1,4 +1,4 @@
-"""Completion in the shells themselves: their scripts are sourced, and asked what they would offer."""
+"""Completion: what is offered, asked in this process, and each shell with our script sourced, asked of a few lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 
+from cxrprep.cli.main import cli
 from tests.parts import need
 
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -41,6 +43,27 @@ TYPED = {
     "cxrprep datasets show mimic": {"mimic-cxr", "mimic-cxr-jpg"},
 }
 
+# What a script can get wrong: a command, a value, a value that is not typed yet, a list with a comma, an option.
+IN_SHELLS = {
+    typed: TYPED[typed]
+    for typed in (
+        "cxrprep dow",
+        "cxrprep download nih-chestxray14 --source ",
+        "cxrprep download nih-chestxray14 --source b",
+        "cxrprep export x --observations edema,card",
+        "cxrprep verify x --comp",
+    )
+}
+
+
+@pytest.mark.parametrize("typed", TYPED)
+def test_what_is_typed_is_completed(typed: str) -> None:
+    *words, last = typed.split(" ")[1:]
+    offered = ShellComplete(cli, {}, "cxrprep", "_CXRPREP_COMPLETE").get_completions(words, last)
+    assert TYPED[typed] <= {item.value for item in offered}
+    # NIH's collection is not there.
+    assert "nih" not in typed or "physionet" not in {item.value for item in offered}
+
 
 def shell(program: str, *words: str) -> str:
     done = subprocess.run(
@@ -55,27 +78,25 @@ def shell(program: str, *words: str) -> str:
 def test_bash() -> None:
     need("bash")
     lines = ['eval "$(cxrprep completion bash)"']
-    for typed in TYPED:
+    for typed in IN_SHELLS:
         words = typed.split(" ")
         quoted = " ".join(f"'{word}'" for word in words)
         lines += [f"COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; COMPREPLY=()"]
         lines += ["_cxrprep_completion cxrprep", 'echo "${COMPREPLY[@]}"']
     for offered, (typed, wanted) in zip(
-        shell("bash", "--norc", "-c", "\n".join(lines)).splitlines(), TYPED.items(), strict=True
+        shell("bash", "--norc", "-c", "\n".join(lines)).splitlines(), IN_SHELLS.items(), strict=True
     ):
         assert wanted <= set(offered.split()), typed
-        # NIH's collection is not there.
-        assert "nih" not in typed or "physionet" not in offered.split()
 
 
 @pytest.mark.slow
 def test_fish() -> None:
     program = need("fish")
     lines = ["cxrprep completion fish | source"]
-    for typed in TYPED:
+    for typed in IN_SHELLS:
         lines += [f"complete -C '{typed}'", "echo ---"]
     answers = shell(program, "--no-config", "-c", "\n".join(lines)).split("---\n")
-    for offered, (typed, wanted) in zip(answers, TYPED.items(), strict=False):
+    for offered, (typed, wanted) in zip(answers, IN_SHELLS.items(), strict=False):
         assert wanted <= {line.partition("\t")[0] for line in offered.splitlines()}, typed
     assert "fetch a dataset" in answers[0]
 
@@ -85,7 +106,7 @@ def test_zsh_registers_the_function_and_it_asks_the_program(tmp_path: Path) -> N
     program = need("zsh")
     script = f'autoload -U compinit; compinit -u -d {tmp_path}/dump; eval "$(cxrprep completion zsh)"; '
     assert shell(program, "-f", "-c", f"{script} print $_comps[cxrprep]").strip() == "_cxrprep_completion"
-    for typed, wanted in TYPED.items():
+    for typed, wanted in IN_SHELLS.items():
         words = typed.split(" ")
         asked = f"COMP_WORDS='{typed}' COMP_CWORD={len(words) - 1} _CXRPREP_COMPLETE=zsh_complete cxrprep"
         # Three lines an item: its kind, its text, its help.
