@@ -68,15 +68,18 @@ def labels_of_rows(
     Raises:
         TableError: A cell is no label.
     """
-    # A row that is null takes the last one, as -1 does.
-    at = numbers(rows, -1).astype(np.int64)
+    # A row that is null takes the one behind the last.
+    at = numbers(rows, table.rows).astype(np.int64)
     values, texts = {}, {}
     for name in columns:
         column, meant = table.words(name, cells.__getitem__, pa.int8(), _LABEL)
-        codes = np.append(numbers(column.indices, -1).astype(np.int32), np.int32(-1)).take(at, mode="wrap")
-        label = np.append(numbers(meant, _NO_LABEL), _NO_LABEL).astype(np.int8).take(codes, mode="wrap")
+        # A byte for each cell, mostly: 0 is a blank, the words count from 1.
+        codes = np.append(numbers(column.indices, -1) + 1, 0).astype(np.min_scalar_type(len(meant)))
+        codes = codes.take(at, mode="clip")
+        label = np.append(_NO_LABEL, numbers(meant, _NO_LABEL)).astype(np.int8).take(codes, mode="clip")
         values[name] = _masked(label, label != _NO_LABEL)
-        texts[name] = pa.DictionaryArray.from_arrays(_masked(np.maximum(codes, 0), codes >= 0), column.dictionary)
+        words = _masked(codes.astype(np.int32) - 1, codes > 0)
+        texts[name] = pa.DictionaryArray.from_arrays(words, column.dictionary)
     return values, texts
 
 

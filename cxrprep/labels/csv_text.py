@@ -208,7 +208,8 @@ def digest_of(path: Path) -> Digest:
 
 def records_of(content: CsvContent) -> Iterable[tuple[int, list[str]]]:
     """Each record of a CSV with the line it begins on, from 1; blank lines are passed over, and lines of blanks."""
-    text = io.StringIO(content.data.decode("utf-8-sig", errors="replace"), newline="")
+    # Line by line: the text of a large table as a whole would take its memory again.
+    text = io.TextIOWrapper(io.BytesIO(content.data), "utf-8-sig", errors="replace", newline="")
     reader = csv.reader(text, delimiter=content.delimiter)
     begins = 1 + content.lines_before
     for fields in reader:

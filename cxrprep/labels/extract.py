@@ -73,8 +73,8 @@ def read_labels(
     """
     found = find_tables(spec, root, release, tables=tables, on_event=on_event)
     options = options or LabelOptions()
-    inputs = _digest_of_inputs(spec, found, options, stated=release is not None)
-    if known is not None and (same := _read_again(known, inputs, on_event)) is not None:
+    digest_of_inputs = partial(_digest_of_inputs, spec, found, options, stated=release is not None)
+    if known is not None and known.is_file() and (same := _read_again(known, digest_of_inputs(), on_event)) is not None:
         return same
     said: list[tuple[str, str, str]] = []
 
@@ -98,6 +98,8 @@ def read_labels(
             hint="add a label table of the release, or name its folder with --tables DIR",
         )
     masks = in_order(pa.concat_tables(label_rows.masks), MASK_ORDER) if label_rows.masks else None
+    # What was read has its digest: no file is read a second time for it.
+    inputs = digest_of_inputs({use.path: str(use.digest) for use in label_rows.uses})
     return Labels(
         label_rows.release, label_rows.table(), tuple(label_rows.uses), masks=masks, inputs=inputs, notes=tuple(said)
     )
@@ -109,16 +111,20 @@ def without_folder(note: Note) -> tuple[str, str, str]:
     return note.message.replace(note.subject, name) if name else note.message, name, note.level
 
 
-def _digest_of_inputs(spec: DatasetSpec, found: Tables, options: LabelOptions, *, stated: bool) -> str:
+def _digest_of_inputs(
+    spec: DatasetSpec, found: Tables, options: LabelOptions, read: Mapping[str, str] | None = None, *, stated: bool
+) -> str:
     """The digest of the tables that are here, the options, the dataset's file and the code that reads them.
 
-    Empty for tables of many files, whose contents are known only when they are read.
+    Empty for tables of many files, whose contents are known only when they are read; ``read`` are digests by path.
     """
     if found.sets:
         return ""
     named = [(table.name, path) for table, path in found.files]
     named += [("patients", options.patients)] if options.patients is not None else []
-    told = [spec.name, found.release, stated, *((name, path.name, str(digest_of(path))) for name, path in named)]
+    read = read or {}
+    told: list[Any] = [spec.name, found.release, stated]
+    told += [(name, path.name, read.get(str(path)) or str(digest_of(path))) for name, path in named]
     told += [(key, bool(value)) for key, value in sorted(dataclasses.asdict(options).items())]
     whole = hashlib.sha256(json.dumps([*told, repr(spec)]).encode())
     if spec.declared:
@@ -420,7 +426,7 @@ def check_labels(dataset: str, labels: Labels, path: Path, *, allow_loss: bool =
     drawn = None if allow_loss or labels.masks is None else stored_table(path.with_name(MASKS_NAME))
     if drawn is not None and labels.masks is not None and drawn.num_rows > labels.masks.num_rows:
         refuse_loss(path.with_name(MASKS_NAME), [Loss("masks", drawn.num_rows - labels.masks.num_rows)], hint=_BACK)
-    if not allow_loss:
+    if not allow_loss and path.is_file():
         _check_known(dataset, _known_of_sources(labels.table), path)
 
 

@@ -230,6 +230,8 @@ def _study_patients(images: ImageListing, labelled: list[_Labelled]) -> tuple[pa
         studies.append(table.text("study_id").filter(alone))
         patients.append(table.text("subject_id").filter(alone))
     whole = pa.table({"study": pa.concat_arrays(studies), "patient": pa.concat_arrays(patients)})
+    if not whole.num_rows:
+        return studies[0], patients[0]
     one = whole.group_by("study", use_threads=False).aggregate([("patient", "min")])
     return one.column("study").combine_chunks(), one.column("patient_min").combine_chunks()
 

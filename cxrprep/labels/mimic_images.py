@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from cxrprep.errors import TableError
 from cxrprep.labels.columns import categories, count_true, projection_of, whole
 from cxrprep.labels.csv_table import Form, read_names, read_table
-from cxrprep.labels.joins import all_distinct, positions, rises, row_numbers
+from cxrprep.labels.joins import all_distinct, order_by_both, positions, rises, row_numbers
 from cxrprep.labels.text_table import TextTable, first_true
 from cxrprep.model import Split, View
 from cxrprep.schemas import CATEGORY
@@ -41,7 +41,7 @@ _FORMS: Final = {
     "metadata": Form(
         (*_IDS, "ViewPosition", "Rows", "Columns", "StudyDate", "StudyTime"),
         optional=(*_METADATA_RAW, "AcquisitionDeviceProcessingDescription"),
-        plain=(*_IDS, "StudyTime"),
+        plain=_IDS,
     ),
     "split": Form((*_IDS, "split"), plain=_IDS),
     "records": Form((*_IDS, "path"), plain=(*_IDS, "path")),
@@ -300,7 +300,8 @@ def _day(text: str) -> int:
 def _datetime(table: TextTable, note: Callable[[str], object]) -> pa.Array:
     """Date and time of the study. The time is hhmmss.fff, a number whose leading zeros are lost."""
     days = table.lenient("StudyDate", _day, pa.int64(), note)
-    text = table.text("StudyTime")
+    times = table.column("StudyTime")
+    text = times.dictionary
     number = pc.if_else(pc.match_substring_regex(text, r"^\d{1,6}(\.\d*)?$"), text, None).cast(pa.float64())
     thousandths = pc.round(pc.multiply(number, 1000.0)).cast(pa.int64())
     whole_minutes = pc.divide(thousandths, 100_000)
@@ -309,8 +310,8 @@ def _datetime(table: TextTable, note: Callable[[str], object]) -> pa.Array:
     rest = pc.subtract(thousandths, pc.multiply(whole_minutes, 100_000))
     possible = pc.and_(pc.less(hours, 24), pc.and_(pc.less(minutes, 60), pc.less(rest, 60_000)))
     passed = pc.add(pc.multiply(pc.add(pc.multiply(hours, 60), minutes), 60_000), rest)
-    passed = pc.if_else(possible, passed, pa.scalar(None, pa.int64()))
-    refused = pc.and_(pc.is_null(passed), pc.is_valid(text))
+    passed = pc.if_else(possible, passed, pa.scalar(None, pa.int64())).take(times.indices)
+    refused = pc.and_(pc.is_null(passed), pc.is_valid(times))
     row = first_true(refused)
     if row >= 0:
         where = table.error(row, "StudyTime", "no time of day").message
@@ -339,7 +340,7 @@ def _order(images: ImageListing, starts: NDArray[np.int64]) -> dict[str, Any]:
     changes = pc.not_equal(patients[1:], patients[:-1]).to_numpy(zero_copy_only=False)
     patient = np.append([0], np.cumsum(changes))
     dated = np.flatnonzero(first != none)
-    dated = dated[np.lexsort((first[dated], patient[dated]))]  # those of one moment stay in their order
+    dated = dated[order_by_both(patient[dated], first[dated])]  # those of one moment stay in their order
     order, prior = _places(patient[dated], first[dated])
     numbers = np.zeros(len(starts), np.int16)
     before = np.zeros(len(starts), np.int64)

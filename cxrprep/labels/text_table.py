@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
 from cxrprep.labels.csv_text import AGAIN, AS_IT_STANDS, Written, line_of, read_content
-from cxrprep.labels.joins import all_distinct
+from cxrprep.labels.joins import all_distinct, are_eight_digits
 from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _UNSEEN: Final = (
     "\0\t\n\r\v\f \x85\xa0\u2000\u2001\u2002\u2003\u2007\u2009\u200a\u202f\u3000\u200b\u200c\u200d\u200e\u200f\ufeff"
 )
+_EIGHT_DIGITS: Final = re.compile(r"\^(\d)\\d\{7\}\$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +315,9 @@ class TextTable:
 
 def are_plain(cells: pa.Array, form: str) -> bool:
     """Whether no cell is blank and each is of a form, so that there is nothing to trim."""
+    eight = _EIGHT_DIGITS.fullmatch(form)
+    if eight and are_eight_digits(cells, eight[1]):
+        return True
     return not cells.null_count and bool(pc.all(pc.match_substring_regex(cells, form)).as_py())
 
 

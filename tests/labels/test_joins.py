@@ -5,10 +5,19 @@ from __future__ import annotations
 import itertools
 import random
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from cxrprep.labels.joins import all_distinct, are_in, differs_from_last, positions, rises
+from cxrprep.labels.joins import (
+    all_distinct,
+    are_eight_digits,
+    are_in,
+    differs_from_last,
+    order_by_both,
+    positions,
+    rises,
+)
 
 WORDS = {
     "eight characters": [f"5{number:07}" for number in range(60)],
@@ -59,3 +68,26 @@ def test_rows_in_order_and_steps_between_them(kind, seed):
             steps = [one != other for one, other in itertools.pairwise(values)]
             assert differs_from_last(column).tolist() == steps
     assert not rises(pa.table({"x": pa.chunked_array([[*words[:3], None]], pa.string())}), ["x"])
+
+
+@pytest.mark.parametrize("letter", range(128))
+def test_eight_digits(letter):
+    """Each letter at each place of a study; the ones that hexadecimal numbers, signs and blanks have among them."""
+    for place in range(8):
+        study = "50414267"[:place] + chr(letter) + "50414267"[place + 1 :]
+        column = pa.array(["50000000", study, "59999999"])
+        assert are_eight_digits(column, "5") is (study[0] == "5" and study.isdecimal() and study.isascii()), study
+    assert not are_eight_digits(pa.array(["5041426\u00e9", "50414267"]), "5")
+    assert not are_eight_digits(pa.array(["50414267", None]), "5")
+    assert not are_eight_digits(pa.array(["504142678", "504142678"]), "5")
+    assert are_eight_digits(pa.array(["60000000", "50414267"]).slice(1), "5")
+
+
+@pytest.mark.parametrize("span", [1, 5, 1 << 40, 1 << 62])
+def test_order_by_owner_and_moment(span):
+    """Also where both together are no number of 64 bits."""
+    rng = random.Random(span)
+    owner = [rng.randrange(9) for _ in range(200)]
+    moment = [rng.randrange(-span, span) for _ in range(200)]
+    found = order_by_both(np.array(owner), np.array(moment))
+    assert found.tolist() == sorted(range(200), key=lambda row: (owner[row], moment[row]))
