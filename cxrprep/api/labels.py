@@ -101,7 +101,9 @@ def extract_labels(
     keywords = Keywords(words)
     options, (policy, rule) = keywords.label_options(options), keywords.policy_and_split(policy, split_by)
     where = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables)
-    folder = open_folder(where)
+    folder = open_folder(where, files=False)
+    if not folder.record.header.dataset:
+        folder = folder.with_files()
     instead = f"read the tables in the folder of the originals: {where_originals_are(folder, 'extract-labels')}"
     if folder.kind is FolderKind.OWN:
         instead = (
@@ -124,6 +126,7 @@ def extract_labels(
         for event in (*written[1], StageFinished("extract-labels", done=written[0].rows), *same):
             on_event(event)
         return _result(written[0])
+    folder = folder.with_files()
     # Large tables are written apart and let go, before the manifest takes its room.
     apart, prepared = folder.record.cache / LABELS_NAME, None
     try:

@@ -23,7 +23,7 @@ from cxrprep.model import FolderRef
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from cxrprep.events import Event, Sink
@@ -273,7 +273,7 @@ def keep_manifest_current(folder: DatasetFolder, *, on_event: Sink = ignore) -> 
     # What ROOT's own manifests know is carried into a folder of state that knows less.
     carried = labels.is_file() or not (folder.root / "manifests" / LABELS_NAME).is_file()
     same = carried and footer_of(folder.manifests / IMAGES_NAME).get("release") == release
-    if not (same and is_current(folder.spec, folder.root, folder.manifests, record)):
+    if not (same and is_current(folder.spec, folder.root, folder.manifests, record, recorded=folder.record.digest)):
         rebuild_manifest(folder, on_event=on_event)
 
 
@@ -314,9 +314,11 @@ def prepare(
     from cxrprep.manifest.converted import carry_labels
     from cxrprep.manifest.image_sizes import SIZES, measure_dropped
     from cxrprep.manifest.label_join import check_sources, check_stated
+    from cxrprep.storage.folder_stamps import FolderStamps
     from cxrprep.storage.unfetched import unfetched
 
     held = labels_in or folder.manifests
+    stamps = FolderStamps(folder.root, folder.record.cache, folder.record.digest)
     if labels is None and not (held / LABELS_NAME).is_file():
         # A folder of state begins with what ROOT's own manifests know.
         carry_labels(folder.root / "manifests", folder.manifests)
@@ -344,6 +346,7 @@ def prepare(
                 label_source=source,
                 release=folder.release,
                 allow_loss=allow_loss,
+                stamps=stamps,
                 on_event=on_event,
             )
     return prepare_manifest(
@@ -362,6 +365,7 @@ def prepare(
         split=choices.split_by,
         # In a cache it replaces nothing that anybody was given.
         allow_loss=allow_loss or to is not None,
+        stamps=None if discarded or to is not None else stamps,
         on_event=on_event,
     )
 
@@ -371,12 +375,17 @@ def events_of_same(folder: DatasetFolder, choices: Choices, labels: LabelsResult
     from cxrprep.labels.policy import KEEP
     from cxrprep.manifest import current
 
+    def entries(names: Sequence[str]) -> Iterable[Any]:
+        # Of the record the folder may have the header alone.
+        return folder.with_files().record.tables(names)
+
     return current.events_of_same(
         folder.spec,
         folder.root,
         folder.manifests,
         labels,
-        record=folder.record.tables if folder.record.exists else None,
+        record=entries if folder.record.exists else None,
+        recorded=folder.record.digest,
         label_source=choices.label_source,
         policy=choices.policy or KEEP,
         split=choices.split_by,

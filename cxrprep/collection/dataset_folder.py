@@ -97,6 +97,10 @@ class DatasetFolder:
 
         return files_of(self.record, self.lineage, self.image_tables)
 
+    def with_files(self) -> DatasetFolder:
+        """The same, for a verb that asks its record about files after all: see ``open_folder``."""
+        return replace(self, record=Record.open(self.root, self.home))
+
     def require(self, verb: str, *kinds: FolderKind, instead: str = "") -> None:
         """Raise ``FolderKindError`` with the kind and the command ``instead`` where ``verb`` is for other kinds."""
         if self.kind not in kinds:

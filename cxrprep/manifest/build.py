@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
     from cxrprep.manifest.image_sizes import Measure
+    from cxrprep.storage.folder_stamps import FolderStamps
 
 NoteWords: TypeAlias = tuple[str, str, str]
 """A note: message, file, level."""
@@ -95,6 +96,7 @@ class PreparedManifest:
     result: ManifestResult
     has_labels: bool
     beside: tuple[str, ...] = ()
+    stamps: FolderStamps | None = None
 
     def write(self, on_event: Sink = ignore) -> ManifestResult:
         """Both tables, the card and the Croissant description put in place. Raises ``StorageError``."""
@@ -104,11 +106,26 @@ class PreparedManifest:
         tables = {name: file_digest(self.folder / name, "sha256") for name in self.beside}
         stated = with_digest(self.images, {**self.made_from, **({"tables_beside": tables} if tables else {})})
         write_image_table(images, self.folder / IMAGES_NAME, name="images", made_from=stated)
-        return finish(self.spec, self.folder, release, self.result, has_labels=self.has_labels, on_event=on_event)
+        return finish(
+            self.spec,
+            self.folder,
+            release,
+            self.result,
+            has_labels=self.has_labels,
+            stamps=self.stamps,
+            on_event=on_event,
+        )
 
 
 def finish(
-    spec: DatasetSpec, folder: Path, release: str, result: ManifestResult, *, has_labels: bool, on_event: Sink
+    spec: DatasetSpec,
+    folder: Path,
+    release: str,
+    result: ManifestResult,
+    *,
+    has_labels: bool,
+    stamps: FolderStamps | None = None,
+    on_event: Sink,
 ) -> ManifestResult:
     """Describe the tables that were written: card and Croissant.
 
@@ -118,6 +135,7 @@ def finish(
         release: The release.
         result: What was joined.
         has_labels: Whether there were labels to be joined.
+        stamps: Of the folders, kept for the next run where each image file that was listed is a row.
         on_event: Told what could not be joined.
 
     Returns:
@@ -129,6 +147,8 @@ def finish(
     known = spec if spec.name in catalog() else None
     write_croissant(folder, known, release, (IMAGES_NAME, STUDIES_NAME))
     write_card_beside(folder / IMAGES_NAME, known)
+    if stamps is not None and not result.second_copies and not result.foreign:
+        stamps.keep(folder / IMAGES_NAME)
     for note in join_notes(result, has_labels=has_labels):
         on_event(note)
     on_event(StageFinished(STAGE, done=result.images))
@@ -156,6 +176,7 @@ def prepare_manifest(
     policy: Policy = KEEP,
     split: SplitRule | None = None,
     allow_loss: bool = False,
+    stamps: FolderStamps | None = None,
     on_event: Sink = ignore,
 ) -> PreparedManifest:
     """The image table and the studies of a release, from its labels and the files that are here.
@@ -177,6 +198,7 @@ def prepare_manifest(
         policy: Changes labels as on export.
         split: Divides the patients anew, as on export.
         allow_loss: The tables may know less than those that are there.
+        stamps: Told of the folders.
         on_event: Told what could not be joined.
 
     Returns:
@@ -193,7 +215,9 @@ def prepare_manifest(
     table, made_from = _labels_of(labels) if labels else _read_labels((labels_in or folder) / LABELS_NAME, on_event)
     chosen_release = made_from.get("release") or release or spec.default_release
     path = folder / IMAGES_NAME
-    found = image_files(spec, root, files, release=chosen_release, discarded=discarded, earlier=path, on_event=on_event)
+    found = image_files(
+        spec, root, files, release=chosen_release, discarded=discarded, earlier=path, stamps=stamps, on_event=on_event
+    )
     usual = stated_sources(spec.default_label_source)
     wanted = stated_sources(label_source) if label_source else default_sources(table, usual)
     if wanted != usual and not label_source:
@@ -230,7 +254,7 @@ def prepare_manifest(
         **joined,
     )
     made = {**origin, **notes_of(notes, result, has_labels=has_labels)}
-    return PreparedManifest(spec, folder, images, studies, made, result, has_labels)
+    return PreparedManifest(spec, folder, images, studies, made, result, has_labels, stamps=stamps)
 
 
 def noted(notes: list[NoteWords], on_event: Sink) -> Sink:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.manifest.image_files import ImageFiles
     from cxrprep.manifest.image_sizes import Measure
+    from cxrprep.storage.folder_stamps import FolderStamps
 
 ROWS: Final = 1 << 16
 """Images that are joined together, and those of one patient more."""
@@ -124,6 +125,7 @@ class ManifestParts:
     made_from: dict[str, Any]
     result: build.ManifestResult
     has_labels: bool
+    stamps: FolderStamps | None = None
 
     def write(self, on_event: Sink = ignore) -> build.ManifestResult:
         """Both tables, the card and the Croissant description put in place. Raises ``StorageError``."""
@@ -132,7 +134,15 @@ class ManifestParts:
         _write(self.studies, studies, "studies", origin)
         _write(self.images, images, "images", self.made_from)
         release = str(origin["release"])
-        return build.finish(self.spec, self.folder, release, self.result, has_labels=self.has_labels, on_event=on_event)
+        return build.finish(
+            self.spec,
+            self.folder,
+            release,
+            self.result,
+            has_labels=self.has_labels,
+            stamps=self.stamps,
+            on_event=on_event,
+        )
 
 
 def _write(stored: StoredParts, path: Path, name: str, made_from: Mapping[str, Any]) -> None:
@@ -211,6 +221,7 @@ def prepare_by_patient(
     label_source: str | None,
     release: str | None,
     allow_loss: bool,
+    stamps: FolderStamps | None = None,
     on_event: Sink = ignore,
 ) -> ManifestParts:
     """What ``prepare_manifest`` gives, for a release whose files, labels and tables of before divide by patients.
@@ -227,6 +238,7 @@ def prepare_by_patient(
         label_source: The source of the labels.
         release: The release, where the labels do not say it.
         allow_loss: The tables may know less than those that are there.
+        stamps: Told of the folders.
         on_event: Told what could not be joined.
 
     Returns:
@@ -251,7 +263,7 @@ def prepare_by_patient(
         origin["files"] = str(digest_of_sorted(record(["path", "size", "digest", "state"])))
     before = PatientTable.at(manifests / build.IMAGES_NAME, "path")
     studies_before = PatientTable.at(manifests / build.STUDIES_NAME, "n_images")
-    files, foreign = _by_patient(spec, root, release, record)
+    files, foreign = _by_patient(spec, root, release, record, stamps)
     joining = _Joining()
 
     def join(after: str | None, last: str | None, rows: pa.Table) -> None:
@@ -290,7 +302,7 @@ def prepare_by_patient(
     joining.of_studies.check()
     made = _worked_out(joining, spec, manifests, origin, foreign, has_labels=labels is not None, on_event=on_event)
     made.made_from.update(build.notes_of(said, made.result, has_labels=made.has_labels))
-    return made
+    return replace(made, stamps=stamps)
 
 
 def _found(rows: pa.Table, earlier: pa.Table | None, spec: DatasetSpec, joining: _Joining) -> ImageFiles:
@@ -318,11 +330,15 @@ def _sources(labels: PatientTable | None) -> pa.Table | None:
 
 
 def _by_patient(
-    spec: DatasetSpec, root: Path, release: str, record: Callable[[Sequence[str]], Iterable[pa.Table]] | None
+    spec: DatasetSpec,
+    root: Path,
+    release: str,
+    record: Callable[[Sequence[str]], Iterable[pa.Table]] | None,
+    stamps: FolderStamps | None,
 ) -> tuple[SortedTable, list[str]]:
     """The image files of a folder by patient, those of one patient by path, and the paths of others."""
     listed = SortedTable(LISTED)
-    for part in listed_files(root, spec.images.suffixes):
+    for part in listed_files(root, spec.images.suffixes, stamps):
         listed.append(part)
     recorded = () if record is None else (part.cast(LISTED) for part in record(LISTED.names))
     walk = SortedCursor(recorded, LISTED)

@@ -17,10 +17,13 @@ from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.build import IMAGES_NAME, STAGE, STUDIES_NAME, origin_of
 from cxrprep.manifest.dataset_card import CARD_NAME
 from cxrprep.manifest.image_files import digest_of_sorted, listed_files
-from cxrprep.manifest.image_sizes import untouched
+from cxrprep.manifest.image_sizes import untouched, written_at
 from cxrprep.manifest.label_join import default_sources, stated_sources
-from cxrprep.storage.parquet import count_rows, footer_of, read_footer, read_groups
+from cxrprep.storage.folder_stamps import FolderStamps
+from cxrprep.storage.parquet import count_nulls, count_rows, footer_of, read_footer, read_groups
+from cxrprep.storage.paths import CACHE_NAME, OWN_FOLDERS
 from cxrprep.storage.table_checksums import is_as_listed
+from cxrprep.storage.unfetched import unfetched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from cxrprep.labels.label_counts import LabelsResult
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
+    from cxrprep.model import Digest
 
 
 def is_current(
@@ -39,6 +43,7 @@ def is_current(
     manifests: Path,
     record: Callable[[Sequence[str]], Iterable[pa.Table]] | None,
     *,
+    recorded: Digest | None = None,
     count: int | None = None,
 ) -> bool:
     """Whether this version made the tables of this record and these labels, and the folder has the images they name.
@@ -50,13 +55,14 @@ def is_current(
         root: Its folder.
         manifests: The folder of the tables.
         record: The record's columns of these names, in order of path and part by part; ``None`` where there is none.
+        recorded: The digest of the record, where it is known.
         count: How many images the folder has, where it is known that every file of the record is here as it should be:
             then as many images are the same ones. By default paths and sizes are looked at.
 
     Returns:
         Whether nothing would change.
     """
-    return _made(spec, root, manifests, {}, record, count=count) is not None
+    return _made(spec, root, manifests, {}, record, recorded=recorded, count=count, is_measured=False) is not None
 
 
 def _made(
@@ -66,10 +72,12 @@ def _made(
     due: Mapping[str, Any],
     record: Callable[[Sequence[str]], Iterable[pa.Table]] | None,
     *,
+    recorded: Digest | None = None,
     count: int | None = None,
+    is_measured: bool = True,
 ) -> dict[str, Any] | None:
     """The footer of the image table where it states what is due, and ``is_current`` holds; else ``None``."""
-    images = manifests / IMAGES_NAME
+    images, stamps = manifests / IMAGES_NAME, FolderStamps(root, manifests.parent / CACHE_NAME, recorded)
     due = {**due, "recipe": None, "tool": f"cxrprep {__version__}", "tables": _tables(manifests)}
     # The record's digest takes a second for 377,110 files: it is asked for last.
     due.pop("files", None)
@@ -80,18 +88,45 @@ def _made(
         if (
             all(made.get(name) == value for name, value in due.items())
             and all(is_as_listed(manifests / name) for name in (IMAGES_NAME, STUDIES_NAME, CROISSANT_NAME))
-            and made.get("files")
-            == (None if record is None else str(digest_of_sorted(record(["path", "size", "digest", "state"]))))
-            and (_same_files(root, spec.images.suffixes, images) if count is None else count_rows(images) == count)
+            and (
+                (recorded is not None and stamps.are_of_record(images))
+                or made.get("files")
+                == (None if record is None else str(digest_of_sorted(record(["path", "size", "digest", "state"]))))
+            )
+            and (
+                _same_files(root, spec.images.suffixes, images, stamps, is_measured=is_measured)
+                if count is None
+                else count_rows(images) == count
+            )
         ):
             return made
     return None
 
 
-def _same_files(root: Path, suffixes: tuple[str, ...], images: Path) -> bool:
-    """Whether the image files of a folder are those of the table, by path and size, in whatever order."""
-    here = _sum(part.select(["path", "size"]) for part in listed_files(root, suffixes))
-    return here == _sum(part.select(["path", "bytes"]) for part in read_groups(images, ["path", "bytes"]))
+def _same_files(
+    root: Path, suffixes: tuple[str, ...], images: Path, stamps: FolderStamps, *, is_measured: bool
+) -> bool:
+    """Whether the image files of a folder are those of the table, by path and size, in whatever order.
+
+    Folders that are as they were when they were listed for this table are not listed again. ``is_measured`` asks for
+    the size of each image in pixels, too, and that nobody has touched files whose digest nobody knows.
+    """
+    same = None
+    if is_measured and count_nulls(images, "width"):
+        return False
+    if stamps.are_of(images) and unfetched(root) is None:
+        since = written_at(images, root) if is_measured else None
+        same = stamps.same_files(images, suffixes, OWN_FOLDERS, since)
+    if same is None:
+        here = _sum(part.select(["path", "size"]) for part in listed_files(root, suffixes, stamps))
+        same = here == _sum(part.select(["path", "bytes"]) for part in read_groups(images, ["path", "bytes"]))
+        if same and is_measured and count_nulls(images, "digest"):
+            groups = read_groups(images, ["path", "digest"])
+            unproven = (group["path"].filter(pc.is_null(group["digest"])) for group in groups)
+            same = all(all(untouched(paths, root, images).to_pylist()) for paths in unproven)
+    if same and not stamps.are_of_record(images):
+        stamps.keep(images)
+    return same
 
 
 def _sum(tables: Iterable[pa.Table]) -> tuple[int, int]:
@@ -110,6 +145,7 @@ def events_of_same(
     labels: LabelsResult,
     *,
     record: Callable[[Sequence[str]], Iterable[pa.Table]] | None,
+    recorded: Digest | None,
     label_source: str | None,
     policy: Policy,
     split: SplitRule | None,
@@ -124,6 +160,7 @@ def events_of_same(
         manifests: The folder of the tables.
         labels: What ``labels.parquet`` there holds.
         record: The record's columns of these names, in order of path and part by part; ``None`` where there is none.
+        recorded: The digest of the record, where it is known.
         label_source: The source of the labels, ``None`` for the dataset's own.
         policy: What becomes of uncertain and blank labels.
         split: How the patients are divided, ``None`` as released.
@@ -142,20 +179,11 @@ def events_of_same(
         "policy": None if policy == KEEP else policy.describe(),
         "split": None if split is None else split.describe(),
     }
-    made = _made(spec, root, manifests, due, record)
+    made = _made(spec, root, manifests, due, record, recorded=recorded)
     if made is None or "notes" not in made:
         return None
-    with contextlib.suppress(OSError, TableError):
-        if all(_measured(group, root, path) for group in read_groups(path, ["path", "digest", "width"])):
-            notes = (Note(STAGE, message, level, subject) for message, subject, level in made["notes"])
-            return [StageStarted(STAGE, unit="images"), *notes, StageFinished(STAGE, done=count_rows(path))]
-    return None
-
-
-def _measured(images: pa.Table, root: Path, path: Path) -> bool:
-    """Whether all of some images have a width, and nobody has touched those whose digest nobody knows."""
-    unproven = images["path"].filter(pc.is_null(images["digest"]))
-    return not images["width"].null_count and all(untouched(unproven, root, path).to_pylist())
+    notes = (Note(STAGE, message, level, subject) for message, subject, level in made["notes"])
+    return [StageStarted(STAGE, unit="images"), *notes, StageFinished(STAGE, done=count_rows(path))]
 
 
 def _tables(manifests: Path) -> list[Any]:

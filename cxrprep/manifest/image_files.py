@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.datasets.layout import Layout
     from cxrprep.events import Sink
+    from cxrprep.storage.folder_stamps import FolderStamps
 
 LISTED: Final = pa.schema([("path", pa.string()), ("size", pa.int64()), ("digest", pa.string())])
 IDS: Final = pa.schema([(name, pa.string()) for name in ("image", "study", "patient", "view", "projection", "split")])
@@ -64,12 +65,13 @@ class ImageFiles:
         return len(self.path)
 
 
-def listed_files(root: Path, suffixes: tuple[str, ...]) -> Iterator[pa.Table]:
+def listed_files(root: Path, suffixes: tuple[str, ...], stamps: FolderStamps | None = None) -> Iterator[pa.Table]:
     """Path and size of the files of a folder with one of these suffixes, and a null for the digest, part by part.
 
-    Raises ``StorageError``.
+    Its folders are noted in ``stamps``. Raises ``StorageError``.
     """
-    found = itertools.chain(files_below(str(root), OWN_FOLDERS), names_and_sizes(root))
+    note = None if stamps is None else stamps.begin()
+    found = itertools.chain(files_below(str(root), OWN_FOLDERS, note=note), names_and_sizes(root))
     walk = ((path, size, None) for path, size in found if path.lower().endswith(suffixes) and _is_theirs(path))
     try:
         while some := list(itertools.islice(walk, _PART)):
@@ -138,6 +140,7 @@ def image_files(
     release: str,
     discarded: bool = False,
     earlier: Path | None = None,
+    stamps: FolderStamps | None = None,
     on_event: Sink,
 ) -> ImageFiles:
     """The image files of a folder, with the digests that are known of them.
@@ -151,6 +154,7 @@ def image_files(
         release: The release.
         discarded: Count files that were used up, too.
         earlier: A manifest that may know the digest of what the record does not know.
+        stamps: Told of the folders.
         on_event: Called with remarks.
 
     Returns:
@@ -159,7 +163,7 @@ def image_files(
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder", hint="name the folder that holds the dataset, or download it first")
     suffixes = spec.images.suffixes
-    table = pa.concat_tables([LISTED.empty_table(), *listed_files(root, suffixes)])
+    table = pa.concat_tables([LISTED.empty_table(), *listed_files(root, suffixes, stamps)])
     if files is not None:
         table = with_digests(table, files)
         if discarded:

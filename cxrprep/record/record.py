@@ -128,6 +128,13 @@ class Record:
         return self.home / CACHE_NAME
 
     @property
+    def digest(self) -> Digest | None:
+        """The digest of the file table, where it is all that was recorded; ``None`` where a journal adds to it."""
+        table, listing = self.header.table, self.home / FILES_NAME
+        is_all = table is not None and listing.is_file() and not any(self._journals())
+        return table if is_all and files.digest_of(listing) == table else None
+
+    @property
     def selections(self) -> tuple[Selection, ...]:
         """What the downloads into this folder asked for, oldest first; together they say what should be here."""
         return self.header.selections

@@ -355,6 +355,18 @@ def _kind(kind: pa.DataType) -> str:
     return "records" if pa.types.is_struct(kind) else str(kind)
 
 
+def count_nulls(path: Path, column: str) -> int:
+    """The nulls of a column, by its footer; of one that this says nothing of, all rows. Raises as ``count_rows``."""
+    with readable(path):
+        metadata, count = pq.read_metadata(path), 0
+        place = metadata.schema.names.index(column)
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
+            stated = group.column(place).statistics
+            count += stated.null_count if stated is not None and stated.has_null_count else group.num_rows
+        return count
+
+
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
     """What goes wrong with the table at ``path`` inside of the ``with`` is said as ``read_rows`` says it."""

@@ -1,0 +1,224 @@
+"""Folders as they were listed last: one that is as it was then has the same names, and is not listed again.
+
+No name comes, goes or changes without the time of its folder's last change (``ctime``) moving. Nobody can put that
+back, as unpacking and ``cp -a`` do with the time of the last write, and another folder in the same place has another
+inode. Of the files themselves it proves nothing: their sizes, and what links lead to, are looked at file by file.
+
+Trusted are folders of the same file system as ROOT, where that is one of this machine's own: servers and programs
+(NFS, Lustre, FUSE) may show old times for a while, or times that say nothing. A folder that was changed shortly before
+it was listed could change again in the same tick of the clock, and a link to a folder or to nothing leads elsewhere
+without its own folder changing: such folders are listed each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow.fs import LocalFileSystem
+
+from cxrprep.errors import StorageError, TableError
+from cxrprep.storage.folder_listing import files_below
+from cxrprep.storage.parquet import count_nulls, footer_of, read_groups, write_parts
+from cxrprep.storage.paths import is_file, is_folder
+from cxrprep.storage.sorted_tables import PART_ROWS, StoredParts
+from cxrprep.storage.table_checksums import listed_checksums
+from cxrprep.system import FILES_AT_ONCE, available_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from cxrprep.model import Digest
+
+NAME: Final = "folders.parquet"
+_SCHEMA: Final = pa.schema([("path", pa.string()), ("inode", pa.uint64()), ("changed", pa.int64())])
+_LOCAL: Final = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"})
+# Clocks of file systems tick every few milliseconds to every second.
+_TICK: Final = 2 * 10**9
+_NEVER: Final = (0, 0)
+
+
+class FolderStamps:
+    """Inode and time of the last change of each folder below ``root``, taken as it is listed, kept in a cache."""
+
+    def __init__(self, root: Path, cache: Path, record: Digest | None) -> None:
+        """Nothing is read or written yet; ``record`` is the digest of the record, where it is known."""
+        self._root, self._path = str(root), cache / NAME
+        self._record = record and str(record)
+        self._device = _own_device(self._root)
+        self.begin()
+
+    def begin(self) -> Callable[[str, os.stat_result | None], None] | None:
+        """What notes the folders, which are about to be listed: their paths, and how they are; ``None`` if it is vain.
+
+        Nothing is noted yet.
+        """
+        self._rows: list[tuple[str, int, int]] = []
+        self._stored = StoredParts(_SCHEMA)
+        self._begun = time.time_ns()
+        return None if self._device is None else self._note
+
+    def _note(self, path: str, held: os.stat_result | None) -> None:
+        sure = held is not None and held.st_dev == self._device and held.st_ctime_ns < self._begun - _TICK
+        self._rows.append((path, *((held.st_ino, held.st_ctime_ns) if held is not None and sure else _NEVER)))
+        if len(self._rows) == PART_ROWS:
+            self._store()
+
+    def keep(self, images: Path) -> None:
+        """Write down what was noted, or is written down, as that of an image table that names all that was listed."""
+        if self._device is not None:
+            self._store()
+        if self._device is not None:
+            noted = self._stored.tables() if self._stored.num_rows else read_groups(self._path, _SCHEMA.names)
+            made_from = {"images": _stated(images), "record": self._record}
+            # A cache: where it cannot be written, the folders are listed again.
+            with contextlib.suppress(StorageError, TableError):
+                write_parts(noted, _SCHEMA, self._path, name="folders", made_from=made_from)
+
+    def are_of(self, images: Path) -> bool:
+        """Whether what is written down is of the image table there."""
+        return self._device is not None and footer_of(self._path).get("images") == _stated(images) != ""
+
+    def are_of_record(self, images: Path) -> bool:
+        """Whether they are of this record, too: where its digest is known, the table is of it."""
+        return self.are_of(images) and footer_of(self._path).get("record") == self._record
+
+    def same_files(
+        self, images: Path, suffixes: tuple[str, ...], leave_out: Collection[str], since: int | None = None
+    ) -> bool | None:
+        """Whether the files with these suffixes are those of the image table, each looked at, by path and size.
+
+        Args:
+            images: The table that these stamps are of.
+            suffixes: Of images, in lower case.
+            leave_out: Names at the top that are none of ROOT's.
+            since: Nor may those without a digest have changed from this time on, in ns; ``None`` does not ask for that.
+
+        Returns:
+            Whether they are; ``None`` where all folders have to be listed: so many changed, or one cannot be listed.
+        """
+        # The system is asked without Python's lock, so that two threads do it side by side.
+        with ThreadPoolExecutor(min(4, available_cores() + 1)) as pool:
+            listing, same = pool.submit(self._in_changed, leave_out), True
+            columns, are_here = ["path", "bytes"], self._are_here
+            if since is not None and count_nulls(images, "digest"):
+                columns, are_here = [*columns, "digest"], functools.partial(self._are_unchanged, since=since)
+            for group in read_groups(images, columns):
+                same = same and all(pool.map(are_here, group.to_batches(max_chunksize=PART_ROWS)))
+            here = listing.result()
+        # In no table is a name that is no UTF-8.
+        with contextlib.suppress(UnicodeError):
+            if here is not None:
+                return same and not _without({path for path in here if path.lower().endswith(suffixes)}, images)
+        return None
+
+    def _are_here(self, files: pa.RecordBatch) -> bool:
+        """Whether these are files, or links to files, of these sizes."""
+        paths, sizes = (column.to_pylist() for column in files.columns)
+        try:
+            found = LocalFileSystem().get_file_info([f"{self._root}/{path}" for path in paths])
+        except OSError:
+            return False
+        return all(one.size == size for one, size in zip(found, sizes, strict=True))
+
+    def _are_unchanged(self, files: pa.RecordBatch, since: int) -> bool:
+        """The same, and those without a digest unchanged."""
+        try:
+            for path, size, digest in zip(*(column.to_pylist() for column in files.columns), strict=True):
+                held = os.stat(f"{self._root}/{path}")  # noqa: PTH116  # a Path for each takes three times as long
+                if held.st_size != size or not stat.S_ISREG(held.st_mode):
+                    return False
+                if digest is None and held.st_ctime_ns >= since:
+                    return False
+        except OSError:
+            return False
+        return True
+
+    def _in_changed(self, leave_out: Collection[str]) -> set[str] | None:
+        """The files, and links to files, in folders that came since, or that are not as they were written down."""
+        changed, found, folders = list[str](), set[str](), set[str]()
+        try:
+            for group in read_groups(self._path, _SCHEMA.names):
+                changed += self._changed(group)
+                if len(changed) > FILES_AT_ONCE:
+                    return None
+            for path in changed:
+                self._list(path, leave_out, found, folders)
+            for path in _without(folders, self._path):
+                found.update(path + name for name, _ in files_below(f"{self._root}/{path}"))
+        except (OSError, TableError, UnicodeError):
+            return None
+        return found
+
+    def _store(self) -> None:
+        columns = list(zip(*self._rows, strict=True)) or [(), (), ()]
+        self._rows = []
+        try:
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
+        except UnicodeError:
+            # A name that is no UTF-8: the folders are listed each time.
+            self._device = None
+        else:
+            self._stored.append(pa.Table.from_arrays(arrays, schema=_SCHEMA))
+
+    def _changed(self, folders: pa.Table) -> list[str]:
+        """Those that are not as they were; one that went is missing in its parent, which changed with it."""
+        found = list[str]()
+        for path, inode, changed in zip(*(column.to_pylist() for column in folders.columns), strict=True):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                held = os.stat(f"{self._root}/{path}")  # noqa: PTH116  # a Path for each takes three times as long
+                if held.st_ctime_ns != changed or held.st_ino != inode or held.st_dev != self._device:
+                    found.append(path)
+        return found
+
+    def _list(self, path: str, leave_out: Collection[str], files: set[str], folders: set[str]) -> None:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(f"{self._root}/{path}") as entries:
+            for entry in entries:
+                if not path and entry.name in leave_out:
+                    continue
+                if is_folder(entry):
+                    folders.add(f"{path}{entry.name}/")
+                elif is_file(entry):
+                    files.add(path + entry.name)
+
+
+def _stated(table: Path) -> str:
+    """The checksum of a table as its folder's list states it: one, or it is being replaced."""
+    stated = listed_checksums(table.parent).get(table.name, [])
+    return stated[0] if len(stated) == 1 else ""
+
+
+def _without(paths: set[str], table: Path) -> set[str]:
+    """Those of some paths that a table does not name."""
+    if paths:
+        among = pa.array(sorted(paths), pa.string())
+        for group in read_groups(table, ["path"]):
+            paths = paths.difference(group["path"].filter(pc.is_in(group["path"], value_set=among)).to_pylist())
+    return paths
+
+
+def _own_device(root: str) -> int | None:
+    """The device of the file system that ``root`` lies in, where it is one of this machine's own; else ``None``."""
+    try:
+        device, place = Path(root).stat().st_dev, Path(root).resolve()
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    # Later mounts hide earlier ones in the same place.
+    mounts = {_unescaped(words[4]): words[words.index("-") + 1] for words in map(str.split, lines)}
+    kind = next((mounts[str(above)] for above in (place, *place.parents) if str(above) in mounts), "")
+    return device if kind in _LOCAL else None
+
+
+def _unescaped(path: str) -> str:
+    """The path of a mount, in which blanks and their like are numbers in octal."""
+    return re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), path)
