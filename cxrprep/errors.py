@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import errno
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -145,6 +145,10 @@ class UnsafePathError(IntegrityError):
 
 class ImageError(IntegrityError):
     """Raise when an image cannot be decoded as what it claims to be, or goes past a limit; name the file."""
+
+
+IMAGE_AGAIN: Final = "cxrprep verify ROOT says how to get it again"
+"""The hint where an image is damaged: a release is fetched again, and what was made is made again."""
 
 
 class SeveralFramesError(ImageError):

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
+from cxrprep.api.folder import open_folder
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
+from cxrprep.collection.lineage import FolderKind
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
 from cxrprep.model import FolderRef, Selection
-from cxrprep.storage.paths import local_path
+from cxrprep.storage.paths import OWN_FOLDERS, local_path
 from cxrprep.storage.working_copy_paths import address_of
 
 if TYPE_CHECKING:
@@ -131,6 +133,18 @@ def load(
     return held.split(*(split.split(",") if isinstance(split, str) else split))
 
 
+def _never_among_originals(where: FolderRef, target: Path, form: str) -> None:
+    """Raise ``UsageError`` for a place within a release but its own folders: ``verify`` finds none of it published."""
+    root, place = (address_of(str(one.absolute())) or one.resolve().as_posix() for one in (where.path, target))
+    if f"{place}/".startswith(f"{root}/") and place[len(root) + 1 :].partition("/")[0] not in OWN_FOLDERS:
+        folder = open_folder(where, files=False)
+        if folder.kind is FolderKind.RELEASE:
+            raise UsageError(
+                f"{target} lies in {folder.root}, and {folder.spec.name} {folder.release} has no such file",
+                hint=f"leave --out out: it goes to {folder.home / 'export' / form}; or name a folder elsewhere",
+            )
+
+
 @takes_buckets(root="written-folder", state="written-folder", out="written", pairs="read-file")
 @notes_progress("export")
 def export(
@@ -225,6 +239,7 @@ def export(
     )
     home = where.home
     target = home / "export" / form if out is None else Path(out)
+    _never_among_originals(where, target, form)
     images = home / "manifests" / IMAGES_NAME
     parent = {"images": file_digest(images, "sha256")}
     if engine is not None and engine.name == "dask" and form in WITH_IMAGES:

@@ -154,7 +154,7 @@ def open_folder(
         raise UsageError(f"{root} is a file, not a folder", hint="name the folder of the dataset")
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}", hint="check the path, or run: cxrprep download DATASET ROOT")
-    named = find_dataset(dataset) if dataset and dataset != OWN_NAME else None
+    named = _named(dataset)
     record = Record.open(root, asked.state, files=files, held=held)
     home = record.home
     check_state(root, home)
@@ -171,8 +171,8 @@ def open_folder(
     if exports and not stated_dataset(home) and not (home != root and stated_dataset(root)):
         return _exported(root, record, exports)
     names = sample_names(root)
-    check_converted(root, home, names, as_own=dataset == OWN_NAME)
-    spec = _raw_spec(root, home, names, named, own=dataset == OWN_NAME, unknown=unknown_is_own)
+    check_converted(root, home, names, as_own=named is OWN_FOLDER)
+    spec = _raw_spec(root, home, names, named, unknown=unknown_is_own)
     if spec is OWN_FOLDER:
         return DatasetFolder(root, home, spec, "", record, FolderKind.OWN)
     found = checked_release(spec, release) or release_here(spec, names)
@@ -198,9 +198,12 @@ def check_converted(root: Path, home: Path, names: frozenset[str], *, as_own: bo
         if not image_tables(tables) and trace_of_conversion(place):
             raise TableError(f"{tables / IMAGES_NAME} is missing: it says what made these images", hint=_again(root))
     if not as_own and not image_tables(home / "manifests") and marked(root, names):
+        again = _again(root)
         raise TableError(
             f"{root} holds images that a conversion made, and no {IMAGES_NAME} in manifests, which says of what",
-            hint=f"{_again(root)}; or, to take them for images of your own, add --dataset {OWN_NAME}",
+            hint=again
+            if stated_dataset(home)
+            else f"{again}; or, to take them for images of your own, add --dataset {OWN_NAME}",
         )
 
 
@@ -250,16 +253,21 @@ def _exported(root: Path, record: Record, exports: tuple[Lineage, ...]) -> Datas
 
 def check_dataset(root: Path, dataset: str | None, recorded: str) -> None:
     """Raise ``UsageError`` where ``dataset`` names another one than the manifest of ``root`` does."""
-    if dataset and dataset != OWN_NAME and recorded:
-        _agree(root, find_dataset(dataset), recorded, "its manifest")
+    if recorded:
+        _agree(root, _named(dataset), recorded, "its manifest")
+
+
+def _named(dataset: str | None) -> DatasetSpec | None:
+    """The dataset that the caller names, images of one's own among them."""
+    return OWN_FOLDER if dataset == OWN_NAME else find_dataset(dataset) if dataset else None
 
 
 def check_stated(root: Path, home: Path, spec: DatasetSpec) -> None:
     """Raise ``UsageError`` where a folder is of another dataset than ``spec``: by its tables, else by its files."""
     for place in dict.fromkeys((home, root)):
         if (stated := stated_dataset(place)) not in ("", spec.name):
-            what = "images of your own" if stated == OWN_NAME else stated
-            raise UsageError(f"{root} holds {what}, as its manifest says, not {spec.name}", hint="name another folder")
+            message = f"{root} holds {_in_words(stated)}, as its manifest says, not {spec.name}"
+            raise UsageError(message, hint="name another folder")
         if stated:
             return
     if root.is_dir():
@@ -269,25 +277,27 @@ def check_stated(root: Path, home: Path, spec: DatasetSpec) -> None:
 def _agree(root: Path, named: DatasetSpec | None, recorded: str, witness: str) -> None:
     if named is not None and named.name != recorded:
         raise UsageError(
-            f"{root} holds {recorded}, as {witness} says, not {named.name}",
+            f"{root} holds {_in_words(recorded)}, as {witness} says, not {_in_words(named.name)}",
             hint="leave --dataset out, or name another folder",
         )
 
 
+def _in_words(dataset: str) -> str:
+    return "images of your own" if dataset == OWN_NAME else dataset
+
+
 def _raw_spec(
-    root: Path, home: Path, names: frozenset[str], named: DatasetSpec | None, *, own: bool, unknown: bool
+    root: Path, home: Path, names: frozenset[str], named: DatasetSpec | None, *, unknown: bool
 ) -> DatasetSpec:
     """The dataset of raw images without a record."""
     stated = stated_dataset(home) or (stated_dataset(root) if home != root else "")
-    if stated == OWN_NAME and named is None:
-        return OWN_FOLDER
     if stated:
         _agree(root, named, stated, "its manifest")
-        return known_dataset(stated)
-    if named is not None:
+        return OWN_FOLDER if stated == OWN_NAME else known_dataset(stated)
+    if named is not None and named is not OWN_FOLDER:
         _refuse_others(root, names, named, "leave --dataset out, or name another folder")
         return named
-    found = None if own else recognise(names)
+    found = None if named is OWN_FOLDER else recognise(names)
     if found is not None:
         return found
     if unknown or _shows_images(root, names):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
-from cxrprep.errors import ImageError, StorageError
+from cxrprep.errors import IMAGE_AGAIN, ImageError, StorageError
 from cxrprep.images import codec_headers, dicom, file_formats, png_jpeg
 from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits, Radiograph
 
@@ -44,7 +44,7 @@ def decode(
         ImageError: for damage, an unknown format, images past ``limits``, and several frames of which none is named.
     """
     if not data:
-        raise ImageError(f"{name} is empty", hint="fetch it again: cxrprep verify ROOT --repair")
+        raise ImageError(f"{name} is empty", hint=IMAGE_AGAIN)
     if data[:8] == png_jpeg.PNG_MAGIC or data[:3] == codec_headers.JPEG_MAGIC:
         return png_jpeg.decode_raster(data, name, limits, reduce=reduce, frame=frame)
     if dicom.is_named(data, name):

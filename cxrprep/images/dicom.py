@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from cxrprep.errors import ImageError
+from cxrprep.errors import IMAGE_AGAIN, ImageError
 from cxrprep.extras import install_command
 from cxrprep.images import codec_headers, codecs
 from cxrprep.images.dicom_grayscale import aspect, code, grayscale_rules, spacing
@@ -44,7 +44,6 @@ _UNDEFINED: Final = b"\xff\xff\xff\xff"
 # What a parser says may quote the value that it could not read, and that may name a patient: its words stay inside.
 _CHECK: Final = "check what the file is"
 _TRAILING_PADDING: Final = b"\xfc\xff\xfc\xff"
-_AGAIN: Final = "fetch it again: cxrprep verify ROOT --repair"
 # pydicom's words for a syntax that none of its installed decoders knows.
 _NO_DECODER: Final = ("missing dependencies", "no available", "not supported")
 
@@ -128,14 +127,14 @@ def _inflated(data: bytes, name: str, limits: ImageLimits) -> tuple[bytes, tuple
     """The same file in explicit VR little endian, of which deflate is only a wrapping (PS3.5 A.5)."""
     group = data.find(b"\x02\x00\x00\x00UL\x04\x00", 0, 256)
     if group < 0:
-        raise ImageError(f"{name}: not a readable DICOM file: deflated, without a meta group", hint=_AGAIN)
+        raise ImageError(f"{name}: not a readable DICOM file: deflated, without a meta group", hint=IMAGE_AGAIN)
     start = group + 12 + int.from_bytes(data[group + 8 : group + 12], "little")
     try:
         body, behind = codecs.inflate(data[start:], limits.size + 1)
     except ValueError as e:
         if "more than" in str(e):
             raise ImageError(f"{name}: inflates to more than the limit of {limits.size:,} bytes") from e
-        raise ImageError(f"{name}: the deflated data set is damaged: {e}", hint=_AGAIN) from e
+        raise ImageError(f"{name}: the deflated data set is damaged: {e}", hint=IMAGE_AGAIN) from e
     meta = data[:start].replace(_DEFLATED, _DEFLATED[:-3] + b"\0\0\0", 1)
     return meta + body, (("bytes follow the deflated data set",) if behind > 1 else ())
 
@@ -235,7 +234,9 @@ def _native_words(file: DicomFile, rows: int, columns: int, notes: list[str]) ->
         and data[start + header + stated : start + header + stated + 4] != _TRAILING_PADDING
     ):
         # Deflate has no checksum: damage shows in the length of what comes out alone.
-        raise ImageError(f"{file.name}: the deflated data set is damaged: it does not end with its pixels", hint=_AGAIN)
+        raise ImageError(
+            f"{file.name}: the deflated data set is damaged: it does not end with its pixels", hint=IMAGE_AGAIN
+        )
     if stated > wanted + (wanted & 1):
         notes.append("the pixel data is longer than the image")
     kind: Any = np.uint8 if allocated == 8 else np.dtype("<u2")
@@ -257,7 +258,7 @@ class _PixelData:
         _read_pixels(file)
         if "PixelData" not in self.dataset and not self._without_end(file):
             if file.has_pixel_element:
-                raise ImageError(f"{self.name}: pixel data is cut short", hint=_AGAIN)
+                raise ImageError(f"{self.name}: pixel data is cut short", hint=IMAGE_AGAIN)
             raise ImageError(f"{self.name}: DICOM without pixel data", hint="it may be a report or a header only")
         meta = self.dataset.file_meta
         if not getattr(meta, "TransferSyntaxUID", None):
@@ -295,7 +296,7 @@ class _PixelData:
                 stream = self._stream(element.value)
             except Exception as e:  # fragments of hostile files
                 raise ImageError(
-                    f"{self.name}: pixel data ({self.syntax_name}) is cut short: {_unquoted(str(e))}", hint=_AGAIN
+                    f"{self.name}: pixel data ({self.syntax_name}) is cut short: {_unquoted(str(e))}", hint=IMAGE_AGAIN
                 ) from e
         elif codec_headers.stated_codec(self.syntax) and self._frames == 1:
             self._notes.append("the compressed pixels are not encapsulated")
@@ -339,12 +340,12 @@ class _PixelData:
                 raise
             text = str(e) or type(e).__name__
             if "less than expected" in text:
-                raise ImageError(f"{self.name}: pixel data is cut short: {_unquoted(text)}", hint=_AGAIN) from e
+                raise ImageError(f"{self.name}: pixel data is cut short: {_unquoted(text)}", hint=IMAGE_AGAIN) from e
             lacking = any(words in text for words in _NO_DECODER)
             reason = "no decoder is installed" if lacking else _unquoted(text)
             raise ImageError(
                 f"{self.name}: pixel data ({self.syntax_name}) cannot be decoded: {reason}",
-                hint=_lacking_hint() if lacking else f"it may be damaged; {_AGAIN}",
+                hint=_lacking_hint() if lacking else f"it may be damaged; {IMAGE_AGAIN}",
             ) from e
         return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
 
@@ -383,7 +384,7 @@ def _check_size(frame: bytes | None, name: str, rows: int, columns: int) -> None
     if stated is not None and stated != (columns, rows):
         raise ImageError(
             f"{name}: the compressed pixels are {stated[0]} x {stated[1]}, the header says {columns} x {rows}",
-            hint=_AGAIN,
+            hint=IMAGE_AGAIN,
         )
 
 
@@ -412,7 +413,7 @@ def _decoded_words(pixels: _PixelData, rows: int, columns: int, notes: list[str]
         except ValueError as e:
             raise ImageError(
                 f"{pixels.name}: pixel data ({pixels.syntax_name}) cannot be decoded: {_unquoted(str(e))}",
-                hint=f"it may be damaged; {_AGAIN}",
+                hint=f"it may be damaged; {IMAGE_AGAIN}",
             ) from e
         if words is not None:
             return words
@@ -437,7 +438,7 @@ def _colour_as_grey(pixels: _PixelData, rows: int, columns: int, notes: list[str
         except ValueError as e:
             raise ImageError(
                 f"{pixels.name}: pixel data ({pixels.syntax_name}) cannot be decoded: {_unquoted(str(e))}",
-                hint=f"it may be damaged; {_AGAIN}",
+                hint=f"it may be damaged; {IMAGE_AGAIN}",
             ) from e
     photometric = code(pixels.dataset, "PhotometricInterpretation")
     if stored is not None and photometric == "RGB":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 
-from cxrprep.errors import ImageError
+from cxrprep.errors import IMAGE_AGAIN, ImageError
 from cxrprep.images import codec_headers, codecs
 from cxrprep.images.dicom_lut import GrayscaleRules
 from cxrprep.images.radiograph import (
@@ -38,7 +38,6 @@ PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_MODES: Final = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 _ORIENTATION: Final = 0x0112  # EXIF 2.32, 4.6.4
 BEHIND: Final = "bytes follow the end of the image"
-_HINT: Final = "fetch the file again: cxrprep verify ROOT --repair"
 
 
 def png_header(data: bytes) -> tuple[int, int, str] | None:
@@ -78,7 +77,7 @@ def _whole_png(data: bytes, name: str, frame: int | None, notes: list[str]) -> b
         if end > len(data):
             break
         if zlib.crc32(data[at + 4 : end - 4]) != struct.unpack(">I", data[end - 4 : end])[0]:
-            raise ImageError(f"{name}: PNG chunk {kind.decode('latin-1')!r} at byte {at} is altered", hint=_HINT)
+            raise ImageError(f"{name}: PNG chunk {kind.decode('latin-1')!r} at byte {at} is altered", hint=IMAGE_AGAIN)
         kinds.add(kind)
         if kind == b"acTL":
             check_frame(name, int.from_bytes(data[at + 8 : at + 12], "big"), frame, animated="PNG")
@@ -88,9 +87,9 @@ def _whole_png(data: bytes, name: str, frame: int | None, notes: list[str]) -> b
         if kind == b"IEND":
             break
     if b"IEND" not in kinds:
-        raise ImageError(f"{name}: PNG cut short after {len(data):,} bytes", hint=_HINT)
+        raise ImageError(f"{name}: PNG cut short after {len(data):,} bytes", hint=IMAGE_AGAIN)
     if b"IDAT" not in kinds:
-        raise ImageError(f"{name}: PNG without image data", hint=_HINT)
+        raise ImageError(f"{name}: PNG without image data", hint=IMAGE_AGAIN)
     if at < len(data):
         notes.append(BEHIND)
     return data[:at]
@@ -215,5 +214,5 @@ def _decoded_jpeg(data: bytes, found: JpegFrame, factor: int, notes: list[str]) 
 def _undecodable(kind: str, name: str, data: bytes, reason: str) -> ImageError:
     """What a decoder's complaint means; a file that ends too early is told from one that is altered."""
     if "premature end of jpeg file" in reason.lower():
-        return ImageError(f"{name}: JPEG cut short after {len(data):,} bytes", hint=_HINT)
-    return ImageError(f"{name}: the {kind} data cannot be decoded: {reason}", hint=_HINT)
+        return ImageError(f"{name}: JPEG cut short after {len(data):,} bytes", hint=IMAGE_AGAIN)
+    return ImageError(f"{name}: the {kind} data cannot be decoded: {reason}", hint=IMAGE_AGAIN)

@@ -1,8 +1,9 @@
 """Requested files: what downloads into a folder asked for, and so what must be in it.
 
 ``.cxrprep/asked/`` holds a list of release paths for each selection (and shard of it), one a line, as the mirror listed
-them when the download began. Like all of ``.cxrprep`` it may be lost; a missing file that was never fetched then goes
-unnoticed, and the report says that this was not checked.
+them when the download began, and their checksum in the last line: a damaged name would be missing for ever. Like all of
+``.cxrprep`` it may be lost; a missing file that was never fetched then goes unnoticed, and the report says that this
+was not checked.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.small_files import open_file, regular
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from cxrprep.model import Selection, Shard
@@ -45,10 +46,20 @@ def remember(cache: Path, selection: Selection, paths: Iterable[str], shard: Sha
     # Text, and not Parquet: a download that begins has no need of pyarrow yet, which takes long to load.
     kept = cache / _FOLDER / _name(selection, shard)
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as body:
-        body.writelines(f"{path}\n".encode() for path in paths)
+        body.writelines(_with_checksum(paths))
         if not _holds(kept, body):
             body.seek(0)
             replace_file(kept, lambda part: _copy(body, part))
+
+
+def _with_checksum(paths: Iterable[str]) -> Iterator[bytes]:
+    hasher = hashlib.sha256()
+    for path in paths:
+        line = f"{path}\n".encode()
+        hasher.update(line)
+        yield line
+    # No path has a tab.
+    yield f"\t{hasher.hexdigest()}\n".encode()
 
 
 def _copy(body: IO[bytes], part: Path) -> None:
@@ -68,7 +79,7 @@ def _holds(path: Path, body: IO[bytes]) -> bool:
 
 
 def asked(cache: Path) -> SortedTable | None:
-    """All release paths that were asked for (``path``), sorted; ``None`` where no list is left or one cannot be read.
+    """All release paths that were asked for (``path``), sorted; ``None`` where no list is left or one is damaged.
 
     One that several downloads asked for stands there several times.
     """
@@ -77,13 +88,20 @@ def asked(cache: Path) -> SortedTable | None:
     lists = sorted((cache / _FOLDER).glob("*.txt"))
     found = SortedTable.of({"path": "string"}, "path")
     for path in lists:
+        hasher, stated = hashlib.sha256(), ""
         try:
             with regular(path).open(encoding="utf-8", newline="\n") as file:
                 while lines := list(islice(file, _LINES)):
                     if not lines[-1].endswith("\n"):
                         return None
+                    if lines[-1].startswith("\t"):
+                        stated = lines.pop().strip()
+                    hasher.update("".join(lines).encode())
                     found.add_rows([(line[:-1],) for line in lines])
         except (OSError, ValueError):
+            return None
+        # Earlier versions stated none.
+        if stated not in ("", hasher.hexdigest()):
             return None
     return found if lists else None
 

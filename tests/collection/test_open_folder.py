@@ -130,11 +130,34 @@ def test_a_download_goes_on_where_somebody_exported_beside_the_originals(nih: Pa
 
     root = tmp_path / "nih"
     shutil.copytree(nih, root)
-    ok("export", root, "--format", "csv", "--out", root)
+    for inside in (root, root / "mine", root / "labels.csv"):
+        done = cxrprep("export", root, "--format", "csv", "--out", inside)
+        assert (done.returncode, "leave --out out" in done.stderr) == (2, True), done
+    ok("export", root, "--format", "csv")
+    ok("export", root, "--format", "csv", "--out", root / "export/mine")
+    # As earlier versions let it.
+    shutil.copytree(root / "export/csv", root, dirs_exist_ok=True)
     ok("download", "nih-chestxray14", root, "--source", nih)
     for verb in ("verify ROOT", "convert ROOT --recipe square-224", "extract-labels ROOT"):
         done = cxrprep(*(root if word == "ROOT" else word for word in verb.split()), "--tables", tmp_path / "gone")
         assert (done.returncode, "is not a folder" in done.stderr) == (2, True), done
+
+
+def test_a_release_is_not_taken_for_images_of_ones_own(nih: Path, tmp_path: Path) -> None:
+    """``--dataset folder`` was ignored without a word where a record or a manifest says what the folder is."""
+    from tests.commands import cxrprep, ok
+
+    root, out = tmp_path / "nih", tmp_path / "out"
+    shutil.copytree(nih, root)
+    ok("convert", root, "--recipe", "square-224", "--out", out)
+    for folder in (root, out):
+        for verb in ("verify", "manifest", "status", "report", "digest", "extract-labels", "convert", "export"):
+            more = {"convert": ["--check-phi"], "export": ["--format", "csv", "--out", tmp_path / "new"]}.get(verb, [])
+            done = cxrprep(verb, folder, "--dataset", "folder", *more)
+            assert (done.returncode, "not images of your own" in done.stderr) == (2, True), (verb, done)
+    # Nothing says what it is.
+    shutil.rmtree(root / "manifests")
+    ok("convert", root, "--dataset", "folder", "--recipe", "square-224", "--out", tmp_path / "mine")
 
 
 def test_a_state_folder_keeps_what_a_read_only_root_does_not(nih: Path, tmp_path: Path) -> None:

@@ -42,6 +42,19 @@ def test_a_damaged_list_is_no_list(tmp_path: Path) -> None:
     assert asked(tmp_path) is None
 
 
+def test_a_list_with_another_byte_is_no_list(tmp_path: Path) -> None:
+    """The name that it made was missing for ever: no download and no repair could bring it."""
+    remember(tmp_path, Selection(), ["images/1.png", "images/2.png"])
+    (path,) = (tmp_path / "asked").iterdir()
+    path.write_bytes(path.read_bytes().replace(b"2.png", b"3.png"))
+    assert asked(tmp_path) is None
+    # The next download writes it anew; a list of an earlier version has no checksum.
+    remember(tmp_path, Selection(), ["images/1.png", "images/2.png"])
+    assert paths_asked_for(tmp_path) == ["images/1.png", "images/2.png"]
+    path.write_text("images/1.png\n")
+    assert paths_asked_for(tmp_path) == ["images/1.png"]
+
+
 def test_a_lost_list_is_said_to_be_lost(tmp_path: Path) -> None:
     with Record.open(nih(tmp_path)) as record:
         record.select(Selection())

@@ -245,7 +245,8 @@ def test_an_export_beside_originals_leaves_them_what_they_are(copy: Path) -> Non
     root = copy / "root"
     (root / "cxrprep.lock").unlink()
     (root / "cxrprep.files.parquet").unlink()
-    ok("export", root, "--format", "csv", "--out", root)
+    ok("export", root, "--format", "csv")
+    shutil.copytree(root / "export/csv", root, dirs_exist_ok=True)
     code, report = verified(root)
     assert (code, report["dataset"]) == (0, "nih-chestxray14"), report
     ok("extract-labels", root)
