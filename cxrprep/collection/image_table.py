@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from cxrprep.errors import UsageError
-from cxrprep.storage.parquet import count_rows, read_rows, read_schema, write_table
+from cxrprep.storage.parquet import check_columns, readable, write_table
 from cxrprep.storage.unfetched import lies_there
 from cxrprep.storage.value_codes import flat
 
@@ -56,6 +57,7 @@ class StoredTable:
     """
 
     path: Path
+    file: pq.ParquetFile
     schema: pa.Schema
     num_rows: int
 
@@ -66,13 +68,19 @@ class StoredTable:
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column. Raises ``UnreadableTableError`` where it is damaged."""
-        return read_rows(self.path, columns=[name], use_threads=False).column(name)
+        with readable(self.path):
+            check_columns(self.schema, self.path, [name])
+            return self.file.read([name], use_threads=False).column(0)
 
 
 def stored_table(path: Path) -> StoredTable | None:
     """The table that is there; ``None`` where there is none, or one that may not be read."""
     try:
-        return StoredTable(path, read_schema(path), count_rows(path)) if path.is_file() else None
+        if not path.is_file():
+            return None
+        with readable(path):
+            file = pq.ParquetFile(path, page_checksum_verification=True)
+            return StoredTable(path, file, file.schema_arrow, file.metadata.num_rows)
     except OSError:
         return None
 

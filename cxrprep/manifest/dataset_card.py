@@ -119,8 +119,9 @@ def _counted(path: Path) -> Dataset:
     from cxrprep.manifest.load import Dataset
 
     file = pq.ParquetFile(regular(path))
-    columns = [*_COUNTED, *(name for name in file.schema_arrow.names if name.startswith("label_"))]
-    schema = pa.schema([file.schema_arrow.field(name) for name in columns])
+    stored = file.schema_arrow
+    columns = [*_COUNTED, *(name for name in stored.names if name.startswith("label_"))]
+    schema = pa.schema([stored.field(name) for name in columns])
     batches = file.iter_batches(columns=columns, use_threads=False)
     table = pa.Table.from_batches((batch.select(columns) for batch in batches), schema)
     made_from = read_footer(path)

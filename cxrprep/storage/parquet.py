@@ -235,9 +235,10 @@ def read_combined(path: Path, columns: Sequence[str], *, coded: Collection[str] 
         UnreadableTableError: It is no Parquet file, or a page is not what was written.
     """
     with readable(path), pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=list(coded)) as file:
-        check_columns(file.schema_arrow, path, columns)
+        schema = file.schema_arrow
+        check_columns(schema, path, columns)
         found = {name: flat(file.read([name], use_threads=False).column(0)) for name in columns}
-        fields = [file.schema_arrow.field(name).with_type(found[name].type) for name in columns]
+        fields = [schema.field(name).with_type(found[name].type) for name in columns]
         return pa.table(found, schema=pa.schema(fields))
 
 
@@ -247,8 +248,9 @@ def read_groups(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
     Raises ``OSError``, ``UnreadableTableError``.
     """
     with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        schema = pa.schema([field for field in file.schema_arrow if field.name in set(columns)])
-        check_columns(file.schema_arrow, path, schema.names)
+        stored, wanted = file.schema_arrow, set(columns)
+        schema = pa.schema([field for field in stored if field.name in wanted])
+        check_columns(stored, path, schema.names)
         for group in range(file.num_row_groups):
             yield file.read_row_group(group, schema.names, use_threads=False)
         if not file.num_row_groups:
@@ -274,9 +276,10 @@ def read_rows_where(
         UnreadableTableError: It is no Parquet file, or a page is not what was written.
     """
     with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        check_columns(file.schema_arrow, path, columns)
-        names = file.schema_arrow.names if columns is None else list(columns)
-        schema = pa.schema([file.schema_arrow.field(name) for name in names], file.schema_arrow.metadata)
+        stored = file.schema_arrow
+        check_columns(stored, path, columns)
+        names = stored.names if columns is None else list(columns)
+        schema = pa.schema([stored.field(name) for name in names], stored.metadata)
         found = [schema.empty_table()]
         for group in range(file.num_row_groups):
             mask = wanted(file.read_row_group(group, list(asked), use_threads=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import zlib
@@ -23,15 +24,19 @@ def _pixels(seed: int, height: int, width: int) -> np.ndarray:
     return ramp.astype(np.uint8)
 
 
-def png(path: Path, seed: int, *, width: int = 64, height: int = 64, rgba: bool = False) -> None:
+@functools.cache
+def _png(seed: int, width: int, height: int, *, rgba: bool) -> bytes:
     pixels = _pixels(seed, height, width)
     if rgba:
         pixels = np.dstack([pixels, pixels, pixels, np.full_like(pixels, 255)])
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)
     header = struct.pack(">IIBBBBB", width, height, 8, 6 if rgba else 0, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+
+
+def png(path: Path, seed: int, *, width: int = 64, height: int = 64, rgba: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    path.write_bytes(_png(seed, width, height, rgba=rgba))
 
 
 def jpeg(path: Path, seed: int, *, width: int = 60, height: int = 50) -> None:
