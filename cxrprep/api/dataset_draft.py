@@ -6,7 +6,6 @@ corrects it, and ``cxrprep datasets check`` says what it makes of the folder.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from itertools import chain
@@ -183,15 +182,15 @@ class _Writer:
     def _left_out(self) -> list[str]:
         """Tables and columns that no block names, as comments: whoever knows them writes what they say."""
         named = "\n".join(self.blocks)
-        lines = [f"# {table.key}: no block reads it" for table in self.found.tables if table not in self.used]
+        lines = [_comment(f"{table.key}: no block reads it") for table in self.found.tables if table not in self.used]
         for table in self.used:
             gone = [name for name in table.columns if table.form == "csv" and not _is_named(name, named)]
-            lines += [f"# Columns of {table.key} that no block names: {', '.join(gone)}"] if gone else []
-        return [*(" ".join(line.split()) for line in lines), ""] if lines else []
+            lines += [_comment(f"Columns of {table.key} that no block names: {', '.join(gone)}")] if gone else []
+        return [*lines, ""] if lines else []
 
     def _head(self) -> list[str]:
         return [
-            f"# {' '.join(self.title.split())}: a draft from a folder. Every line may be corrected.",
+            _comment(f"{self.title}: a draft from a folder. Every line may be corrected."),
             "# What each means: docs/howto/own-dataset.md",
             "format = 1",
             f"name = {_toml(self.name)}",
@@ -218,7 +217,8 @@ class _Writer:
         ends = sorted({key.rsplit(".", 1)[-1] for key in self.found.images})
         if top and any(key.count("/") < self.found.depth for key in self.found.images):
             begin = "(?:^|/)"  # the folder belongs to the id
-        return ["[paths]", f"image = '{begin}(?P<id>{self.found.inside})\\.(?:{'|'.join(ends)})$'", ""]
+        pattern = f"{begin}(?P<id>{self.found.inside})\\.(?:{'|'.join(ends)})$"
+        return ["[paths]", f"image = {_toml(pattern)}", ""]
 
     def _id(self, table: FolderTable) -> Any:
         """The image's id as a value: a column, or what is left of a path in it."""
@@ -395,7 +395,7 @@ class _Writer:
         if table.form == "files":
             patterns = table.columns["patterns"]
             (groups,) = table.columns["groups"]
-            return [*lines, 'form = "files"', f"patterns = {_toml(patterns)}", f"groups = '{groups}'", ""]
+            return [*lines, 'form = "files"', f"patterns = {_toml(patterns)}", f"groups = {_toml(groups)}", ""]
         name = table.key.removesuffix(".gz").removesuffix(".zip")
         form = [] if table.form == "csv" else [f"form = {_toml(table.form)}"]
         return [*lines, *form, f"patterns = {_toml([name])}", ""]
@@ -418,8 +418,7 @@ class _Writer:
             lines += [f"{_toml(name)} = {_toml(stem)}" for name, stem in same.items()] + [""]
         own = [name for name in names if name not in same]
         if own:
-            shown = " ".join(", ".join(own)[:80].split())
-            lines += [f"# Findings with a column of their own: {shown}"]
+            lines += [_comment(f"Findings with a column of their own: {', '.join(own)[:80]}")]
             near = [(name, *found) for name in own if (found := shared_observation(name, at_a_loss=True))]
             if near:
                 lines += ["# As a shared one too, where the loss is yours: put such a line under [vocabulary.same]"]
@@ -444,16 +443,21 @@ def _names(tables: Sequence[FolderTable]) -> Any:
     return tables[0].name if len(tables) == 1 else [table.name for table in tables]
 
 
+def _comment(text: str) -> str:
+    """A comment in one line, which TOML wants without control characters."""
+    return "# " + " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+
+
 def _toml(value: Any) -> str:
     """A value as TOML writes it."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{_key(key)} = {_toml(one)}" for key, one in value.items()) + " }"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_toml, value)) + "]"
-    if isinstance(value, str) and "\\" in value and "'" not in value:
+    if isinstance(value, str) and "\\" in value and "'" not in value and value.isprintable():
         return f"'{value}'"
     return toml_value(value)
 
 
 def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_value(name)

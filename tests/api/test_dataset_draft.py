@@ -68,6 +68,14 @@ def test_a_croissant_file_gives_title_licence_citation_and_sums(tmp_path):
     assert find_dataset(str(tmp_path / "drafted.toml")).title == "drafted"
 
 
+def test_signs_that_mean_something_to_toml_stand_in_titles_and_in_names_of_folders(tmp_path):
+    title = "C:\\ward\n'7'\x7f\t\\"
+    for text in (title, title.replace("'", "")):
+        root = folder(tmp_path / "x", ["Bob's/a.png", "Bob's/b.png", "Bob's masks/a.png", "Bob's masks/b.png"])
+        assert set(drafted(tmp_path, root, title=text, force=True)) == {"a", "b"}
+        assert find_dataset(str(tmp_path / "drafted.toml")).title == text
+
+
 def folder(root: Path, names: list[str]) -> Path:
     for number, name in enumerate(names):
         pictures.png(root / name, number, width=32, height=32)
