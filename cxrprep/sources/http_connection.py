@@ -354,15 +354,17 @@ class HttpConnection:
         if self._silent > min(CONNECT_SECONDS, timeout) and not self._curl.getinfo(pycurl.PRETRANSFER_TIME_T):
             limit = min(CONNECT_SECONDS, timeout)
             found = self._curl.getinfo(pycurl.PRIMARY_IP) or "its address"
+            if self._proxy is not None:
+                found = "the host" if self._curl.getinfo(pycurl.HTTP_CONNECTCODE) else "the proxy"
             named = self._curl.getinfo(pycurl.NAMELOOKUP_TIME_T)
             tried = f"{found} does not answer" if named else "the name server does not answer (DNS)"
             raise no_connection(self.endpoint, self._proxy, f"{tried} within {limit:g} s")
         if self._silent > timeout:
-            raise no_byte(self.endpoint.authority, timeout)
+            raise no_byte(self.endpoint, self._proxy, timeout)
 
     def _failure(self) -> Exception:
         if self._code == TIMED_OUT:
-            return no_byte(self.endpoint.authority, self._settings.timeout)
+            return no_byte(self.endpoint, self._proxy, self._settings.timeout)
         return from_libcurl(self._curl, self._code or 52, self._wording, self.endpoint, self._proxy)
 
     def _dropped(self) -> None:

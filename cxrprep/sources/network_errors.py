@@ -37,6 +37,9 @@ _NO_HTTP: Final = (1, 8, 43, 61, 100)
 FEW_TRIES: Final = 3
 # How http.client words what a proxy answers to CONNECT.
 _TUNNEL: Final = re.compile(r"Tunnel connection failed: (\d{3})")
+_WANTS_LOGIN: Final = 407
+# Refusals that pass: too slow, too early, too many.
+_PASSING: Final = (408, 425, 429)
 _UNREACHED: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
 
 
@@ -54,10 +57,10 @@ def not_trusted(where: str, reason: str) -> ProxyOrCertificateError:
     )
 
 
-def no_byte(where: str, timeout: float) -> SourceUnreachableError:
+def no_byte(endpoint: Endpoint, proxy: Proxy | None, timeout: float) -> SourceUnreachableError:
     """The error for a connection that has gone silent."""
     return SourceUnreachableError(
-        f"{where} sent no byte for {timeout:g} s", hint="run again; --timeout SECONDS waits longer"
+        f"{_way(endpoint, proxy)} sent no byte for {timeout:g} s", hint="run again; --timeout SECONDS waits longer"
     )
 
 
@@ -89,6 +92,19 @@ def wants_login(proxy: Proxy | None) -> ProxyOrCertificateError:
     )
 
 
+def _not_let_through(endpoint: Endpoint, proxy: Proxy | None, status: int) -> CxrprepError:
+    """The error for a proxy that answers CONNECT with a status of 300 and above."""
+    if status == _WANTS_LOGIN:
+        return wants_login(proxy)
+    if status >= 500 or status in _PASSING:
+        return no_connection(endpoint, proxy, f"the proxy answered {status}")
+    named = f"the proxy {proxy.shown}" if proxy is not None else "the proxy"
+    return ProxyOrCertificateError(
+        f"{named} refuses the way to {endpoint.authority} ({status})",
+        hint=f"ask those who run it to let {endpoint.host} through; no_proxy={endpoint.host} goes there without it",
+    )
+
+
 def _way(endpoint: Endpoint, proxy: Proxy | None) -> str:
     return endpoint.authority if proxy is None else f"{endpoint.authority} through the proxy {proxy.shown}"
 
@@ -110,10 +126,9 @@ def from_libcurl(curl: Any, code: int, wording: str, endpoint: Endpoint, proxy: 
 
     # The proxy's answer to CONNECT, 0 for none.
     connect_status = curl.getinfo(pycurl.HTTP_CONNECTCODE)
-    if connect_status == 407 or (code == 7 and connect_status == 401):
-        return wants_login(proxy)
     if connect_status >= 300:
-        return no_connection(endpoint, proxy, f"the proxy answered {connect_status}")
+        # tinyproxy says 401 to a wrong login of its own.
+        return _not_let_through(endpoint, proxy, _WANTS_LOGIN if connect_status == 401 else connect_status)
     if code == 5:
         return no_connection(endpoint, proxy, "the name of the proxy cannot be resolved (DNS)")
     if code == 6:
@@ -150,13 +165,12 @@ def from_exception(endpoint: Endpoint, error: BaseException, timeout: float) -> 
         return error
     if isinstance(error, ssl.SSLCertVerificationError):
         return not_trusted(where, error.verify_message)
-    if isinstance(error, TimeoutError):
-        return no_byte(where, timeout)
     proxy = proxy_for(endpoint)
+    if isinstance(error, TimeoutError):
+        return no_byte(endpoint, proxy, timeout)
     answered = _TUNNEL.search(str(error))
     if answered is not None:
-        status = int(answered[1])
-        return wants_login(proxy) if status == 407 else no_connection(endpoint, proxy, f"the proxy answered {status}")
+        return _not_let_through(endpoint, proxy, int(answered[1]))
     if isinstance(error, socket.gaierror):
         named = f"the name {endpoint.host}" if proxy is None else "the name of the proxy"
         return no_connection(endpoint, proxy, f"{named} cannot be resolved (DNS)")

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from cxrprep.credentials.secret import mask_urls
-from cxrprep.errors import AccessError, CxrprepError, ProxyOrCertificateError, UsageError
+from cxrprep.errors import AccessError, CxrprepError, ProxyOrCertificateError, SourceUnreachableError, UsageError
 from cxrprep.sources import service_session
 from cxrprep.sources.base import SourceOptions
 from cxrprep.sources.http_client import HttpClient
@@ -122,16 +122,16 @@ def _refusing(status: str) -> Callable[..., bool]:
     return app
 
 
-def _by_libcurl(url: str) -> None:
-    with closing(HttpClient(SourceOptions(timeout=5))) as client:
+def _by_libcurl(url: str, timeout: float = 5) -> None:
+    with closing(HttpClient(SourceOptions(timeout=timeout))) as client:
         client.read(url)
 
 
-def _by_session(url: str) -> None:
+def _by_session(url: str, timeout: float = 5) -> None:
     try:
-        prepare_session(requests.Session(), 5).get(url)
+        prepare_session(requests.Session(), timeout).get(url)
     except requests.RequestException as error:
-        raise failure(url, error, 5) from None
+        raise failure(url, error, timeout) from None
 
 
 @pytest.mark.parametrize("ask", [_by_libcurl, _by_session])
@@ -139,6 +139,9 @@ def _by_session(url: str) -> None:
     ("status", "kind", "said"),
     [
         ("407 Proxy Authentication Required", ProxyOrCertificateError, "the proxy {} rejects the login"),
+        ("403 Forbidden", ProxyOrCertificateError, "the proxy {} refuses the way to files.example.test (403)"),
+        ("405 Method Not Allowed", ProxyOrCertificateError, "the proxy {} refuses the way to files.example.test (405)"),
+        ("429 Too Many Requests", NotConnectedError, "through the proxy {}: the proxy answered 429"),
         ("503 Overloaded", NotConnectedError, "through the proxy {}: the proxy answered 503"),
         ("", NotConnectedError, "through the proxy {}: it is refused or cannot be reached"),
     ],
@@ -155,6 +158,21 @@ def test_a_proxy_that_lets_nobody_through_is_named_to_every_client(
     assert said.format(address) in found.value.message
     assert "s3cr" not in found.value.message + found.value.hint
     assert mask_urls(found.value.hint) == found.value.hint
+
+
+@pytest.mark.parametrize("ask", [_by_libcurl, _by_session])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_says_nothing_is_named(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[str, float], None], scheme: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv(f"{scheme}_proxy", address)
+        with pytest.raises(SourceUnreachableError) as found:
+            ask(f"{scheme}://files.example.test/x", 0.5)
+    assert f"files.example.test through the proxy {address}" in found.value.message
+    if ask is _by_libcurl and scheme == "https":
+        assert found.value.message.endswith(": the proxy does not answer within 0.5 s")
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "500 Unable to connect"])
