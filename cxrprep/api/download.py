@@ -296,15 +296,19 @@ def _is_unpacked(job: DownloadContext, path: str, made: Plan) -> bool:
 
 
 def _warn_holes(job: DownloadContext, made: Plan) -> Sequence[ExitCode]:
-    """Say which folders the mirror would not list; the exit codes of those that lie where files of the release do."""
+    """Say which folders and archives could not be listed; the exit codes of those where files of the release lie."""
     holes: Sequence[CxrprepError] = getattr(job.source, "holes", ())
     tops = {item.file.key.partition("/")[0] for item in made} if holes else set()
+    codes = []
     for hole in holes:
-        is_list = hole.message.partition(":")[0] in SUMS_NAMES
+        place = hole.message.partition(":")[0]
+        is_list = place in SUMS_NAMES
+        if place.partition("/")[0] in tops or place.lower().endswith(".zip"):
+            codes.append(hole.exit_code)
         lost = "no checksum of the mirror proves its files" if is_list else "what lies below it is not in the listing"
         message = f"{hole.message}: {lost}"
         job.on_event(Note(STAGE, message, "warning", job.source.address))
-    return [hole.exit_code for hole in holes if hole.message.partition("/")[0] in tops]
+    return codes
 
 
 def _fetch_tables_elsewhere(job: DownloadContext, transfer: Transfer, selection: Selection) -> Sequence[ExitCode]:

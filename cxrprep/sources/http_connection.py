@@ -49,6 +49,7 @@ _RESPONSE_APART_FROM_CONNECT: Final = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, w
 _BLANK: Final = (b"\r\n", b"\n")
 # With a blank before its colon libcurl does not heed it, and hands the framing of chunks over as bytes of the file.
 _UNREAD: Final = "transfer-encoding "
+_ENDS_IDLE: Final = 408
 _APPLICATION_DATA, _ALERT_BYTES = 0x17, 24
 
 
@@ -142,8 +143,10 @@ class HttpConnection:
         if not self._has_head():
             raise self._failure()
         made = bool(self._curl.getinfo(pycurl.NUM_CONNECTS))
-        if self._was_there and not made:
-            self._soil()
+        # A balancer that ends an idle connection says 408, which may cross the next request.
+        if not made and (self._was_there or self.status == _ENDS_IDLE):
+            if self._was_there:
+                self._soil()
             raise AskAgainError(f"{self.endpoint.authority} answered before it was asked", hint="run again")
         self._judge_time(made=made)
         return self._response()

@@ -151,7 +151,8 @@ class RemoteZip:
             at = tail.rfind(b"PK\x05\x06", 0, at)
         if at < 0:
             raise ArchiveError(
-                f"{self._key} does not end as a zip archive does", hint="the publisher's copy is cut short, or no zip"
+                f"{self._key}: it does not end as a zip archive does",
+                hint="the publisher's copy is cut short, or no zip",
             )
         _, _, _, _, count, size, offset, _ = _END.unpack_from(tail, at)
         behind = start + at

@@ -15,11 +15,19 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import pathspec
 
 from cxrprep.credentials.services import ADVICE
-from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceNotFoundError, SourceUnreachableError
+from cxrprep.errors import (
+    AccessError,
+    CxrprepError,
+    NotInSourceError,
+    ProxyOrCertificateError,
+    SourceNotFoundError,
+    SourceUnreachableError,
+)
 from cxrprep.model import RemoteFile
 from cxrprep.sources.azure_blob import SharedAccess, quoted, read_listing
-from cxrprep.sources.base import Access, AccessState, Politeness, access_refused, pages
+from cxrprep.sources.base import Access, AccessState, Politeness, access_refused, hole, pages
 from cxrprep.sources.http_client import HttpClient, nobody
+from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip, archive_validator
 from cxrprep.sources.retry import with_retries
 
@@ -48,6 +56,7 @@ class SignedUrlSource:
 
     A key such as ``batch 2.zip!/patient00001/study1/view1_frontal.jpg`` is a member of an archive that stays where it
     is; ``list("batch 2.zip!/")`` names them, and with the mirror's setting ``members = "yes"`` so does ``list()``.
+    ``holes`` are the archives whose members the last listing had to leave out, each with the reason.
     """
 
     def __init__(self, url: str, options: SourceOptions) -> None:
@@ -58,6 +67,7 @@ class SignedUrlSource:
         self._lock = threading.Lock()
         self._share: SharedAccess | None = None
         self._archives: dict[str, RemoteFile] = {}
+        self.holes: list[CxrprepError] = []
         self._members = options.extra.get("members") == "yes"
         self.politeness = Politeness(
             connections=options.connections or 16, ranges=int(options.extra.get("ranges", "8"))
@@ -215,11 +225,23 @@ class SignedUrlSource:
                     yield file
 
     def _opened_up(self, files: Iterator[RemoteFile]) -> Iterator[RemoteFile]:
+        self.holes, found = [], False
         for file in files:
-            if file.key.lower().endswith(".zip"):
-                yield from self._zip(file).members()
-            else:
+            if not file.key.lower().endswith(".zip"):
+                found = True
                 yield file
+                continue
+            try:
+                for member in self._zip(file).members():
+                    found = True
+                    yield member
+            except (_RefusedError, ProxyOrCertificateError, NotConnectedError):
+                # It would be so for the next one, too.
+                raise
+            except CxrprepError as error:
+                self.holes.append(hole(file.key, error))
+        if self.holes and not found:
+            raise self.holes[0]
 
     def _page(self, prefix: str, marker: str, most: int = 5000) -> tuple[Sequence[RemoteFile], str]:
         def request(share: SharedAccess) -> tuple[Sequence[RemoteFile], str]:

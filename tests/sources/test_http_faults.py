@@ -472,6 +472,19 @@ def test_a_time_out_sent_to_an_idle_connection_is_no_answer(client: HttpClient) 
             assert not stream.came_over.dirty  # type: ignore[attr-defined]  # a body over a connection
 
 
+def test_a_time_out_that_crosses_the_next_request_is_asked_again(client: HttpClient) -> None:
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> bool:
+        crossed = connection.number > 1
+        status = "408 Request Timeout" if crossed else "200 OK"
+        connection.send(answer(path.encode(), status=status))
+        return not crossed
+
+    with raw_http.serving(app) as server:
+        for number in range(4):
+            assert content(client.open(f"{server.url}/{number}")) == f"/{number}".encode()
+    assert len(server.seen) == 7, "each but the first was asked for over the connection of the one before, and again"
+
+
 def test_late_answers_are_waited_for_from_the_last_use_on(client: HttpClient) -> None:
     """A run that took longer than that anyway ends at once."""
     with raw_http.serving(lambda connection, *_: connection.send(answer(DATA))) as server:

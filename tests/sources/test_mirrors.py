@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import random
 import secrets
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -456,6 +457,29 @@ def test_a_part_of_the_portals_archives_is_read_by_range(
     got = tree(root)
     assert len([name for name in got if name.endswith(".jpg")]) == images
     assert not any(name.endswith(".zip") for name in got)
+    assert all(got[name] == files[name] for name in got)
+
+
+def test_a_damaged_archive_of_the_portal_is_left_out_and_said(
+    tmp_path: Path, azure: Azurite, portal: tuple[str, dict[str, bytes]], command: Command
+) -> None:
+    link, files = portal
+    container = urllib.parse.urlsplit(Path(link).read_text()).path.rpartition("/")[2]
+    azure.put(container, {"CheXpert-v1.0 batch 9 (train 9).zip": b"cut short"})
+    done = command(
+        "download",
+        "chexpert",
+        tmp_path / "root",
+        "--source",
+        "portal",
+        "--url-file",
+        link,
+        "--patients",
+        "patient00002",
+    )
+    assert done["code"] == 4, done["printed"]
+    got = tree(tmp_path / "root")
+    assert len([name for name in got if name.endswith(".jpg")]) == 3
     assert all(got[name] == files[name] for name in got)
 
 

@@ -13,11 +13,12 @@ import pytest
 
 from cxrprep.credentials.lookup import Credentials
 from cxrprep.credentials.secret import Secret
-from cxrprep.errors import AccessError, NotInSourceError
+from cxrprep.errors import AccessError, CxrprepError, ExitCode, NotInSourceError
 from cxrprep.model import Digest, RemoteFile, Selection
 from cxrprep.sources import open_source, signed_url
 from cxrprep.sources.azure_blob import SharedAccess
 from cxrprep.sources.base import AccessState, Selective, Source, SourceOptions
+from cxrprep.sources.signed_url import SignedUrlSource
 from tests.servers import loopback
 from tests.servers.azurite import Azurite, forged
 from tests.servers.kaggle import archive_of
@@ -221,6 +222,34 @@ def test_members_are_listed_and_read_inside_the_archive(azure: Azurite, containe
         assert content(source.open(member, 1_000)) == MEMBERS[IMAGE][1_000:]
         with pytest.raises(NotInSourceError, match="no such member"):
             source.open(RemoteFile(f"{BATCH}!/CheXpert-v1.0/nothing.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [("its end", ExitCode.INTEGRITY), ("its directory", ExitCode.INTEGRITY), ("no archive", ExitCode.ACCESS)],
+)
+def test_a_damaged_archive_leaves_the_others_in_the_listing(
+    azure: Azurite, container: str, tmp_path: Path, fault: str, code: ExitCode
+) -> None:
+    whole = archive_of({"CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg": b"x" * 9_000})
+    at = whole.rindex(b"PK\x01\x02")
+    damaged = {
+        "its end": whole[:-30],
+        "its directory": whole[:at] + b"PK\x09\x09" + whole[at + 4 :],
+        "no archive": b"<html>a page that was saved in its place",
+    }[fault]
+    azure.put(container, {"CheXpert-v1.0 batch 0.zip": damaged})
+    with closing(source_of(azure.sas(container), tmp_path)) as source:
+        assert isinstance(source, SignedUrlSource)
+        found = {file.key for file in source.list_wanted(Selection(patients=frozenset({"patient64541"})))}
+        assert found == {f"{BATCH}!/{name}" for name in MEMBERS} | set(BLOBS) - {BATCH}
+        (left_out,) = source.holes
+        assert left_out.message.startswith("CheXpert-v1.0 batch 0.zip")
+        assert left_out.exit_code is code
+    with closing(source_of(azure.sas(container, "CheXpert-v1.0 batch 0.zip", permissions="r"), tmp_path)) as alone:
+        assert isinstance(alone, SignedUrlSource)
+        with pytest.raises(CxrprepError, match="batch 0"):
+            list(alone.list_wanted(Selection(patients=frozenset({"patient64541"}))))
 
 
 def test_a_member_of_an_archive_that_was_replaced(azure: Azurite, container: str, tmp_path: Path) -> None:
