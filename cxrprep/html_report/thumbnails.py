@@ -10,8 +10,9 @@ import cv2
 
 from cxrprep.errors import ImageError, StorageError
 from cxrprep.images.decode import decode, read_bytes
+from cxrprep.images.geometry import Resize
 from cxrprep.images.resample import reduction
-from cxrprep.images.transforms import Resize, Voi
+from cxrprep.images.transforms import Voi
 
 if TYPE_CHECKING:
     from pathlib import Path

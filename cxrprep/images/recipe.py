@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.images.antialias import KERNELS
+from cxrprep.images.geometry import Resize, Spacing, SquarePixels
 from cxrprep.images.recipe_file import read
 from cxrprep.images.resample import reduction
-from cxrprep.images.transforms import STEPS, Invert, Polarity, Resize, Spacing, SquarePixels, Step, Voi
+from cxrprep.images.transforms import STEPS, Invert, Polarity, Step, Voi
 from cxrprep.storage.paths import home_path
 from cxrprep.storage.small_files import read_text
 

@@ -11,20 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.config.toml import TomlText, unknown_key
 from cxrprep.images.antialias import KERNELS
+from cxrprep.images.geometry import Pad, Resize
 from cxrprep.images.resample import FILTERS
-from cxrprep.images.transforms import (
-    STEPS,
-    Bits,
-    Clahe,
-    CxrFoundation,
-    Equalize,
-    Pad,
-    PydicomMinMax,
-    Resize,
-    Step,
-    Stretch,
-    Voi,
-)
+from cxrprep.images.transforms import STEPS, Bits, Clahe, CxrFoundation, Equalize, PydicomMinMax, Step, Stretch, Voi
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from cxrprep.images.geometry import CenterCrop, CropBorder, Pad, Resize
 from cxrprep.images.radiograph import CoordinateMap, Radiograph
-from cxrprep.images.transforms import CenterCrop, CropBorder, Pad, Resize, Step
+from cxrprep.images.transforms import Step
 from cxrprep.model import Box
 
 SIDES = st.integers(24, 160)
