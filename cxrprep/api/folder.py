@@ -12,7 +12,7 @@ from cxrprep.collection.recognition import release_here, sample_names
 from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.record import Record, folder_words
 from cxrprep.sources import check_scheme
-from cxrprep.sources.urls import behind
+from cxrprep.sources.urls import behind, perhaps_address
 from cxrprep.storage.paths import home_path, is_served, refuse_unserved
 
 if TYPE_CHECKING:
@@ -78,9 +78,10 @@ def find_mirror(spec: DatasetSpec, source: str | None, release: str | None = Non
         folder = path.resolve()
         return MirrorChoice(folder.as_uri(), wanted or release_here(spec, sample_names(folder)))
     mirrors = [mirror.name for mirror in spec.mirror]
+    meant = perhaps_address(name) or did_you_mean(name, mirrors)
     raise UsageError(
         f"{name!r} is neither a mirror of {spec.name} nor a folder",
-        hint=f"{did_you_mean(name, mirrors)}mirrors: {', '.join(mirrors)}; or give an address or an existing folder",
+        hint=f"{meant}mirrors: {', '.join(mirrors)}; or give an address or an existing folder",
     )
 
 

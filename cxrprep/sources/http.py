@@ -54,6 +54,8 @@ _FILE_SUFFIXES: Final = (
     ".pdf",
     ".json",
 )
+# The page of a folder, as a browser's address line names it.
+_PAGE_SUFFIXES: Final = (".html", ".htm", ".xhtml", ".shtml", ".php", ".asp", ".aspx")
 # What asks for a listing at an object store.
 _LISTING_WORDS: Final = frozenset({"prefix", "delimiter", "list-type", "max-keys", "encoding-type", "marker"})
 # Up to this many files, sizes that no listing states are asked for one by one.
@@ -79,8 +81,10 @@ class HttpSource:
         parts = parts_of(url)
         self._query = parts.query
         path = parts.path or "/"
-        self._single = posixpath.basename(path) if path.lower().endswith(_FILE_SUFFIXES) else ""
-        folder = path[: len(path) - len(self._single)] if self._single else path.rstrip("/") + "/"
+        name = posixpath.basename(path) if path.lower().endswith((*_FILE_SUFFIXES, *_PAGE_SUFFIXES)) else ""
+        folder = path[: len(path) - len(name)] if name else path.rstrip("/") + "/"
+        is_page = name.lower().endswith(_PAGE_SUFFIXES)
+        self._single, self._top_page = ("", urllib.parse.unquote(name)) if is_page else (urllib.parse.unquote(name), "")
         self._base = urllib.parse.urlunsplit((parts.scheme, parts.netloc, folder, "", ""))
         self.address = without_query(url)
         ranges = int(options.extra.get("ranges", "4"))
@@ -103,7 +107,7 @@ class HttpSource:
         ``SourceUnreachableError``, and ``NotInSourceError`` when nothing is found at all.
         """
         if self._single:
-            yield from self._with_sizes(iter([RemoteFile(urllib.parse.unquote(self._single))]))
+            yield from self._with_sizes(iter([RemoteFile(self._single)]))
             return
         self.holes = []
         files = self._everything(prefix)
@@ -132,7 +136,8 @@ class HttpSource:
     def access(self) -> Access:
         """Whether the address answers, and to whom."""
         try:
-            address = self._url(urllib.parse.unquote(self._single)) if self._single else self._base
+            named = self._single or self._top_page
+            address = self._url(named) if named else self._base
             self._client.head(address, private=self._token.headers(), doubted=True)
         except AccessError as error:
             missing = isinstance(error, LoginError) and not isinstance(error, LoginRejectedError)
@@ -256,7 +261,7 @@ class HttpSource:
 
     def _page(self, folder: str) -> Sequence[PageEntry] | None:
         try:
-            answer, body = self._read(self._url(folder), folder or self.address)
+            answer, body = self._read(self._url(folder or self._top_page), folder or self.address)
         except NotInSourceError:
             return None
         if not folder and is_listing(body):

@@ -13,7 +13,7 @@ from typing import Final
 from cxrprep.storage.small_files import parse_json
 
 # Where a redirect from a folder may lead.
-_INDEX: Final = re.compile(rb"(?<=/)index\.\w+$")
+_INDEX: Final = re.compile(rb"(?<=/)(?:index\.\w+|[^/]+\.(?:[xs]?html?|php|aspx?))$", re.IGNORECASE)
 _XML_LIST: Final = re.compile(r"\s*(?:<\?xml[^>]*\?>)?\s*<list\s*/?>")
 _XML_ITEM: Final = re.compile(r"<(directory|file)\b([^>]*)>([^<]*)</")
 _XML_SIZE: Final = re.compile(r'\bsize="(\d+)"')

@@ -155,8 +155,20 @@ _PAGES: Final = (
 )  # fmt: skip
 
 
+_INDEX: Final = re.compile(r"(?<=/)index\.html?(?=[?#]|$)", re.IGNORECASE)
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _LINK: Final = re.compile(rf"{_SCHEME.pattern}[^\s\"'<>\u2018\u2019\u201c\u201d]+")
+
+
+# A host, and what lies there: a name with a dot, or an address, before a port or a slash.
+_HOST_AND_PATH: Final = re.compile(
+    r"(?:(?:[\w-]+\.)+(?:[^\W\d_]{2,}|\d{1,3})|localhost)(?::\d+(?:/.*)?|/.*)", re.DOTALL
+)
+
+
+def perhaps_address(text: str) -> str:
+    """``"did you mean https://TEXT? "`` where only its scheme keeps ``text`` from being an address, else ``""``."""
+    return f"did you mean https://{text}? " if _HOST_AND_PATH.fullmatch(text) else ""
 
 
 # Where a slash at the end means something: web servers tell folders by it, and / is a folder.
@@ -174,7 +186,7 @@ def behind(url: str) -> str:
     # In quotes, or in the command of another tool.
     url = links[0] if len(links) == 1 else url
     for page, source in _PAGES:
-        found = page.fullmatch(url)
+        found = page.fullmatch(_INDEX.sub("", url))
         if found is not None:
             return found.expand(source)
     return url if url.lower().startswith(_AS_THEY_ARE) else url.rstrip("/")

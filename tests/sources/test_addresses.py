@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cxrprep.api.folder import find_mirror
@@ -16,6 +18,9 @@ from cxrprep.sources.urls import behind
     [
         ("https://physionet.org/content/mimic-cxr/2.1.0/", "physionet://mimic-cxr/2.1.0"),
         ("https://physionet.org/content/mimic-cxr-jpg/2.1.0/#files", "physionet://mimic-cxr-jpg/2.1.0"),
+        ("https://physionet.org/files/mimic-cxr/2.1.0/index.html", "physionet://mimic-cxr/2.1.0"),
+        ("https://physionet.org/files/mimic-cxr/2.1.0/files/p10/index.html", "physionet://mimic-cxr/2.1.0/files/p10/"),
+        ("https://example.org/nih/index.html", "https://example.org/nih/index.html"),
         ("https://physionet.org/files/mimic-cxr/2.1.0", "physionet://mimic-cxr/2.1.0"),
         ("https://www.kaggle.com/datasets/ashery/chexpert", "kaggle://ashery/chexpert"),
         ("https://www.kaggle.com/datasets/nih-chest-xrays/data?select=a.csv", "kaggle://nih-chest-xrays/data"),
@@ -77,6 +82,34 @@ def test_a_line_with_several_addresses_is_refused_without_its_password() -> None
         "several words are no source",
         "give one address, or an existing folder",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("physionet.org/files/mimic-cxr/2.1.0/", "https://physionet.org/files/mimic-cxr/2.1.0"),
+        ("mirror.example.org:8443", "https://mirror.example.org:8443"),
+        ("10.0.0.7/nih", "https://10.0.0.7/nih"),
+        ("localhost:8000/nih", "https://localhost:8000/nih"),
+        ("data/nih", ""),
+        ("./data.d/nih", ""),
+        ("../x.org/nih", ""),
+        ("/data/x.org", ""),
+        ("images.zip", ""),
+    ],
+)
+def test_an_address_without_its_scheme_is_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="neither a mirror") as caught:
+        find_mirror(find_dataset("nih-chestxray14"), name)
+    assert f"did you mean {meant}? " in caught.value.hint if meant else "did you mean http" not in caught.value.hint
+    if meant:
+        (tmp_path / name.rstrip("/")).mkdir(parents=True)
+        assert find_mirror(find_dataset("nih-chestxray14"), name).url.startswith("file://"), (
+            "a folder that is here is it"
+        )
 
 
 @pytest.mark.parametrize("name", ["chexpert", "mimic-cxr", "mimic-cxr-jpg", "nih-chestxray14"])

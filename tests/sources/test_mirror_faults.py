@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
+import urllib.parse
 from collections.abc import Callable
 from contextlib import closing
 
@@ -42,6 +43,23 @@ def _tree(request: Request, pages: dict[str, list[str]], **refused: int) -> Repl
     if path in pages:
         return _listing(pages[path])
     return Reply(200, b"data") if path.endswith(".png") else Reply(404)
+
+
+@pytest.mark.parametrize("page", ["index.html", "index.php", "list of files.htm", "Listing.ASPX"])
+def test_the_page_of_a_folder_is_that_folder(page: str) -> None:
+    """Also where the folder itself shows nothing, as a store of static pages does."""
+
+    def app(request: Request) -> Reply:
+        pages = {page: ["images/"], "images/": ["00000001_000.png"]}
+        return _tree(request, pages)
+
+    with loopback.running(app) as server:
+        url = f"{server.url}/{urllib.parse.quote(page)}"
+        with closing(open_source(url, SourceOptions(timeout=5))) as source:
+            (file,) = source.list()
+            assert file.key == IMAGE
+            assert content(source.open(file)) == b"data"
+            assert source.access().state is AccessState.OPEN
 
 
 @pytest.mark.parametrize("status", [400, 405, 406, 500, 501, 503])
