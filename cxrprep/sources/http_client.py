@@ -41,9 +41,9 @@ USER_AGENT: Final = f"cxrprep/{__version__}"
 _WITHOUT_FILE: Final = frozenset({201, 202, 204, 205, 207, 208, 226})
 _NOT_YET: Final = 202
 _REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
-# How servers refuse a request for its range: asked for all, some of them send it. Firewalls say what they like.
-_NO_RANGES: Final = frozenset({400, 416, 501})
-_PERHAPS_NO_RANGES: Final = frozenset({403, 404, 405, 406, 409, 412, 413, 417, 418, 422, 431})
+# How servers refuse a request for its range: asked for all, some of them send it. Firewalls say what they like, of one
+# file and not of the next.
+_NO_RANGES: Final = frozenset({400, 403, 404, 405, 406, 409, 412, 413, 416, 417, 418, 422, 431, 501})
 # How servers refuse HEAD, whatever they say to GET (RFC 9110, 15.5.6 and 15.6.2).
 _NO_HEAD: Final = frozenset({400, 405, 406, 501})
 _OF_A_PART: Final = frozenset({"content-md5", "content-range", "transfer-encoding"})
@@ -100,7 +100,6 @@ class HttpClient:
         self._explain = explain
         self._lock = threading.Lock()
         self._knows_head = self._doubts_head = True
-        self._knows_ranges = False
         self._idle: dict[Endpoint, list[HttpConnection]] = {}
         self._released = 0.0
         if options.cookie_file:
@@ -241,16 +240,13 @@ class HttpClient:
 
     # ---- bodies ----
 
-    def _serves_range(self, response: HttpResponse, key: str, offset: int) -> bool:
+    @staticmethod
+    def _serves_range(response: HttpResponse, key: str, offset: int) -> bool:
         """Whether a request with a range was answered with bytes from ``offset`` on, or by an error of another kind."""
         if response.status == 206:
-            self._knows_ranges = response.content_range[0] == offset and not (
-                response.codings and not _own_compression(response.codings, key)
-            )
-            return self._knows_ranges
-        # Who has served ranges refuses the file.
-        perhaps = response.status in _PERHAPS_NO_RANGES and not self._knows_ranges and not response.is_rate_limit
-        return response.status not in _NO_RANGES and not perhaps
+            coded = response.codings and not _own_compression(response.codings, key)
+            return response.content_range[0] == offset and not coded
+        return response.status not in _NO_RANGES or response.is_rate_limit
 
     def _body(
         self, request: Request, query: _Query, response: HttpResponse, connection: HttpConnection, *, page: bool = False

@@ -318,16 +318,19 @@ def test_what_passes_is_no_refusal_of_the_range(client: HttpClient, status: int,
     assert len(server.seen) == 1
 
 
-def test_who_has_served_ranges_refuses_the_file(client: HttpClient) -> None:
+def test_who_has_served_ranges_of_one_file_may_refuse_those_of_the_next(client: HttpClient) -> None:
     def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
         part = answer(DATA[100:], f"Content-Range: bytes 100-{len(DATA) - 1}/{len(DATA)}", status="206 Partial Content")
-        connection.send(part if path == "/a.png" else answer(b"", status="403 No"))
+        whole = path == "/b.png" and "range" not in headers
+        connection.send(part if path == "/a.png" else answer(DATA) if whole else answer(b"", status="403 No"))
 
     with raw_http.serving(app) as server:
         assert content(client.open(server.url + "/a.png", offset=100)) == DATA[100:]
+        with client.open(server.url + "/b.png", offset=100) as stream:
+            assert (stream.offset, content(stream)) == (0, DATA)
         with pytest.raises(AccessError):
-            client.open(server.url + "/b.png", offset=100)
-        assert [path for _, path, _ in server.seen] == ["/a.png", "/b.png"]
+            client.open(server.url + "/c.png", offset=100)
+        assert [path for _, path, _ in server.seen] == ["/a.png", "/b.png", "/b.png", "/c.png", "/c.png"]
 
 
 def test_nothing_is_continued_by_a_date_within_the_second_of_the_answer() -> None:
