@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import shutil
@@ -17,6 +18,8 @@ from cxrprep.collection import FolderKind, Lineage
 from cxrprep.errors import CxrprepError, ExitCode, StorageError
 from cxrprep.events import Note, StageFinished
 from cxrprep.humanize import format_count, short_repr
+from cxrprep.record import CACHE_NAME
+from cxrprep.storage.locks import writing_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -103,7 +106,7 @@ class ConversionRun:
         from cxrprep.images.conversion_cache import ConversionCache
         from cxrprep.images.convert import convert as to_files
         from cxrprep.images.dicom_metadata import own_pseudonyms
-        from cxrprep.images.local_files import open_store
+        from cxrprep.images.local_files import LocalStore, open_store
         from cxrprep.images.radiograph import DEFAULT_LIMITS
         from cxrprep.images.shards import convert_to_shards, plan_shards
         from cxrprep.manifest.previous import has_scores
@@ -138,14 +141,17 @@ class ConversionRun:
                     yield plan
 
             made = convert_to_shards(noted(), self.form, task, totals.take, **shared)
-        earlier = self._earlier(totals, finished, task)
-        finished.close(alone=self.shard is None)
-        failed = len(totals.failures)
-        self.on_event(StageFinished("convert", totals.done, totals.kept, failed, totals.size))
-        if names and self.shard is None:
-            self._remove_stale(out, set(names))
-        shards = tuple(self._shards(names, made, out))
-        return self._result(totals, earlier, out, shards)
+        # The parts of a job array have folders of their own, and end together.
+        local = self.shard is None and isinstance(out, LocalStore)
+        with writing_tables(Path(out.address, CACHE_NAME)) if local else contextlib.nullcontext():
+            earlier = self._earlier(totals, finished, task)
+            finished.close(alone=self.shard is None)
+            failed = len(totals.failures)
+            self.on_event(StageFinished("convert", totals.done, totals.kept, failed, totals.size))
+            if names and self.shard is None:
+                self._remove_stale(out, set(names))
+            shards = tuple(self._shards(names, made, out))
+            return self._result(totals, earlier, out, shards)
 
     def _shards(self, names: Sequence[str], made: Mapping[str, ShardFile], out: ImageStore) -> Iterator[ShardFile]:
         """The files of shards with their digests: those of this run, and those that were finished before."""

@@ -20,6 +20,8 @@ from cxrprep.datasets.own_folder import dataset_words
 from cxrprep.errors import TableError, UnreadableTableError, UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.model import FolderRef
+from cxrprep.record import CACHE_NAME
+from cxrprep.storage.locks import writing_tables
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
@@ -253,9 +255,10 @@ def rebuild_manifest(
         UsageError: A label source that no label has, or tables that would know less.
         StorageError: The disk refuses.
     """
-    chosen = choices or Choices.of_last(folder.read_from)
-    prepared = prepare(folder, chosen, discarded=discarded, to=to, allow_loss=allow_loss, on_event=on_event)
-    return prepared.write(on_event)
+    with writing_tables(folder.home / CACHE_NAME) if to is None else contextlib.nullcontext():
+        chosen = choices or Choices.of_last(folder.read_from)
+        prepared = prepare(folder, chosen, discarded=discarded, to=to, allow_loss=allow_loss, on_event=on_event)
+        return prepared.write(on_event)
 
 
 def keep_manifest_current(folder: DatasetFolder, *, on_event: Sink = ignore) -> None:

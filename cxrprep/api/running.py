@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from cxrprep.api.keywords import Keywords
 from cxrprep.errors import UsageError
@@ -14,10 +15,13 @@ from cxrprep.events import ignore
 from cxrprep.model import FolderRef, Selection
 from cxrprep.record import CACHE_NAME
 from cxrprep.selection.options import options_of
+from cxrprep.storage.locks import writing_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+# These read the tables of their folder and write them anew: two at once would lose what the other one wrote.
+_WRITES_TABLES: Final = frozenset({"extract-labels", "manifest", "pairs", "duplicates"})
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -37,9 +41,14 @@ def notes_progress(verb: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             words = given | given.get("words", {})
             shard, dataset = (str(words.get(name) or "") for name in ("shard", "dataset"))
             asked = _asked(words) if verb == "download" else []
-            with LastRun(
-                _caches(verb, words), verb, _stages(verb, words), shard=shard, dataset=dataset, asked=asked
-            ) as run:
+            caches = _caches(verb, words)
+            with contextlib.ExitStack() as held:
+                # Before it is said that it runs: the other run is, and a failure of this one is none of the folder's.
+                for cache in caches if verb in _WRITES_TABLES else ():
+                    held.enter_context(writing_tables(cache))
+                run = held.enter_context(
+                    LastRun(caches, verb, _stages(verb, words), shard=shard, dataset=dataset, asked=asked)
+                )
                 given["on_event"] = run.counting(given.get("on_event", ignore))
                 done = function(*bound.args, **bound.kwargs)
             where = _folder(words)

@@ -1,4 +1,4 @@
-"""Locks on a dataset folder (whole, or one shard of it; the record while it is saved), and the ids of runs.
+"""Locks on a dataset folder (whole, or one shard of it; its record or tables while they are written), and ids of runs.
 
 A lock is a file that appears with its owner's name in it in one step, so that a kill or a full disk leaves none that
 nobody holds, and that is touched while its run lives. A run that was suspended for so long that another one took its
@@ -23,10 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from cxrprep.errors import BusyError, storage_error
+from cxrprep.errors import BusyError, StorageError, storage_error
 from cxrprep.storage.small_files import parse_json, read_file, read_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cxrprep.model import Shard
 
 
@@ -182,9 +184,16 @@ class SaveLock:
 class FolderLock:
     """The right to work on a folder, or on one shard of it. Shards of one job array work side by side."""
 
-    def __init__(self, cache: Path, run_id: RunId, shard: Shard | None = None) -> None:
-        """``cache`` is the folder's ``.cxrprep``."""
-        self._folder = cache / "leases"
+    def __init__(self, cache: Path, run_id: RunId, shard: Shard | None = None, *, place: str = "leases") -> None:
+        """Nothing is taken yet.
+
+        Args:
+            cache: The folder's ``.cxrprep``.
+            run_id: Who takes it.
+            shard: The part of a job array.
+            place: The folder in ``cache`` where locks for one purpose lie.
+        """
+        self._folder = cache / place
         self._run_id = run_id
         name = f"shard-{shard.index}-of-{shard.count}" if shard is not None and shard.count > 1 else "whole"
         self._path = self._folder / name
@@ -289,6 +298,49 @@ class FolderLock:
             f"{self._folder.parent.parent} is being worked on by {who}",
             hint=f"wait for it; if it does not run any more, remove {path}",
         )
+
+
+# The folders whose tables are being written, each with the thread of this process that does.
+_WRITING: Final[dict[Path, int]] = {}
+
+
+@contextlib.contextmanager
+def writing_tables(cache: Path) -> Iterator[None]:
+    """The one place in line for reading and writing the tables of a folder; whoever holds it may ask for it again.
+
+    A folder that is not there, or into which nobody may write, has no line: the verb itself says so.
+
+    Raises:
+        BusyError: Another run writes them, and goes on for long.
+    """
+    key, here = cache.absolute(), threading.get_ident()
+    if _WRITING.get(key) == here or not cache.parent.is_dir():
+        yield
+        return
+    run_id = RunId.new()
+    lock, deadline = FolderLock(cache, run_id, place="writing"), time.monotonic() + _WAIT_SECONDS
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(lock)
+                _WRITING[key] = here
+                break
+            except StorageError:
+                break
+            except BusyError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        try:
+            yield
+        finally:
+            held.close()
+            run_id.end()
+            if _WRITING.get(key) == here:
+                del _WRITING[key]
+            with contextlib.suppress(OSError):
+                (cache / "writing").rmdir()
+                cache.rmdir()
 
 
 # Runs of this process that have not ended; two of them may share it.

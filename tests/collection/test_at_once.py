@@ -1,0 +1,118 @@
+"""Two verbs that write, started together on one folder: both work or wait, one may end with exit 75, nothing is torn.
+
+Each pair of ``VERBS`` on each kind of folder is played with ``CXR_ALL_PAIRS`` set, and a few without.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import threading
+from pathlib import Path
+from typing import Final
+
+import pyarrow.parquet as pq
+import pytest
+
+from cxrprep.storage import locks
+from tests.collection.sequences import World, check, digests_are_true, known
+from tests.collection.worlds import release
+from tests.commands import cxrprep, ok, start
+
+NAME: Final = "nih-chestxray14"
+VERBS: Final = {
+    "download": f"download {NAME} KIND --source mirror", "adopt": f"download {NAME} KIND --source KIND",
+    "verify": "verify KIND", "repair": "verify KIND --repair --source mirror", "labels": "extract-labels KIND",
+    "reports": "extract-labels KIND --reports reports1.csv --evidence",
+    "import": "extract-labels KIND --import theirs=theirs1.csv",
+    "import others": "extract-labels KIND --import others=theirs2.csv",
+    "convert": "convert KIND --recipe square-224 --out new -j 1",
+    "again": "convert raw --recipe square-224 --out KIND -j 1",
+    "manifest": "manifest KIND", "split": "manifest KIND --split-by patient", "folds": "manifest KIND --folds 2",
+    "export": "export KIND --format csv --out exported", "report": "report KIND",
+    "pairs": "pairs KIND --reports reports1.csv", "duplicates": "duplicates KIND",
+}  # fmt: skip
+RAW: Final = set(VERBS) - {"again"}
+KINDS: Final = {
+    "raw": RAW, "fetched": RAW,
+    "own": RAW - {"download", "adopt", "repair", "labels"},
+    "converted": set(VERBS) - {"download", "adopt", "repair", "labels", "reports", "import", "import others"},
+}  # fmt: skip
+EVERY: Final = [
+    (kind, pair) for kind, verbs in KINDS.items() for pair in itertools.combinations_with_replacement(sorted(verbs), 2)
+]
+SOME: Final = [
+    ("raw", ("import", "import others")), ("raw", ("download", "labels")), ("own", ("manifest", "reports")),
+    ("converted", ("again", "split")),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = release(NAME, tmp_path_factory.mktemp("made"))
+    ok("convert", "raw", "--recipe", "square-224", "--out", "converted", cwd=home)
+    ok("manifest", "own", cwd=home, env={"XDG_STATE_HOME": str(home / "key")})
+    ok("download", NAME, "fetched", "--source", "mirror", cwd=home)
+    ok("extract-labels", "fetched", cwd=home)
+    return home
+
+
+@pytest.fixture
+def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = shutil.copytree(made, tmp_path / "home")
+    monkeypatch.setenv("XDG_STATE_HOME", str(made / "key"))
+    monkeypatch.chdir(home)
+    return home
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "pair"), EVERY if os.environ.get("CXR_ALL_PAIRS") else SOME)
+def test_two_verbs_at_once(home: Path, kind: str, pair: tuple[str, str]) -> None:
+    world = World(home, NAME, random.Random(0))
+    before = known(world)
+    commands = [[kind if word == "KIND" else word for word in VERBS[verb].split()] for verb in pair]
+    ended = [(run.communicate(timeout=120), run.returncode) for run in [start(*words) for words in commands]]
+    # Folds are not lost unasked, whichever came first.
+    wrong = [said for said, code in ended if code not in (0, 75) and not (code == 2 and "would lose" in said[1])]
+    assert not wrong, ended
+    now = known(world)
+    check(world, before, now, tuple(itertools.chain(*commands)))
+    digests_are_true(world, now)
+    left = [path for path in home.rglob("*") if path.suffix in (".tmp", ".before", ".part")]
+    assert not [*left, *home.rglob("writing"), *home.rglob("saving")]
+    ok("verify", kind)
+    if set(pair) == {"import", "import others"} and not any(code for _, code in ended):
+        held = pq.read_table(home / kind / "manifests/labels.parquet")["label_source"].to_pylist()
+        assert {"theirs", "others"} <= set(held)
+    for words in commands:
+        done = cxrprep(*words)
+        assert not done.returncode or "would lose" in done.stderr, done
+
+
+@pytest.mark.parametrize("verb", ["manifest", "split", "import", "duplicates", "pairs", "again"])
+def test_who_waits_for_the_tables_for_long_is_told_by_whom(
+    home: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    kind = "converted" if verb == "again" else "raw"
+    monkeypatch.setattr(locks, "_WAIT_SECONDS", 0.2)
+    taken, end = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with locks.writing_tables(home / kind / ".cxrprep"):
+            taken.set()
+            end.wait(60)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert taken.wait(60)
+    tables = {path: path.read_bytes() for path in (home / kind / "manifests").iterdir()}
+    words = [kind if word == "KIND" else word for word in VERBS[verb].split()]
+    done = cxrprep(*words)
+    end.set()
+    thread.join()
+    assert (done.returncode, f"{kind} is being worked on by process {os.getpid()}" in done.stderr) == (75, True), done
+    assert {path: path.read_bytes() for path in (home / kind / "manifests").iterdir()} == tables
+    ok(*words)
+    assert not list(home.rglob("writing"))
