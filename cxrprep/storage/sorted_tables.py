@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import threading
 import weakref
@@ -119,6 +120,12 @@ class SortedCursor:
         return str(self._ahead[self._key][-1].as_py())
 
 
+def _close(file: IO[bytes]) -> None:
+    # On a full disk the rest cannot be written, and nobody reads it any more.
+    with contextlib.suppress(OSError):
+        file.close()
+
+
 class StoredParts:
     """Tables of one schema in a temporary file, read again one by one. It has no name and goes with the object."""
 
@@ -140,7 +147,7 @@ class StoredParts:
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(prefix="cxrprep-")  # noqa: SIM115  # closed below
-                weakref.finalize(self, self._file.close)
+                weakref.finalize(self, _close, self._file)
             self._file.seek(self._end)
             self._file.write(data)
         except OSError as error:
