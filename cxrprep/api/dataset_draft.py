@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.dataset_check import check_dataset
 from cxrprep.api.draft_columns import (
+    BOXES,
     CORNER_SIZES,
     CORNERS,
     FINDINGS,
     MOST_CLASSES,
+    POLYGON,
     READERS,
     REPORTS,
     ROLES,
@@ -36,6 +38,7 @@ from cxrprep.api.draft_folder import PICTURES, FolderFiles, FolderTable, joined,
 from cxrprep.datasets.declaration import slug
 from cxrprep.errors import UsageError
 from cxrprep.events import Note, ignore
+from cxrprep.labels.image_ids import broken_by_spreadsheet
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import refuse_address
 from cxrprep.storage.small_files import toml_value
@@ -54,6 +57,8 @@ if TYPE_CHECKING:
 _OF_REGION: Final = re.compile(
     r"(?i)(?P<begin>(?:mask|segmentation)[-_ ]?)?(?P<id>.+?)(?P<behind>[-_ ]?(?:mask|segmentation))?\.\w+$"
 )
+_BOXES_ASIDE: Final = "# [[boxes]]"
+_YOLO: Final = re.compile(r"\d+(?: (?:0?\.\d+|[01](?:\.0*)?)){4,5}")
 # A folder for each patient, as most people call it.
 _PATIENT: Final = r"(?i:p|pt|pat|patient|subj|subject|sub|case|person)[-_ ]?\d+"
 
@@ -102,7 +107,22 @@ def draft_dataset(
     said = described_by_publisher(root, on_event)
     title = title or (ask("Title of the dataset", said.title or name) if ask else said.title or name)
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = _Writer(found, name, title, dict(columns or {}), ask, said).text()
+    writer = _Writer(found, name, title, dict(columns or {}), ask, said)
+    text = writer.text()
+    for table in found.tables:
+        if table.form == "csv" and not any(table is one for one in writer.used):
+            words = (word for column in table.columns for word in table.words(column) if broken_by_spreadsheet(word))
+            broken = next((f"{word!r} is {broken_by_spreadsheet(word)}; export the table anew" for word in words), "")
+            what = broken or "no column of it names images, studies or patients as the folder and its other tables do"
+            on_event(Note("datasets", f"not read: {table.key}: {what}", "warning", table.key))
+    if _BOXES_ASIDE in text:
+        on_event(
+            Note("datasets", f"{file}: a column may hold boxes; how, only who knows the collection can say", "info")
+        )
+    lines = [table for table in found.tables if table.form == "names" and all(map(_is_yolo, table.columns["name"]))]
+    if lines:
+        what = "lines as YOLO writes boxes; docs/howto/own-dataset.md has a file for such a folder"
+        on_event(Note("datasets", f"not read: {lines[0].key} and {len(lines) - 1:,} more: {what}", "warning"))
     replace_file(file, lambda place: place.write_text(text, encoding="utf-8"))
     on_event(Note("datasets", f"written: {file}, a draft: correct what is wrong in it", "info"))
     return check_dataset(file, root, on_event=on_event)
@@ -226,7 +246,8 @@ class _Writer:
         if all(self.found.id_of(word) == word for word in words):
             return table.image
         ends = "|".join(end.lstrip(".") for end in PICTURES)
-        return {"column": table.image, "match": rf"^(?:.*/)?({self.found.inside}?)(?:\.(?:{ends}))?$"}
+        behind = "(?:[?#].*)?" if any("://" in word for word in words) else ""
+        return {"column": table.image, "match": rf"^(?:.*/)?({self.found.inside}?)(?:\.(?:{ends}))?{behind}$"}
 
     def _of_tables(self, tables: list[FolderTable], more: list[FolderTable]) -> None:
         """The images as tables list them, with all that their columns say."""
@@ -347,8 +368,27 @@ class _Writer:
                 self._block("boxes", table=_names(tables), image=self._id(main), label=value, **where)
                 return
 
+    def _shapes(self, table: FolderTable) -> None:
+        """Shapes in cells: polygons, and how boxes would be declared, of which only their publisher knows the sides."""
+        for column in table.columns:
+            cells = [cell for cell in table.columns[column] if cell]
+            about = {
+                "table": table.name,
+                "image": self._id(table),
+                "label": table.first(FINDINGS) or {"text": "region"},
+            }
+            if cells and all(POLYGON.match(cell) for cell in cells):
+                self._block("masks", **about, encoding="polygons", points=column)
+            elif plain_name(column) in BOXES and cells and any(re.search(r"\d\D+\d", cell) for cell in cells):
+                lines = [
+                    f"# Column {column!r} may hold boxes: x, y, w, h, or say corners (x1, y1, x2, y2) or centre_size."
+                ]
+                lines += [_BOXES_ASIDE, *(f"# {key} = {_toml(value)}" for key, value in about.items())]
+                self.blocks.append("\n".join([*lines, f"# corner_size = {_toml(column)}", ""]))
+
     def _masks(self, table: FolderTable) -> None:
         """How a column of run lengths would be declared; how they count only their publisher knows."""
+        self._shapes(table)
         column = table.first(RUNS)
         if column:
             keys = {"table": table.name, "image": self._id(table), "label": table.first(FINDINGS) or {"text": "mask"},
@@ -432,6 +472,10 @@ class _Writer:
         head = f"[[{kind}]]" if several else f"[{kind}]"
         lines = [head, *(f"{key} = {_toml(value)}" for key, value in values.items()), ""]
         self.blocks.append("\n".join(lines))
+
+
+def _is_yolo(line: str | None) -> bool:
+    return _YOLO.fullmatch(line or "") is not None
 
 
 def _is_named(name: str, blocks: str) -> bool:

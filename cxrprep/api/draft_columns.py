@@ -46,6 +46,8 @@ REPORTS: Final = (
     "informe", "bericht", "befundtext", "compterendu",
 )  # fmt: skip
 RUNS: Final = ("rle", "encodedpixels", "maskrle", "rlemask", "runlengths", "segmentation")
+BOXES: Final = ("box", "boxes", "bbox", "bboxes", "boundingbox", "boundingboxes")
+POLYGON: Final = re.compile(r"\s*(?:MULTI)?POLYGON\b", re.IGNORECASE)
 READERS: Final = ("radid", "reader", "readerid", "annotator", "radiologist", "rater")
 CORNERS: Final = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom"))
 CORNER_SIZES: Final = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("boxx", "boxy", "boxw", "boxh"))

@@ -29,6 +29,8 @@ _TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zip", *(f".{end}" 
 # Pictures of regions are no images of their own.
 _DRAWN: Final = re.compile(r"mask|segmentation|heatmap", re.IGNORECASE)
 _ENOUGH, _DEEPEST = 0.5, 6
+BEHIND_ADDRESS: Final = r"[?#].*$"
+"""What an address has behind the name of a file."""
 LISTED: Final = "\x1f"
 """Parts the words of a list in JSON."""
 MARKS: Final = {
@@ -77,6 +79,8 @@ class FolderFiles:
 
     def id_of(self, text: str) -> str:
         """The id of the image that a path or a name speaks of."""
+        if "://" in text:
+            text = re.sub(BEHIND_ADDRESS, "", text)
         parts = text.replace("\\", "/").strip().split("/")
         parts[-1] = re.sub(rf"(?:{'|'.join(map(re.escape, PICTURES))})$", "", parts[-1], flags=re.IGNORECASE)
         return "/".join(parts[-self.depth :])

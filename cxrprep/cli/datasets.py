@@ -76,6 +76,8 @@ def command(
         return _check(invocation, name, folder, contract=contract)
     if what == "new":
         return _new(invocation, name, folder, title=title, columns=columns, force=force)
+    if what == "list":
+        what = None  # as other tools say it; no dataset is called so
     if what not in (None, "show"):
         # `cxrprep datasets nih` can only mean one thing.
         name = name or what

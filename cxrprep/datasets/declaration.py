@@ -62,7 +62,7 @@ class DeclaredTable:
     lists of one length, a row for each place; objects in them are columns beside the others. coco: a row per
     annotation, with ``category``, ``box_x`` ``box_y`` ``box_w`` ``box_h``. xml: a row per element ``rows`` of each
     document, columns are ElementTree's paths. files: a row per file, with the groups of ``groups`` in its path, and
-    its ``text``.
+    its ``text``; with ``header`` a row per line, whose words are these columns.
 
     Where ``columns`` are given they must be there, ``optional_columns`` may, and any other is kept as text and said.
     ``cells`` says what the cells of a column must be.
@@ -247,7 +247,8 @@ class LabelRule:
 class BoxRule:
     """Rectangles: ``corners`` x1, y1, x2, y2, or ``corner_size`` x, y, w, h, or ``centre_size``; in pixels.
 
-    Each is four columns, or one whose cells have four numbers.
+    Each is four columns, or one whose cells have four numbers for each box. With ``size``, [height, width] of all
+    images or "image" where the images' table says it, they are parts of the image from 0 to 1.
     """
 
     table: Any
@@ -258,6 +259,7 @@ class BoxRule:
     corners: Any = ()
     corner_size: Any = ()
     centre_size: Any = ()
+    size: Any = None
     where: dict[str, Any] = field(default_factory=dict)
 
 

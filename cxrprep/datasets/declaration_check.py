@@ -270,6 +270,9 @@ def _of_marks(found: Declaration) -> Iterator[Problem]:
         if len(given) != 1 or not (_is_text(given[0]) or (_are_texts(given[0]) and len(given[0]) == 4)):
             said = "[[boxes]] needs the four columns, or the one, of one of corners, corner_size, centre_size"
             yield f"boxes.{number}", said
+        sized = box.size in (None, "image") or _are_sizes(box.size)
+        if not sized:
+            yield f"boxes.{number}.size", '[[boxes]] size is [height, width] in pixels, or "image"'
     for number, mask in enumerate(found.masks, 1):
         name = f"masks.{number}"
         yield from _one_of(f"{name}.encoding", "[[masks]] encoding", mask.encoding, ENCODINGS)
@@ -284,6 +287,10 @@ def _of_marks(found: Declaration) -> Iterator[Problem]:
             yield f"reports.{number}", "[[reports]] needs the study or the image that a text is of"
         if report.text is None and not report.sections:
             yield f"reports.{number}", "[[reports]] needs text or sections"
+
+
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(type(one) is int and one > 0 for one in value)
 
 
 def _is_named(*rules: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import unicodedata
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -39,7 +40,8 @@ class DeclaredLayout:
         found = self._found(key)
         if found is None:
             return None
-        groups = found.groupdict()
+        # A Mac writes names of files with their accents apart, tables have them together.
+        groups = {name: text and unicodedata.normalize("NFC", text) for name, text in found.groupdict().items()}
         image = groups["id"]
         return ImageId(patient=groups.get("patient") or image, study=groups.get("study") or image, image=image)
 

@@ -19,6 +19,7 @@ from cxrprep.labels.declared_values import (
     TRUTH,
     by_word,
     column_of,
+    named_columns,
     value_of,
 )
 from cxrprep.labels.image_ids import IdColumn, places_of
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from cxrprep.labels.label_rows import LabelRows
     from cxrprep.model import Digest
 
+_MOST_FINDINGS: Final = 5_000
 # What the readers of an image agree on; a reader who said nothing of it does not count.
 _AGREED: Final[Mapping[str, Callable[[pd.DataFrame, Any], pd.DataFrame]]] = {
     "any": lambda values, image: values.groupby(image).max(),
@@ -303,6 +305,7 @@ def _in_list(block: _Labels) -> tuple[pd.DataFrame, pa.Array | None]:
     said = [dict.fromkeys(one for one in cell if one is not None and one not in passed) for cell in lists]
     known = VOCABULARIES[block.rule.known].names if block.rule.known else ()
     words = sorted({*known, *(one for cell in said for one in cell)})
+    _require_findings(block, words, value)
     place = {word: column for column, word in enumerate(words)}
     # Null is -1. A cell that is blank says nothing, not that nothing is there.
     cells = np.full((len(words), len(lists) + 1), -1 if block.rule.absent is None else block.rule.absent, np.int8)
@@ -335,6 +338,15 @@ def _distinct_lists(cells: pd.Series) -> tuple[NDArray[np.int64], list[list[Any]
     return number[codes], [cell for cell in lists if isinstance(cell, list)]
 
 
+def _require_findings(block: _Labels, words: Sequence[str], value: Mapping[str, Any]) -> None:
+    """Raise ``TableError`` for a column of more words than anyone has findings: each would be a column of labels."""
+    if len(words) > _MOST_FINDINGS:
+        column = next(named_columns(value), "")
+        said = f"{len(words):,} different words, where a finding each would make as many columns"
+        hint = "name the column of the findings, part lists by split, or put words together by map or match"
+        raise block.where.error(block.frame.index[0], column, f"{block.place}: {said}", hint)
+
+
 def _lists(codes: NDArray[np.int64], lists: list[list[Any]]) -> pa.Array:
     """The list of each row; -1 is of none."""
     return pa.array([*lists, None], pa.list_(pa.string())).take(pa.array(codes % (len(lists) + 1)))
@@ -346,6 +358,7 @@ def _in_rows(block: _Labels) -> tuple[pd.DataFrame, pa.Array | None]:
     value = {"use": "all", **({"column": value} if isinstance(value, str) else value)}
     pairs = pd.DataFrame({"key": keys, "name": block.of(value, "name")}).explode("name")
     names = pairs["name"].mask(pairs["name"].isin(["", *block.declared.vocabulary.not_observations]))
+    _require_findings(block, [*names.dropna().unique()], value)
     values = _wide(pairs.assign(name=names), keys, block.rule.absent)
     if block.readers is not None:
         return values, None

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from cxrprep.labels.declared_values import TableRead
     from cxrprep.labels.label_rows import LabelRows
 
-_NUMBER: Final = re.compile(r"-?\d+\.?\d*(?:[eE][-+]?\d+)?")
+# The digit of a name such as x1 is none.
+_NUMBER: Final = re.compile(r"(?<![A-Za-z_\d])-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_WKT: Final = re.compile(r"\s*(?:SRID=\d+;\s*)?(?:MULTI)?POLYGON\b", re.IGNORECASE)
+_HOLE: Final = re.compile(r"[^)\s]\s*\)\s*,\s*\(\s*[^(\s]")
 Boxes = dict[str, list[dict[str, Any]]]
 
 
@@ -59,11 +62,20 @@ def boxes_of(
             frame = rows_where(table, rule.where)
             image, places = IdColumn(declared, frame, rule.image, "[[boxes]] image", table).known_images(images)
             known = places >= 0
-            cells = {**_sides(rule, frame, table), "label": _labels_of(declared, frame, rule.label, table)}
+            sides = _sides(rule, frame, table)
+            if rule.size is not None:
+                sides = _in_pixels(rule, sides, places, images, table)
+            # A cell may hold several boxes: its row counts as often.
+            at = frame.index.get_indexer(sides["x"].index)
+            frame = frame.iloc[at].reset_index(drop=True)
+            image, known = (of.iloc[at].reset_index(drop=True) for of in (image, known))
+            cells = {side: of.reset_index(drop=True) for side, of in sides.items()}
+            cells["label"] = _labels_of(declared, frame, rule.label, table)
+            count = len(table.cells) + len(at) - len(places)
             drawn = pd.DataFrame(cells).notna().all(axis=1)
             whole = drawn & known
             reason = declared.image.lacking("are on images that").replace(" ", "_")
-            apart = {reason: int(drawn.sum() - whole.sum()), "draw_no_box": len(table.cells) - int(drawn.sum())}
+            apart = {reason: int(drawn.sum() - whole.sum()), "draw_no_box": count - int(drawn.sum())}
             for what in ("reader", "score"):
                 if getattr(rule, what) is not None:
                     cells[what] = value_of(frame, getattr(rule, what), f"[[boxes]] {what}", table)
@@ -77,7 +89,7 @@ def boxes_of(
                 table.path,
                 table.digest,
                 "boxes",
-                rows=len(table.cells),
+                rows=count,
                 used=used,
                 source="",
                 repeat_another_box=all_of_them - used,
@@ -98,7 +110,7 @@ def _labels_of(declared: Declaration, frame: pd.DataFrame, value: Any, table: Ta
 def _sides(rule: BoxRule, frame: pd.DataFrame, table: TableRead) -> dict[str, pd.Series]:
     names = rule.corners or rule.corner_size or rule.centre_size
     if isinstance(names, str):
-        sides, names = _four_numbers(frame, names, table), (names,) * 4
+        sides, names = _fours(frame, names, table), (names,) * 4
     else:
         sides = {side: _pixels(frame, column, table) for side, column in zip("xywh", names, strict=True)}
     if rule.corners:
@@ -112,15 +124,40 @@ def _sides(rule: BoxRule, frame: pd.DataFrame, table: TableRead) -> dict[str, pd
     return sides
 
 
-def _four_numbers(frame: pd.DataFrame, column: str, table: TableRead) -> dict[str, pd.Series]:
-    """The sides of each box, of a column whose cells have all four: a list, or text such as [1, 2, 3, 4]."""
+def _fours(frame: pd.DataFrame, column: str, table: TableRead) -> dict[str, pd.Series]:
+    """The sides of boxes, of a column whose cells have four numbers for each: [1, 2, 3, 4], or 1 2 3 4;5 6 7 8."""
     cells = column_of(frame, column, "[[boxes]]", table)
     made = [_NUMBER.findall(cell if isinstance(cell, str) else str(cell or "")) for cell in cells]
     for row, numbers in zip(frame.index, made, strict=True):
-        if len(numbers) not in (0, 4):
-            raise table.error(row, column, f"[[boxes]] expects four numbers, found {str(cells[row])[:80]!r}")
-    return {side: pd.Series([float(n[at]) if n else None for n in made], frame.index, float)
-            for at, side in enumerate("xywh")}  # fmt: skip
+        if len(numbers) % 4:
+            raise table.error(row, column, f"[[boxes]] expects four numbers a box, found {str(cells[row])[:80]!r}")
+    index = frame.index.repeat([max(len(numbers) // 4, 1) for numbers in made])
+    flat = [number for numbers in made for number in numbers or [None] * 4]
+    return {side: pd.Series(flat[at::4], index, float) for at, side in enumerate("xywh")}
+
+
+def _in_pixels(
+    rule: BoxRule, sides: dict[str, pd.Series], places: pd.Series, images: pd.DataFrame, table: TableRead
+) -> dict[str, pd.Series]:
+    """Boxes in pixels that are stated as parts of their images, of the size that the rule or the images' table says."""
+    column = next(named_columns([rule.corners, rule.corner_size, rule.centre_size]), "")
+    for of in sides.values():
+        if (of.abs() > 1).any():
+            what = (
+                f"[[boxes]] {of[of.abs() > 1].iloc[0]:g} is no part of an image: with size, all sides are from 0 to 1"
+            )
+            raise table.error(of.abs().gt(1).idxmax(), column, what)
+    if rule.size != "image":
+        height, width = rule.size
+        return {side: of * (width if side in "xw" else height) for side, of in sides.items()}
+    made = {}
+    for side, of in sides.items():
+        size = images["orig_width" if side in "xw" else "orig_height"].to_numpy(float)[places.to_numpy()]
+        made[side] = of * pd.Series(np.where(places >= 0, size, 0), places.index).reindex(of.index)
+        if (lost := made[side].isna() & of.notna()).any():
+            hint = "name its columns under [image], width and height, or say size = [height, width] of all images"
+            raise table.error(lost.idxmax(), column, "[[boxes]] no table says how large this image is", hint)
+    return made
 
 
 def _pixels(frame: pd.DataFrame, column: str, table: TableRead) -> pd.Series:
@@ -170,6 +207,8 @@ def _add_masks(
     declared: Declaration, rule: MaskRule, table: TableRead, images: pd.DataFrame, label_rows: LabelRows
 ) -> None:
     frame = rows_where(table, rule.where)
+    if rule.encoding == "polygons" and rule.points in frame:
+        frame = frame[frame[rule.points].notna()]
     image, places = IdColumn(declared, frame, rule.image, "[[masks]] image", table).known_images(images)
     known = places >= 0
     once = _drawn_once(rule, frame, image)
@@ -248,11 +287,26 @@ def _regions(rule: MaskRule, frame: pd.DataFrame, table: TableRead) -> Iterator[
 
 def _rings(cell: Any) -> list[Any]:
     """The rings of a region: one list of points or of numbers, or several; also as text."""
+    if isinstance(cell, str) and _WKT.match(cell):
+        return _rings_of_text(cell)
     rings = json.loads(cell) if isinstance(cell, str) else cell or []
     one = rings and all(
         not isinstance(part, list) or (len(part) == 2 and not isinstance(part[0], list)) for part in rings
     )
     return [rings] if one else list(rings)
+
+
+def _rings_of_text(text: str) -> list[list[list[float]]]:
+    """The rings of POLYGON ((1 2, 30 2, 30 40, 1 2)), as databases write shapes; MULTIPOLYGON has several."""
+    if _HOLE.search(text):
+        raise ValueError("a polygon has a hole, which no ring says: write the region as run lengths")
+    rings = [
+        [[float(n) for n in point.split()] for point in ring.split(",")] for ring in re.findall(r"\(([^()]+)\)", text)
+    ]
+    if any(len(point) != 2 for ring in rings for point in ring):
+        raise ValueError("a point has other than two numbers")
+    # The last point is the first one again.
+    return [ring[:-1] if ring[0] == ring[-1] else ring for ring in rings]
 
 
 def _column_runs(rule: MaskRule, text: str, height: int, width: int) -> list[int]:

@@ -347,7 +347,7 @@ def _of_files(
     for path in paths:
         row: dict[str, Any] = {"name": path.name, "path": _inside(path, bases)}
         # Of pictures the name is what counts: their bytes are verified as images are.
-        data = _small(path) if table.form == "xml" or table.text else b""
+        data = _small(path) if table.form == "xml" or table.text or table.header else b""
         whole.update(path.name.encode() + b"\0" + hashlib.sha256(data).digest())
         if table.form == "xml":
             rows += _xml_rows(table, path, data, row, wanted)
@@ -356,8 +356,26 @@ def _of_files(
         if groups and found is None:
             continue
         stated = {} if found is None else found.groupdict()
-        rows.append({**row, **stated, **({"text": data.decode("utf-8", "replace")} if table.text else {})})
+        text = data.decode("utf-8", "replace")
+        rows += [
+            {**row, **stated, **words, **({"text": text} if table.text else {})} for words in _lines(table, path, text)
+        ]
     return pd.DataFrame(rows, dtype=object), Digest("sha256", whole.hexdigest())
+
+
+def _lines(table: DeclaredTable, path: Path, text: str) -> Iterator[dict[str, str | None]]:
+    """The words of each line under the names in ``header``; once none where there is no line, or no header."""
+    lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()] if table.header else []
+    if not lines:
+        yield dict.fromkeys(table.header)
+    for number, line in lines:
+        words = line.split(table.delimiter.strip() or None)
+        if len(words) != len(table.header):
+            raise TableError(
+                f"{path}, line {number}: {len(words)} words, and not {len(table.header)}: {', '.join(table.header)}",
+                hint="correct the line, or header in the dataset's file",
+            )
+        yield dict(zip(table.header, words, strict=True))
 
 
 def _inside(path: Path, bases: Sequence[Path]) -> str:

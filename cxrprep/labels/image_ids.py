@@ -7,6 +7,7 @@ a path, an ending of a file, other capitals, a number's ``.0``. What cannot be a
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,13 +19,24 @@ from cxrprep.datasets.catalog import is_built_in
 from cxrprep.datasets.declared import layout_of
 from cxrprep.datasets.patterns import compiled, group_in
 from cxrprep.labels.declared_values import are_texts, matched_text, named_columns, texts, value_of
-from cxrprep.labels.text_table import are_plain, plain_form
+from cxrprep.labels.text_table import are_plain, first_true, plain_form
 
 if TYPE_CHECKING:
     from cxrprep.datasets.declaration import Declaration
     from cxrprep.labels.declared_values import TableRead
 
 _ENDING: Final = re.compile(r"(?:\.0|\.(?:png|jpe?g|dcm|dicom|tiff?|gz))+$")
+# What a spreadsheet makes of ids when it opens a CSV, and saves: nobody can tell what they were.
+_MONTH: Final = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
+_BROKEN: Final = (
+    (r"(?i)^\d(?:[.,]\d+)?e\+\d{2}$", "a number that a spreadsheet cut short: the digits of the id are gone"),
+    (
+        rf"(?i)^(?:\d{{1,2}}-{_MONTH}(?:-\d{{2,4}})?|{_MONTH}-\d{{2}})$",
+        "a date, as a spreadsheet makes of ids such as 3-1",
+    ),
+)
+_ANEW: Final = "fetch the table again, or export it anew, and open it with this column as text"
+_SAY_SO: Final = "; where ids do look so, say it by a match in the dataset's file"
 # Behind an id: endings of files, and what a number has that was taken for a measure.
 _BEHIND: Final = r"(?:\.[A-Z]+|\.0)*[\"']?$"
 # Before it: folders, or what a spreadsheet puts around text. Not any sign: 05 is no id in 5.58e+05.
@@ -49,10 +61,16 @@ class IdColumn:
     def images(self) -> pd.Series:
         """The image of each row; of a path with folders the id in it, as ``[paths]`` finds it."""
         if self.frame is not self.where.cells:
-            return self._images()
+            return self._composed(self._images())
         if repr(self.value) not in self.where.ids:
-            self.where.ids[repr(self.value)] = self._images()
+            self.where.ids[repr(self.value)] = self._composed(self._images())
         return self.where.ids[repr(self.value)]
+
+    def _composed(self, ids: pd.Series) -> pd.Series:
+        """The ids with each accent in its letter, as ``[paths]`` gives them; those of built-in datasets have none."""
+        if is_built_in(self.declared.name):
+            return ids
+        return ids.map(lambda one: one if one.isascii() else unicodedata.normalize("NFC", one), na_action="ignore")
 
     def _images(self) -> pd.Series:
         form = group_in(self.declared.paths.image, "id")
@@ -94,7 +112,7 @@ class IdColumn:
 
     def owners(self) -> pd.Series:
         """The patient or study of each row."""
-        made = self._values()
+        made = self._composed(self._values())
         if not isinstance(self.value, dict) or "match" not in self.value or not made.isna().any():
             return made
         cells = self._cells(made)
@@ -110,8 +128,17 @@ class IdColumn:
         return next(named_columns(self.value), "")
 
     def _values(self) -> pd.Series:
-        """What the rules of the declaration make of the cells."""
-        return value_of(self.frame, self.value, self.place, self.where)
+        """What the rules of the declaration make of the cells. Raises ``TableError`` for what a spreadsheet broke."""
+        made = value_of(self.frame, self.value, self.place, self.where)
+        cells = made.to_numpy(object)
+        found = pa.array(cells, pa.string(), from_pandas=True) if are_texts(cells) else pa.array([], pa.string())
+        row = first_true(pc.match_substring_regex(found, "|".join(form for form, _ in _BROKEN)))
+        cut_short = row >= 0 and re.search(_BROKEN[0][0], made.iloc[row])
+        # Who says by a pattern how ids look means such dates.
+        if cut_short or (row >= 0 and not (isinstance(self.value, dict) and "match" in self.value)):
+            what = f"{self.place}: {made.iloc[row]!r} is {broken_by_spreadsheet(made.iloc[row])}"
+            raise self.where.error(made.index[row], self._column, what, _ANEW if cut_short else _ANEW + _SAY_SO)
+        return made
 
     def _cells(self, otherwise: pd.Series) -> pd.Series:
         """The cells themselves, of an id that is taken from one column."""
@@ -146,6 +173,11 @@ class IdColumn:
                 f"{self.where.place_of(rest[0])}, column {self.where.spelled.get(self._column, self._column)!r}"
             )
         return ids.astype(object).where(~lost, found.reindex(ids.index))
+
+
+def broken_by_spreadsheet(word: str) -> str:
+    """What a spreadsheet made of an id, where that is plain; else nothing."""
+    return next((what for form, what in _BROKEN if re.search(form, word)), "")
 
 
 def _id_in(cell: str, find: re.Pattern[str], whole: re.Pattern[str]) -> str | None:

@@ -16,7 +16,7 @@ from cxrprep.datasets.catalog import catalog, find_dataset
 from cxrprep.errors import ConfigError, ExitCode, UsageError
 from cxrprep.labels.extract import read_labels
 from tests.datasets.test_catalog import generate
-from tests.datasets.test_declaration import cxrprep, ward
+from tests.datasets.test_declaration import cxrprep, ward, yolo
 from tests.generators.small import pictures
 
 if TYPE_CHECKING:
@@ -285,3 +285,39 @@ def test_a_pattern_that_would_take_years_takes_no_time(tmp_path):
     again.write_text(file.read_text().replace("(a+)+", "(?=a)a+"))
     with pytest.raises(ConfigError, match="not a regular expression of RE2"):
         check_dataset(again)
+
+
+def test_shapes_in_cells(tmp_path):
+    root = ward(tmp_path / "ward", images=2)
+    (root / "drawn.csv").write_text(
+        "file,label,region,boxes\n"
+        'w0_0.png,nodule,"POLYGON ((1 1, 9 1, 9 9, 1 1))","1 2 3 4;5 6 7 8"\nw0_1.png,nodule,,\n'
+    )
+    notes = []
+    drafted(tmp_path, root, on_event=notes.append)
+    assert check_dataset(tmp_path / "drafted.toml", root).value.masks == 1
+    aside = (tmp_path / "drafted.toml").read_text().split("# [[boxes]]")[1].split("\n\n")[0]
+    assert '# corner_size = "boxes"' in aside
+    assert any("may hold boxes" in getattr(note, "message", "") for note in notes)
+
+
+def test_boxes_of_yolo_and_tables_that_nothing_reads_are_said(tmp_path):
+    root = yolo(tmp_path / "yolo")
+    (root / "labels.csv").write_text("image,finding\n5.04E+07,nodule\n")
+    (root / "other.csv").write_text("what\nnothing\n")
+    notes = []
+    draft_dataset(tmp_path / "drafted.toml", root, on_event=notes.append)
+    said = [note.message for note in notes if getattr(note, "level", "") == "warning"]
+    assert any("labels/train/p1_1.txt and 1 more: lines as YOLO writes boxes" in message for message in said)
+    assert any("labels.csv: '5.04E+07' is a number that a spreadsheet cut short" in message for message in said)
+    assert any("other.csv: no column of it names images" in message for message in said)
+
+
+def test_images_that_a_table_names_by_their_addresses(tmp_path):
+    root = ward(tmp_path / "ward", images=2)
+    address = "https://pacs.example.org/wado/w0_{}.png?width=512"
+    (root / "findings.csv").write_text(
+        f"image_url,patient,finding\n{address.format(0)},P1,nodule\n{address.format(1)},P2,rib\n"
+    )
+    rows = drafted(tmp_path, root)
+    assert [(row["patient_id"], row["label_drafted__nodule"]) for row in rows.values()] == [("P1", 1), ("P2", 0)]

@@ -460,3 +460,56 @@ def test_other_files_have_a_place_and_names_that_no_other_collection_has_tell_th
     assert list(places.values()) == ["images/w3_0.dcm", "PICTURES_7.tar.gz", "README.md", "second/labels.csv", None]
     assert layout.recognise(frozenset({"sub/WARD7_2.xml", "a.txt", "b.txt"})) == 1
     assert layout.recognise(frozenset({"ward8_2.xml", "a.txt", "b.txt"})) == 0
+
+
+def yolo(root: Path) -> Path:
+    """Two patients' images with a line for each box, of one nothing was found."""
+    for part, image, lines in (
+        ("train", "p1_1", "0 0.5 0.5 0.25 0.5\n1 0.25 0.25 0.125 0.25\n"),
+        ("train", "p1_2", ""),
+        ("val", "p2_1", "1 0.5 0.5 1 1"),
+    ):
+        for folder in ("images", "labels"):
+            (root / folder / part).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / f"images/{part}/{image}.png"), np.zeros((48, 64), np.uint8))
+        (root / f"labels/{part}/{image}.txt").write_text(lines)
+    return root
+
+
+def test_boxes_of_yolo_as_the_guide_declares_them(tmp_path):
+    root, file = yolo(tmp_path / "data"), tmp_path / "ward-9.toml"
+    file.write_text(declarations()[2])
+    rows = {row["image_id"]: row for row in read(file, root).to_pylist()}
+    assert rows["p1_1"]["boxes"] == [
+        {"label": "nodule", "x": 24, "y": 12, "w": 16, "h": 24},
+        {"label": "effusion", "x": 12, "y": 6, "w": 8, "h": 12},
+    ]
+    assert rows["p2_1"]["boxes"] == [{"label": "effusion", "x": 0, "y": 0, "w": 64, "h": 48}]
+    said = [(row["label_ward9__nodule"], row["label_pleural_effusion"], row["split"]) for row in rows.values()]
+    assert said == [(1, 1, "train"), (0, 0, "train"), (0, 1, "validate")]
+    assert [clause for clause in check_dataset(file, root, contract=True).value.contract if not clause.holds] == []
+    (root / "labels/val/p2_1.txt").write_text("1 0.5 0.5 1 1\n\n1 0.5 0.5 1\n")
+    with pytest.raises(TableError, match=r"p2_1\.txt, line 3: 4 words, and not 5: class, x, y, w, h"):
+        read(file, root)
+
+
+def test_names_of_files_with_accents_apart_are_those_of_the_tables(file, tmp_path):
+    root = tmp_path / "data"
+    file.write_text(
+        declaration().replace(r"(?P<patient>w\d+)_\d+", "[^/]+").replace("match = '^(w\\d+)_'", "match = '^(.+)\\.'")
+    )
+    (root / "images").mkdir(parents=True)
+    for name in ("Mu\u0308ller", "A\u030angstro\u0308m"):
+        cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tofile(root / "images" / f"{name}.png")
+    table = "file,view,sex,findings\nM\u00fcller.png,PA,F,effusion\nA\u030angstr\u00f6m.png,PA,M,\n"
+    (root / "findings.csv").write_text(table, encoding="utf-8")
+    (root / "test.txt").write_text("M\u00fcller.png\n", encoding="utf-8")
+    labels = read(file, root)
+    assert labels.column("image_id").to_pylist() == ["M\u00fcller", "\u00c5ngstr\u00f6m"]
+    assert check_dataset(file, root).value.images_matched == 2
+
+
+def test_datasets_list_is_datasets(file):
+    done = cxrprep("datasets", "list", "--quiet", catalog=file.parent)
+    assert "ward-7" in done.stdout.split()
+    assert done.stdout == cxrprep("datasets", "--quiet", catalog=file.parent).stdout

@@ -595,7 +595,9 @@ def test_objects_in_a_list_are_rows_with_boxes_and_rings_in_one_cell(tmp_path):
     rings = [row["polygons"] for row in labels.masks.to_pylist()]
     assert rings == [[[1, 2, 30, 2, 30, 40]], [[0, 0, 9, 0, 9, 9]]]
     found["box"] = [1, 2, 3]
-    with pytest.raises(TableError, match=r"t\.json, row 1, column 'box': \[\[boxes\]\] expects four numbers, found"):
+    with pytest.raises(
+        TableError, match=r"t\.json, row 1, column 'box': \[\[boxes\]\] expects four numbers a box, found"
+    ):
         read(tmp_path, NESTED, {"t.json": data})
 
 
@@ -692,3 +694,94 @@ def test_json_of_any_form_in_a_cell_is_read_or_refused_by_its_row(tmp_path, age,
     (row,) = read(tmp_path, LISTS, files).table.to_pylist()
     assert row["age_years"] == 50
     assert labels not in (["Effusion"], '["Effusion"]') or row["label_pleural_effusion"] == 1
+
+
+SHAPES = """
+[[table]]
+name = "t"
+patterns = ["t.csv"]
+[image]
+table = "t"
+id = "image"
+patient = "whose"
+height = "rows"
+width = "columns"
+[[boxes]]
+table = "t"
+image = "image"
+label = { text = "nodule" }
+corner_size = "drawn"
+"""
+
+
+def boxes_in(tmp_path, cells, more=""):
+    rows = [f'a{n},P{n},100,200,"{cell}"' for n, cell in enumerate(cells, 1)]
+    labels = read(tmp_path, SHAPES + more, {"t.csv": "\n".join(["image,whose,rows,columns,drawn", *rows]) + "\n"})
+    found = labels.table.column("boxes").to_pylist()
+    return [[tuple(box[side] for side in "xywh") for box in of or ()] for of in found], labels
+
+
+@pytest.mark.parametrize("cell", ["1 2 3 4;5 6 7 8.5", "[[1,2,3,4],[5,6,7,8.5]]", "(1, 2, 3, 4) (5, 6, 7, 8.5)",
+                                  "x1=1 y1=2 w=3 h=4 | x1=5 y1=6 w=7 h=8.5"])  # fmt: skip
+def test_a_cell_holds_as_many_boxes_as_it_has_fours(tmp_path, cell):
+    found, labels = boxes_in(tmp_path, [cell, "", "9 9 1 1"])
+    assert found == [[(1, 2, 3, 4), (5, 6, 7, 8.5)], [], [(9, 9, 1, 1)]]
+    (use,) = [use for use in labels.tables if use.role == "boxes"]
+    assert (use.rows, use.used, use.apart) == (4, 3, (("draw no box", 1),))
+    with pytest.raises(TableError, match=r"line 2, column 'drawn': .* expects four numbers a box"):
+        boxes_in(tmp_path, [f"{cell} 3"])
+
+
+def test_boxes_may_be_parts_of_their_images(tmp_path):
+    cells = ["0.5 .25 0.125 0.5;0 0 1 1"]
+    assert boxes_in(tmp_path, cells, "size = [80, 40]\n")[0] == [[(20, 20, 5, 40), (0, 0, 40, 80)]]
+    assert boxes_in(tmp_path, cells, 'size = "image"\n')[0] == [[(100, 25, 25, 50), (0, 0, 200, 100)]]
+    with pytest.raises(TableError, match=r"line 3, column 'drawn': .* 3 is no part of an image"):
+        boxes_in(tmp_path, [*cells, "0.5 0.5 3 0.5"], "size = [80, 40]\n")
+    with pytest.raises(TableError, match="no table says how large this image is"):
+        read(tmp_path, SHAPES + 'size = "image"\n', {"t.csv": "image,whose,rows,columns,drawn\na1,P,100,,0 0 1 1\n"})
+    with pytest.raises(ConfigError, match=r"size is \[height, width\] in pixels"):
+        boxes_in(tmp_path, cells, "size = [0, 40]\n")
+
+
+def test_polygons_as_databases_write_them(tmp_path):
+    masks = SHAPES.split("[[boxes]]", maxsplit=1)[0] + (
+        '[[masks]]\ntable = "t"\nimage = "image"\nlabel = { text = "n" }\nencoding = "polygons"\npoints = "drawn"\n'
+    )
+    head = "image,whose,rows,columns,drawn\n"
+    two = "MULTIPOLYGON (((1 1, 9 1, 9 9, 1 1)), ((20 20, 30 20, 30.5 30)))"
+    table = head + f'a1,P,1,1,"POLYGON((10 10,30 10,30 20,10 10))"\na2,P,1,1,"{two}"\na3,P,1,1,\n'
+    rings = [row["polygons"] for row in read(tmp_path, masks, {"t.csv": table}).masks.to_pylist()]
+    assert rings == [[[10, 10, 30, 10, 30, 20]], [[1, 1, 9, 1, 9, 9], [20, 20, 30, 20, 30.5, 30]]]
+    hole = "POLYGON ((0 0, 9 0, 9 9, 0 0), (2 1, 3 1, 3 2, 2 1))"
+    for cell, said in ((hole, "has a hole"), ("POLYGON Z ((1 2 3, 4 5 6, 7 8 9))", "other than two numbers")):
+        with pytest.raises(TableError, match=f"line 2, column 'drawn': .*{said}"):
+            read(tmp_path, masks, {"t.csv": f'{head}a1,P,1,1,"{cell}"\n'})
+
+
+@pytest.mark.parametrize("broken", ["5.04E+07", "1,00e+07", "3-Jan", "Mar-01", "12-Dec-2023"])
+@pytest.mark.parametrize("column", [0, 1])
+def test_what_a_spreadsheet_made_of_ids_is_refused(tmp_path, broken, column):
+    lines = [["a1", "P1"], ["a2", "P2"]]
+    lines[1][column] = broken
+    table = "image,whose,rows,columns,drawn\n" + "".join(f'"{a}","{b}",1,1,\n' for a, b in lines)
+    name = ("image", "whose")[column]
+    with pytest.raises(TableError, match=f"line 3, column '{name}': .*spreadsheet") as refused:
+        read(tmp_path, SHAPES.replace("a\\d+", ".+"), {"t.csv": table})
+    assert "with this column as text" in refused.value.hint
+
+
+def test_ids_that_a_pattern_says_look_like_dates_are_ids(tmp_path):
+    form = SHAPES.replace('patient = "whose"', "patient = { column = 'whose', match = '^(\\w+-\\w+)$' }")
+    table = "image,whose,rows,columns,drawn\na1,3-Jan,1,1,\na2,4-Jan,1,1,\n"
+    assert read(tmp_path, form, {"t.csv": table}).table.column("patient_id").to_pylist() == ["3-Jan", "4-Jan"]
+
+
+def test_more_words_than_anyone_has_findings_are_refused(tmp_path):
+    rule = '[[labels]]\nsource = "r"\ntable = "t"\nimage = "image"\nabsent = 0\n'
+    table = "image,whose,rows,columns,drawn\n" + "".join(f"a{n},P,1,1,code {n}\n" for n in range(5001))
+    form = SHAPES.split("[[boxes]]", maxsplit=1)[0] + rule
+    for shape in ('shape = "rows"\nname = "drawn"\n', 'shape = "list"\nnames = { column = "drawn", split = "|" }\n'):
+        with pytest.raises(TableError, match=r"column 'drawn': .*5,001 different words") as refused:
+            read(tmp_path, form + shape, {"t.csv": table})
+        assert "part lists by split" in refused.value.hint
