@@ -14,6 +14,8 @@ from cxrprep.api.folder import find_mirror
 from cxrprep.api.verify import verify
 from cxrprep.collection import open_folder
 from cxrprep.collection.recognition import recognise
+from cxrprep.config.toml import TomlText
+from cxrprep.datasets import catalog as datasets
 from cxrprep.datasets.catalog import catalog, declaration_of
 from cxrprep.errors import UsageError
 from cxrprep.labels.extract import extract_labels
@@ -182,3 +184,12 @@ def test_facts_say_who_made_it_and_under_which_terms(name):
     assert all(mirror.release in spec.releases for mirror in spec.mirror)
     known = {table.label_source for table in spec.table}
     assert set(spec.default_label_source.split(",")) <= known
+
+
+def test_a_file_that_describes_tables_is_read_once_for_facts_and_tables(monkeypatch):
+    read = []
+    monkeypatch.setattr(datasets, "TomlText", lambda text, where: read.append(where) or TomlText(text, where))
+    for known in (datasets._spec_at, datasets._declaration_at):
+        known.cache_clear()
+    assert datasets.known_dataset("openi").name == declaration_of("openi").name == "openi"
+    assert len(read) == 1
