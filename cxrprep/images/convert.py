@@ -12,7 +12,7 @@ from cxrprep.errors import CxrprepError, ImageError, StorageError
 from cxrprep.events import ItemFinished, StageStarted, Throttle, ignore
 from cxrprep.executors import Engine, Lost, begin_item
 from cxrprep.humanize import without_path
-from cxrprep.images import dicom
+from cxrprep.images import dicom_file
 from cxrprep.images.conversion import STAGE, ConversionTask, Converted, ConvertItem, lost
 from cxrprep.images.decode import decode
 from cxrprep.images.dicom_metadata import header_facts, is_no_image
@@ -162,14 +162,18 @@ def make(
     stamp = item.stamp or version_tag_of(item.source) or ""
     digest = item.digest
     about: dict[str, Any] = {}
-    header: dicom.DicomFile | None = None
+    header: dicom_file.DicomFile | None = None
     try:
         if digest is None or task.pseudonyms is not None:
             data = _read(item, task.limits)
             digest = digest or Digest("sha256", hashlib.sha256(data).hexdigest())
         if task.pseudonyms is not None and data is not None:
             # Once for all that asks: a header of a hospital's own costs as much as a small image.
-            header = dicom.open_dicom(data, item.source, task.limits) if dicom.is_named(data, item.source) else None
+            header = (
+                dicom_file.open_dicom(data, item.source, task.limits)
+                if dicom_file.is_named(data, item.source)
+                else None
+            )
             about = header_facts(header.dataset, task.pseudonyms) if header is not None else {}
         held = finished_one(digest)
         if held is not None and not task.is_measured(held[0].quality):

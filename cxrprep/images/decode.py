@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, BinaryIO
 
 from cxrprep.errors import IMAGE_AGAIN, ImageError, StorageError
-from cxrprep.images import codec_headers, dicom, file_formats, png_jpeg
+from cxrprep.images import codec_headers, dicom, dicom_file, file_formats, png_jpeg
 from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits, Radiograph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from cxrprep.images.dicom import DicomFile
+    from cxrprep.images.dicom_file import DicomFile
     from cxrprep.storage.filesystem import SizeLimit
 
 _HEAD = 65_536
@@ -47,7 +47,7 @@ def decode(
         raise ImageError(f"{name} is empty", hint=IMAGE_AGAIN)
     if data[:8] == png_jpeg.PNG_MAGIC or data[:3] == codec_headers.JPEG_MAGIC:
         return png_jpeg.decode_raster(data, name, limits, reduce=reduce, frame=frame)
-    if dicom.is_named(data, name):
+    if dicom_file.is_named(data, name):
         return dicom.decode_dicom(header or data, name, limits, frame=frame)
     if file_formats.format_of(data):
         return file_formats.decode_file(data, name, limits, page=frame)
@@ -93,12 +93,12 @@ def header_of(file: BinaryIO, name: str) -> tuple[int, int, str] | None:
         head += file.read(_HEAD)
         if head[:2] == codec_headers.JPEG_MAGIC[:2]:
             return png_jpeg.jpeg_header(head) or png_jpeg.jpeg_header(head + file.read())
-        if dicom.is_dicom(head) or name.lower().endswith((".dcm", ".dicom")):
+        if dicom_file.is_dicom(head) or name.lower().endswith((".dcm", ".dicom")):
             try:
-                return dicom.dicom_header(dicom.read_header(head, name)[0], name)
+                return dicom_file.dicom_header(dicom_file.read_header(head, name)[0], name)
             except ImageError:
                 # Tables before the image's size, or a deflated data set: the head alone cannot be read.
-                return dicom.dicom_header(dicom.read_header(head + file.read(), name)[0], name)
+                return dicom_file.dicom_header(dicom_file.read_header(head + file.read(), name)[0], name)
         if file_formats.format_of(head):
             return file_formats.header(head) or file_formats.header(head + file.read())
     except (OSError, ImageError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.images.dicom import is_dicom
+from cxrprep.images.dicom_file import is_dicom
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from cxrprep.errors import ImageError, SeveralFramesError
-from cxrprep.images import codec_headers, dicom, file_formats, png_jpeg
+from cxrprep.images import codec_headers, dicom_file, file_formats, png_jpeg
 from cxrprep.images.decode import decode
 from cxrprep.images.local_files import read_source
 from cxrprep.images.orientation import orientation_of
@@ -25,7 +25,7 @@ def format_of(data: bytes, name: str) -> str:
         return "PNG"
     if data[:3] == codec_headers.JPEG_MAGIC:
         return "JPEG"
-    if dicom.is_named(data, name):
+    if dicom_file.is_named(data, name):
         return "DICOM"
     return file_formats.format_of(data)
 
@@ -35,7 +35,7 @@ def _whole(data: bytes, name: str, limits: ImageLimits) -> Radiograph:
     try:
         return decode(data, name, limits)
     except SeveralFramesError as error:
-        header = dicom.open_dicom(data, name, limits) if dicom.is_named(data, name) else None
+        header = dicom_file.open_dicom(data, name, limits) if dicom_file.is_named(data, name) else None
         for number in range(error.frames, 1, -1):
             decode(data, name, limits, header=header, frame=number)
         return decode(data, name, limits, header=header, frame=1)

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ImageError, StorageError
-from cxrprep.images import dicom
+from cxrprep.images import dicom_file
 from cxrprep.images.decode import header_of
 from cxrprep.images.dicom_metadata import header_facts, is_no_image
 from cxrprep.images.image_folder import NO_IMAGES, SUFFIXES, SYSTEM_FILES, is_hidden, plain_images, words_of
@@ -84,11 +84,11 @@ def left_out_as(root: Path, name: str) -> str | None:
     try:
         if suffix not in SUFFIXES:
             head = store.head(name, _HEAD)
-            if head is not None and not dicom.is_dicom(head):
+            if head is not None and not dicom_file.is_dicom(head):
                 return words_of(suffix)
         data = store.read(name)
-        named = dicom.is_named(data, name)
-        return (is_no_image(dicom.open_dicom(data, name).dataset) or None) if named else None
+        named = dicom_file.is_named(data, name)
+        return (is_no_image(dicom_file.open_dicom(data, name).dataset) or None) if named else None
     except (StorageError, ImageError):
         return None
 
@@ -102,10 +102,10 @@ def _own_image(root: Path, entry: StoredFile, pseudonyms: Pseudonyms) -> OwnImag
         # Past the limit of one image: it is here, and nobody read it.
         return OwnImage(name, entry.size, "") if store.version_tag(name) is not None else None
     about: dict[str, Any] = {}
-    named = dicom.is_named(data, name)
+    named = dicom_file.is_named(data, name)
     if named:
         try:
-            dataset = dicom.open_dicom(data, name).dataset
+            dataset = dicom_file.open_dicom(data, name).dataset
         except ImageError:
             dataset = None
         if dataset is not None and (kind := is_no_image(dataset)):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from cxrprep.errors import ImageError
 from cxrprep.images.codec_headers import JPEG_MAGIC
-from cxrprep.images.dicom import is_deflated, open_dicom
+from cxrprep.images.dicom_file import is_deflated, open_dicom
 from cxrprep.images.local_files import open_store
 from cxrprep.images.png_jpeg import PNG_MAGIC
 from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
