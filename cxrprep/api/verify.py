@@ -12,7 +12,7 @@ from cxrprep.api.folder import DatasetFolder, exported_again, find_mirror, made_
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
-from cxrprep.api.status import again_command
+from cxrprep.api.status import after_labels, again_command
 from cxrprep.collection.file_table import files_of, files_of_images, image_rows, shards_of_images, with_others
 from cxrprep.collection.lineage import FolderKind, export_journal, read_export, stated_tables
 from cxrprep.errors import IntegrityError, TableError, UnsafePathError, UsageError
@@ -180,16 +180,11 @@ def _result(report: VerifyReport, folder: DatasetFolder) -> Result[VerifyReport]
 
 def _following(folder: DatasetFolder, *, is_sound: bool) -> tuple[str, ...]:
     """What comes next: only a release has tables to extract labels from, and only once. Damaged tables are not read."""
-    from cxrprep.storage.parquet import count_rows
-
-    labelled = folder.kind is FolderKind.RELEASE and (folder.manifests / "labels.parquet").is_file()
-    if labelled and not any(folder.home.glob("derived/*/manifests/images.parquet")):
-        if is_sound and folder.image_tables and not count_rows(folder.image_tables[0]):
-            return (f"cxrprep status {folder.words}",)
-        return (f"cxrprep convert {folder.words} --recipe square-224",)
-    verbs = {FolderKind.RELEASE: "report" if labelled else "extract-labels", FolderKind.CONVERTED: "report"}
-    verb = "report" if folder.image_tables else "manifest"
-    verb = verbs.get(folder.kind, "" if folder.kind is FolderKind.EXPORTED else verb)
+    if folder.kind is FolderKind.RELEASE and (folder.manifests / "labels.parquet").is_file():
+        images = folder.image_tables[0] if is_sound and folder.image_tables else None
+        return (after_labels(folder.home, folder.words, images),)
+    verbs = {FolderKind.RELEASE: "extract-labels", FolderKind.CONVERTED: "report", FolderKind.EXPORTED: ""}
+    verb = verbs.get(folder.kind, "report" if folder.image_tables else "manifest")
     return (f"cxrprep {verb} {folder.words}",) if verb else ()
 
 

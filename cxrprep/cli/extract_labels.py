@@ -114,24 +114,12 @@ def command(
         following = _following_source(invocation, "cxrprep" if place == "manifests" else place)
         headline = f"Labelled the reports of {invocation.root}"
     else:
-        headline, following = f"Labels of {invocation.root}", _following(invocation)
+        from cxrprep.api.status import after_labels
+
+        home = invocation.state or invocation.root
+        headline = f"Labels of {invocation.root}"
+        following = (after_labels(home, invocation.where, home / "manifests/images.parquet"),)
     return invocation.out.result(headline, result, command="extract-labels", following=following)
-
-
-def _following(invocation: Invocation) -> tuple[str, ...]:
-    """What comes after the tables: training images, and where they were made already, a look at all.
-
-    Where no image is here, as in a folder of archives, ``status`` says how one comes.
-    """
-    from cxrprep.storage.parquet import count_rows
-
-    home = invocation.state or invocation.root
-    if any(home.glob("derived/*/manifests/images.parquet")):
-        return (f"cxrprep report {invocation.where}",)
-    images = home / "manifests/images.parquet"
-    if images.is_file() and not count_rows(images):
-        return (f"cxrprep status {invocation.where}",)
-    return (f"cxrprep convert {invocation.where} --recipe square-224",)
 
 
 def _following_source(invocation: Invocation, name: str) -> tuple[str, ...]:

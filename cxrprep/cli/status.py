@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cxrprep.api.result import Result
-    from cxrprep.api.status import PartStatus, Status
+    from cxrprep.api.status import Status
+    from cxrprep.api.status_parts import PartStatus
     from cxrprep.cli.context import Invocation
 
 # Seconds between two looks of --watch; one look at 400,000 files takes about one.

@@ -12,7 +12,8 @@ import pytest
 
 import cxrprep
 from cxrprep.api.folder import DatasetFolder, open_folder
-from cxrprep.api.status import PartStatus, Status, again_command, status
+from cxrprep.api.status import Status, again_command, status
+from cxrprep.api.status_parts import PartStatus
 from cxrprep.cli.context import Invocation
 from cxrprep.cli.main import cli
 from cxrprep.config.settings import load_settings
@@ -70,7 +71,7 @@ def test_a_run_that_ends_while_the_files_are_counted_goes_on_for_this_look(
 ) -> None:
     """Else the last line of a download that was watched would be ``52 of 54 files``."""
     run = LastRun([root / ".cxrprep"], "download", ["download"])
-    parts = api_status._parts
+    parts = api_status.count_parts
 
     def counted(folder: DatasetFolder) -> tuple[PartStatus, ...]:
         found = parts(folder)
@@ -78,7 +79,7 @@ def test_a_run_that_ends_while_the_files_are_counted_goes_on_for_this_look(
         return found
 
     run.__enter__()
-    monkeypatch.setattr(api_status, "_parts", counted)
+    monkeypatch.setattr(api_status, "count_parts", counted)
     assert of(root)[1]["download"] == "running"
     monkeypatch.undo()
     assert of(root)[1]["download"] == "done"
