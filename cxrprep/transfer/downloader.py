@@ -6,15 +6,13 @@ import sys
 import threading
 import time
 import urllib.parse
-from collections import deque
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import AccessError, BusyError, CxrprepError, SomeFailedError, SourceUnreachableError, StorageError
+from cxrprep.errors import BusyError, CxrprepError
 from cxrprep.events import ItemFinished, Note, StageFinished, StageStarted, Stalled, ignore
 from cxrprep.planning import Action
-from cxrprep.planning.plan import MOVING
 from cxrprep.record import Origin
 from cxrprep.sources.base import RequestsMany, ReusesConnections, SourceOptions
 from cxrprep.storage.locks import FolderLock, LockLost, RunId
@@ -24,13 +22,14 @@ from cxrprep.transfer.limits import IdleTimer, Rate, Stop, Stopped, check_space
 from cxrprep.transfer.local_state import FolderState
 from cxrprep.transfer.measured_rate import remember_rate
 from cxrprep.transfer.partial_folder import PartialFolder
+from cxrprep.transfer.queue import TransferQueue
 from cxrprep.transfer.result import Outcome, OutcomeStatus, TransferResult
 from cxrprep.transfer.retry import Retrier, RetryPolicy
 from cxrprep.transfer.small_files import SmallFiles
 from cxrprep.transfer.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -38,22 +37,15 @@ if TYPE_CHECKING:
     from cxrprep.datasets.layout import Layout
     from cxrprep.events import Sink
     from cxrprep.model import Shard
-    from cxrprep.planning import Item, Plan
-    from cxrprep.planning.plan_items import Kind, SortedItems
+    from cxrprep.planning import Plan
     from cxrprep.record import Record
     from cxrprep.sources.base import Source
 
-# One archive is unpacked while the next one comes; more would only need more disk.
-_ARCHIVES_AT_ONCE: Final = 2
 _BUFFER: Final = 1 << 18
 # How often threads hand the interpreter on; Python's own is 5 ms. measured: 580 -> 750 files/s of 90 KB on `download`
 # with 16 connections from this machine (`near` of benchmarks/connections.py, server and client on two busy cores,
 # medians of 4 alternating runs); where the network is waited for it makes no difference.
 _SWITCH_SECONDS: Final = 0.0005
-# So many refusals in a row, with no success between them, mean all of them.
-_REFUSALS: Final = 5
-# Each of these has been tried for as long as the patience goes.
-_TIMES_AWAY: Final = 5
 _ANSWER_SECONDS: Final = 0.7
 _MIXED_UP: Final = (
     "the server, or a proxy before it, sent answers to no request: {:,} files without a published "
@@ -181,7 +173,7 @@ class Transfer:
             check_space(self._record.root, need)
             self.partial_folder.clean()
             self._record.expect_save()
-        work = _Work(plan, hooked=self._on_complete is not None)
+        work = TransferQueue(plan, hooked=self._on_complete is not None)
         size = moving.size if not moving.unsized else None
         self._emit(StageStarted("download", moving.files, size))
         result = work.result
@@ -197,7 +189,7 @@ class Transfer:
         self._emit(StageFinished("download", result.done, result.kept, result.failed, result.size, result.seconds))
         return result
 
-    def _apply(self, plan: Plan, source: Source, work: _Work) -> None:
+    def _apply(self, plan: Plan, source: Source, work: TransferQueue) -> None:
         most = self._connections(source)
         fixed = self._options.connections is not None or not source.politeness.tuned
         limit = ConnectionLimit(most if fixed else ConnectionTuner.start(most), self._stop)
@@ -254,7 +246,7 @@ class Transfer:
             self._emit(Note("download", message, "warning", worker.spared[0]))
 
     def _small_files(
-        self, work: _Work, worker: Worker, limit: ConnectionLimit, retrier: Retrier, idle: IdleTimer
+        self, work: TransferQueue, worker: Worker, limit: ConnectionLimit, retrier: Retrier, idle: IdleTimer
     ) -> SmallFiles | None:
         """What fetches small files in one thread, where the source can do that, and nobody waits for each file."""
         source = worker.source
@@ -278,7 +270,7 @@ class Transfer:
 
     def _work_off(
         self,
-        work: _Work,
+        work: TransferQueue,
         worker: Worker,
         most: int,
         idle: IdleTimer,
@@ -364,7 +356,7 @@ class Transfer:
         self._emit(Stalled("download", "", idle_seconds, cause))
         return 2 * idle_seconds
 
-    def _serve(self, worker: Worker, work: _Work) -> None:
+    def _serve(self, worker: Worker, work: TransferQueue) -> None:
         buffer = memoryview(bytearray(_BUFFER))
         while not self._stop.asked and (item := work.take()) is not None:
             try:
@@ -381,13 +373,13 @@ class Transfer:
             self._settle(work, outcome)
 
     @staticmethod
-    def _fetch_small(small: SmallFiles, work: _Work) -> None:
+    def _fetch_small(small: SmallFiles, work: TransferQueue) -> None:
         try:
             small.run()
         finally:
             work.unsort()
 
-    def _settle(self, work: _Work, outcome: Outcome) -> None:
+    def _settle(self, work: TransferQueue, outcome: Outcome) -> None:
         item = outcome.item
         if work.settle(outcome):
             self._stop.set()
@@ -395,7 +387,7 @@ class Transfer:
             detail = outcome.error.message if outcome.error is not None else ""
             self._emit(ItemFinished("download", item.dest, str(outcome.status), outcome.size, detail))
 
-    def _guarded(self, target: Callable[[], None], work: _Work, finished: threading.Semaphore) -> None:
+    def _guarded(self, target: Callable[[], None], work: TransferQueue, finished: threading.Semaphore) -> None:
         try:
             target()
         except BaseException as error:  # noqa: BLE001  # a bug: raised again by the thread that waits
@@ -403,166 +395,3 @@ class Transfer:
             self._stop.set()
         finally:
             finished.release()
-
-
-class _Queue:
-    """Items that wait: some in memory, and images of a large plan that are read from it as their turn comes."""
-
-    def __init__(self) -> None:
-        self._held: deque[Item] = deque()
-        self._images: Iterator[Item] = iter(())
-        self.following = 0
-
-    def follow(self, images: SortedItems, wanted: Callable[[Kind], bool]) -> None:
-        """Let those of ``images`` that are wanted come after the others."""
-        self._images = images.of(wanted)
-        self.following = sum(total.files for kind, total in images.totals().items() if wanted(kind))
-
-    def __len__(self) -> int:
-        return len(self._held) + self.following
-
-    def append(self, item: Item) -> None:
-        self._held.append(item)
-
-    def popleft(self) -> Item:
-        if self._held:
-            return self._held.popleft()
-        self.following -= 1
-        return next(self._images)
-
-    def taken(self) -> list[Item]:
-        """Those in memory; none is left."""
-        held = list(self._held)
-        self._held.clear()
-        self._images, self.following = iter(()), 0
-        return held
-
-
-class _Work:
-    """The items still to be worked on, and what became of the others."""
-
-    def __init__(self, plan: Plan, *, hooked: bool) -> None:
-        self.result = TransferResult()
-        self.bug: BaseException | None = None
-        self._tables: deque[Item] = deque()
-        self._archives: deque[Item] = deque()
-        self._files = _Queue()
-        self._unpacking = 0
-        self._refused = 0
-        self._away = 0
-        self._guard = threading.Condition()
-        self._small = _Queue()
-        self._engage: Callable[[], None] | None = None
-        self._settled = threading.Event()
-        self._images, self._hooked = plan.images_after, hooked
-        for item in plan.first:
-            if item.action is Action.IMPOSSIBLE:
-                error = SomeFailedError(f"{item.dest}: {item.reason}")
-                self.result.add(Outcome(item, OutcomeStatus.IMPOSSIBLE, error=error))
-            elif not self._is_due((item.action, item.proven)):
-                self.result.kept += 1
-            elif item.archive:
-                self._archives.append(item)
-            elif self._archives:
-                self._files.append(item)
-            else:
-                self._tables.append(item)
-        self._files.follow(self._images, self._is_due)
-        self.result.kept += len(self._images) - self._files.following
-
-    def _is_due(self, kind: Kind) -> bool:
-        """Whether there is something to do for an item."""
-        return kind[0] in MOVING or not kind[1] or self._hooked
-
-    def __len__(self) -> int:
-        return len(self._small) + self.for_threads
-
-    @property
-    def for_threads(self) -> int:
-        """How many are not for the thread of small files."""
-        return len(self._tables) + len(self._archives) + len(self._files)
-
-    def take(self) -> Item | None:
-        """The next item: tables first, then archives, few at a time, and everything else beside them.
-
-        While there is a thread for small files, what that hands on is waited for.
-        """
-        with self._guard:
-            while (item := self._next()) is None and self._engage is not None:
-                self._guard.wait()
-            return item
-
-    def _next(self) -> Item | None:
-        if self._tables:
-            return self._tables.popleft()
-        if self._archives and self._unpacking < _ARCHIVES_AT_ONCE:
-            self._unpacking += 1
-            return self._archives.popleft()
-        return self._files.popleft() if self._files else None
-
-    # ---- small files, in a thread of their own ----
-
-    def sort(self, engage: Callable[[], None]) -> None:
-        """Keep what may be small apart; ``engage`` is called for each item that is handed on."""
-        self._engage = engage
-        items = (*self._tables, *self._files.taken())
-        self._tables.clear()
-        for item in items:
-            (self._small if item.action is Action.FETCH else self._files).append(item)
-        self._small.follow(self._images, lambda kind: kind[0] is Action.FETCH)
-        self._files.follow(self._images, lambda kind: kind[0] is not Action.FETCH and self._is_due(kind))
-
-    def await_first(self, stop: Stop) -> bool:
-        """Wait until an item has been settled since the last time; whether one has come by now."""
-        while not stop.asked and not self._settled.wait(0.1):
-            pass
-        self._settled.clear()
-        return self.result.done > 0
-
-    def take_file(self) -> Item | None:
-        """The next one that may be small."""
-        with self._guard:
-            return self._small.popleft() if self._small else None
-
-    def hand_on(self, item: Item) -> None:
-        """An item for the threads."""
-        with self._guard:
-            self._files.append(item)
-            self._guard.notify()
-        if self._engage is not None:
-            self._engage()
-
-    def unsort(self) -> None:
-        """Nobody takes small files any more: what is left is for the threads."""
-        for _ in range(len(self._small)):
-            self.hand_on(self._small.popleft())
-        with self._guard:
-            self._engage = None
-            self._guard.notify_all()
-
-    def give_back(self, item: Item) -> None:
-        """An item that the run did not finish."""
-        with self._guard:
-            self._files.append(item)
-
-    def take_back(self, items: Sequence[Item]) -> None:
-        """Items that are done, and have to be fetched once more."""
-        with self._guard:
-            self.result.done -= len(items)
-            for item in items:
-                item.action = Action.REFETCH
-                (self._archives if item.archive else self._files).append(item)
-
-    def settle(self, outcome: Outcome) -> bool:
-        """Count ``outcome``; whether the run should end here, since the rest would fail the same way."""
-        with self._guard:
-            self.result.add(outcome)
-            self._settled.set()
-            if outcome.item.archive:
-                self._unpacking -= 1
-            if outcome.error is None:
-                self._refused = self._away = 0
-                return False
-            self._refused += isinstance(outcome.error, AccessError)
-            self._away += isinstance(outcome.error, SourceUnreachableError)
-            return isinstance(outcome.error, StorageError) or self._refused >= _REFUSALS or self._away >= _TIMES_AWAY
