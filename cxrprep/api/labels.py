@@ -87,13 +87,13 @@ def extract_labels(
     """
     from cxrprep.labels.extract import (
         LABELS_NAME,
-        check_labels,
         read_labels,
         with_added,
         write_in_parts,
         write_labels,
         written_labels,
     )
+    from cxrprep.labels.label_losses import check_labels
     from cxrprep.labels.last_options import last_options
     from cxrprep.storage.table_checksums import replace_listed
     from cxrprep.system import FILES_IN_MEMORY

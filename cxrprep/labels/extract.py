@@ -6,26 +6,23 @@ import dataclasses
 import hashlib
 import importlib
 import json
-from collections import Counter
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from cxrprep.collection.image_table import Loss, StoredTable, refuse_loss, stored_table
 from cxrprep.datasets.catalog import declaration_of
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import Event, Note, StageFinished, StageStarted, ignore
-from cxrprep.labels.columns import count_true
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_counts import LabelsResult, count_labels
-from cxrprep.labels.label_rows import MASK_ORDER, LabelOptions, LabelRows, Labels, TableUse, in_order
+from cxrprep.labels.label_losses import MASKS_NAME, check_known, check_labels, known_of_sources
+from cxrprep.labels.label_rows import MASK_ORDER, LabelOptions, LabelRows, Labels, in_order, provenance
 from cxrprep.labels.label_sources import ADDED_ROLES, added_sources, release_labels, uses_of, with_added_sources
 from cxrprep.labels.locate_tables import STAGE, find_tables
-from cxrprep.schemas import LABELS, label_columns
+from cxrprep.schemas import LABELS
 from cxrprep.storage.parquet import footer_of, write_parts, write_table
 from cxrprep.storage.table_checksums import is_as_listed, listed_checksums
 from cxrprep.system import plain_memory
@@ -39,8 +36,6 @@ if TYPE_CHECKING:
     from cxrprep.labels.locate_tables import Tables
 
 LABELS_NAME: Final = "labels.parquet"
-MASKS_NAME: Final = "masks.parquet"
-_BACK: Final = "name the folder of the tables that are gone, with --tables DIR, or bring them back"
 
 
 def read_labels(
@@ -394,83 +389,19 @@ def write_in_parts(
     said: list[Event] = []
     found = find_tables(spec, root, release, tables=tables, on_event=said.append)
     options, stated = options or LabelOptions(), release is not None
-    parts = read_in_parts(spec.name, found, options, stated=stated, known_of=_known_of_sources)
+    parts = read_in_parts(spec.name, found, options, stated=stated, known_of=known_of_sources)
     if parts is None:
         return None
     for event in said:
         on_event(event)
     labels = parts.labels(_digest_of_inputs(spec, found, options, stated=stated))
     if not allow_loss:
-        _check_known(spec.name, parts.known, path)
+        check_known(spec.name, parts.known, path)
     result = parts.counts(labels, path)
     made_from = {**_made_from(spec.name, labels, path, asked), "counts": result.counts()}
     write_parts(parts.rows(), parts.schema, apart, name="labels", made_from=made_from)
     on_event(StageFinished(STAGE, done=result.rows))
     return result
-
-
-def check_labels(dataset: str, labels: Labels, path: Path, *, allow_loss: bool = False) -> None:
-    """Refuse labels that know less, of any label source, than the table that is there.
-
-    Args:
-        dataset: Its name.
-        labels: What would be written.
-        path: The table that is there, if any.
-        allow_loss: Refuse nothing.
-
-    Raises:
-        UsageError: Names what would go, and the words that ask for it.
-    """
-    if labels.unchanged:
-        return
-    drawn = None if allow_loss or labels.masks is None else stored_table(path.with_name(MASKS_NAME))
-    if drawn is not None and labels.masks is not None and drawn.num_rows > labels.masks.num_rows:
-        refuse_loss(path.with_name(MASKS_NAME), [Loss("masks", drawn.num_rows - labels.masks.num_rows)], hint=_BACK)
-    if not allow_loss and path.is_file():
-        _check_known(dataset, _known_of_sources(labels.table), path)
-
-
-def _check_known(dataset: str, known: Mapping[str | None, Mapping[str, int]], path: Path) -> None:
-    """Raise ``UsageError`` where the table that is there knows more than is known now, by label source."""
-    before = stored_table(path)
-    if before is None or footer_of(path).get("dataset") != dataset:
-        return
-    if not {"label_source", "boxes"} <= set(before.column_names):
-        # Another program wrote it: nobody can tell what it knows of whom.
-        return
-    now = {name: dict(counts) for name, counts in known.items()}
-    # Rows that nobody had labelled may be labelled now: then they are of some source.
-    now[None] = dict(sum((Counter(known) for known in now.values()), Counter()))
-    found = [
-        Loss(f"{what} of {name or 'no label source'}", count - now.get(name, {}).get(what, 0))
-        for name, known in _known_of_sources(before).items()
-        for what, count in known.items()
-        if count > now.get(name, {}).get(what, 0)
-    ]
-    refuse_loss(path, found, hint=_BACK)
-
-
-def _known_of_sources(table: pa.Table | StoredTable) -> dict[str | None, dict[str, int]]:
-    """How much each label source knows: its rows, cells of labels, boxes, splits and texts.
-
-    Column by column: one of a table on disk is read at a time.
-    """
-    source = table.column("label_source").combine_chunks().cast(pa.string())
-    names = pc.unique(source).to_pylist()
-    rows = {name: pc.is_null(source) if name is None else pc.equal(source, name) for name in names}
-    rows = {name: pc.fill_null(of, fill_value=False) for name, of in rows.items()}
-    known = {name: {"rows": count_true(of), "labels": 0, "boxes": 0} for name, of in rows.items()}
-    labels = label_columns(table.schema)
-    for column in (*labels, "split", "view", "sex", "age_years", "report_text"):
-        if column in table.column_names:
-            valid = pc.is_valid(table.column(column)).combine_chunks()
-            for name, of in rows.items():
-                what = "labels" if column in labels else f"cells of {column}"
-                known[name][what] = known[name].get(what, 0) + count_true(pc.and_(of, valid))
-    lengths = pc.fill_null(pc.list_value_length(table.column("boxes")), 0).combine_chunks()
-    for name, of in rows.items():
-        known[name]["boxes"] = int(pc.sum(lengths.filter(of)).as_py() or 0)
-    return known
 
 
 def refresh_labels(
@@ -509,26 +440,3 @@ def refresh_labels(
             on_event(Note(STAGE, f"the release's own tables are not read: {error.message}", "info", str(path)))
     whole = with_added(dataset, parse, labels, path, on_event=on_event)
     return write_labels(dataset, whole, path, asked=asked, allow_loss=allow_loss, on_event=on_event)
-
-
-def provenance(dataset: str, labels: Labels) -> dict[str, Any]:
-    """What the footer says: dataset, release, and every table with its digest and what became of its rows."""
-    return {
-        "dataset": dataset,
-        "release": labels.release,
-        "tables": [described_table(use) for use in labels.tables],
-    }
-
-
-def described_table(use: TableUse) -> dict[str, Any]:
-    """A table that was read, as footers say it."""
-    return {
-        "name": use.name,
-        "role": use.role,
-        "digest": str(use.digest),
-        "rows": use.rows,
-        "used": use.used,
-        "label_source": use.label_source or None,
-        **({"labeler": dict(use.labeler)} if use.labeler else {}),
-        **({"apart": dict(use.apart)} if use.apart else {}),
-    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -217,3 +217,26 @@ def _in_order(table: pa.Table) -> bool:
         return int(table.num_rows) < 2
     # The last column decides between two tables of one source that name one image: rare, so left to the sort.
     return rises(table, ORDER[:-1])
+
+
+def provenance(dataset: str, labels: Labels) -> dict[str, Any]:
+    """What the footer says: dataset, release, and every table with its digest and what became of its rows."""
+    return {
+        "dataset": dataset,
+        "release": labels.release,
+        "tables": [described_table(use) for use in labels.tables],
+    }
+
+
+def described_table(use: TableUse) -> dict[str, Any]:
+    """A table that was read, as footers say it."""
+    return {
+        "name": use.name,
+        "role": use.role,
+        "digest": str(use.digest),
+        "rows": use.rows,
+        "used": use.used,
+        "label_source": use.label_source or None,
+        **({"labeler": dict(use.labeler)} if use.labeler else {}),
+        **({"apart": dict(use.apart)} if use.apart else {}),
+    }

@@ -14,7 +14,8 @@ from cxrprep.datasets.catalog import catalog
 from cxrprep.digests import file_digest
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.humanize import short_repr
-from cxrprep.labels.extract import LABELS_NAME, described_table, without_folder
+from cxrprep.labels.extract import LABELS_NAME, without_folder
+from cxrprep.labels.label_rows import described_table
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.croissant import write_croissant
 from cxrprep.manifest.dataset_card import write_card_beside

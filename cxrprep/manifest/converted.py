@@ -14,7 +14,8 @@ from cxrprep.collection.image_table import write_image_table
 from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import TableError, UsageError, storage_error
 from cxrprep.events import Note
-from cxrprep.labels.extract import LABELS_NAME, MASKS_NAME
+from cxrprep.labels.extract import LABELS_NAME
+from cxrprep.labels.label_losses import MASKS_NAME
 from cxrprep.labels.policy import Policy
 from cxrprep.labels.splits import SplitRule
 from cxrprep.manifest.build import IMAGES_NAME, STUDIES_NAME, check_tables

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.labels.extract import MASKS_NAME
 from cxrprep.labels.joins import positions
+from cxrprep.labels.label_losses import MASKS_NAME
 from cxrprep.schemas import MASKS
 from cxrprep.storage.parquet import read_rows
 from cxrprep.storage.value_codes import flat, numbers
