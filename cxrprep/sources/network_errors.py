@@ -37,6 +37,9 @@ _NO_HTTP: Final = (1, 8, 43, 61, 100)
 FEW_TRIES: Final = 3
 # How http.client words what a proxy answers to CONNECT.
 _TUNNEL: Final = re.compile(r"Tunnel connection failed: (\d{3})")
+_BY_SOCKS: Final = 97
+# CURLproxycode: no login that it takes, or not this one (RFC 1928, 3, RFC 1929); not allowed by its rules (1928, 6).
+_SOCKS_LOGIN, _SOCKS_FORBIDS = (12, 33), 23
 _WANTS_LOGIN: Final = 407
 # Refusals that pass: too slow, too early, too many.
 _PASSING: Final = (408, 425, 429)
@@ -79,15 +82,15 @@ def broke(endpoint: Endpoint, proxy: Proxy | None, reason: str) -> SourceUnreach
     return SourceUnreachableError(f"the connection to {_way(endpoint, proxy)} broke: {reason}", hint="run again")
 
 
-def wants_login(proxy: Proxy | None) -> ProxyOrCertificateError:
+def wants_login(proxy: Proxy | None, reason: str = "407") -> ProxyOrCertificateError:
     """The error for a proxy that lets nobody through without a login, or with this one."""
     if proxy is not None and proxy.has_login:
         return ProxyOrCertificateError(
-            f"the proxy {proxy.shown} rejects the login that the environment names for it (407)",
+            f"the proxy {proxy.shown} rejects the login that the environment names for it ({reason})",
             hint="check user name and password in HTTPS_PROXY and HTTP_PROXY",
         )
     return ProxyOrCertificateError(
-        f"the proxy {proxy.shown} wants a login (407)" if proxy is not None else "the proxy wants a login (407)",
+        f"{_name_of(proxy)} wants a login ({reason})",
         hint="write it into HTTPS_PROXY and HTTP_PROXY, before the host: USER:PASSWORD@HOST:PORT",
     )
 
@@ -98,15 +101,22 @@ def _not_let_through(endpoint: Endpoint, proxy: Proxy | None, status: int) -> Cx
         return wants_login(proxy)
     if status >= 500 or status in _PASSING:
         return no_connection(endpoint, proxy, f"the proxy answered {status}")
-    named = f"the proxy {proxy.shown}" if proxy is not None else "the proxy"
+    return _refuses_host(endpoint, proxy, str(status))
+
+
+def _refuses_host(endpoint: Endpoint, proxy: Proxy | None, reason: str) -> ProxyOrCertificateError:
     return ProxyOrCertificateError(
-        f"{named} refuses the way to {endpoint.authority} ({status})",
+        f"{_name_of(proxy)} refuses the way to {endpoint.authority} ({reason})",
         hint=f"ask those who run it to let {endpoint.host} through; no_proxy={endpoint.host} goes there without it",
     )
 
 
+def _name_of(proxy: Proxy | None) -> str:
+    return "the proxy" if proxy is None else f"the proxy {proxy.shown}"
+
+
 def _way(endpoint: Endpoint, proxy: Proxy | None) -> str:
-    return endpoint.authority if proxy is None else f"{endpoint.authority} through the proxy {proxy.shown}"
+    return endpoint.authority if proxy is None else f"{endpoint.authority} through {_name_of(proxy)}"
 
 
 def from_libcurl(curl: Any, code: int, wording: str, endpoint: Endpoint, proxy: Proxy | None) -> CxrprepError:
@@ -133,8 +143,13 @@ def from_libcurl(curl: Any, code: int, wording: str, endpoint: Endpoint, proxy: 
         return no_connection(endpoint, proxy, "the name of the proxy cannot be resolved (DNS)")
     if code == 6:
         return no_connection(endpoint, proxy, f"the name {endpoint.host} cannot be resolved (DNS)")
-    if code == 97:
-        return no_connection(endpoint, proxy, "the SOCKS proxy refuses it, its login or the address")
+    if code == _BY_SOCKS:
+        refusal = curl.getinfo(pycurl.PROXY_ERROR)
+        if refusal in _SOCKS_LOGIN:
+            return wants_login(proxy, "SOCKS")
+        if refusal == _SOCKS_FORBIDS:
+            return _refuses_host(endpoint, proxy, "SOCKS")
+        return no_connection(endpoint, proxy, "the SOCKS proxy cannot reach it, or is none")
     if code == 7:
         address = curl.getinfo(pycurl.PRIMARY_IP)
         at = f"{address} refuses it" if address else "it is refused or cannot be reached"

@@ -856,25 +856,40 @@ def test_a_socks_proxy_is_spoken_to_as_one(monkeypatch: pytest.MonkeyPatch, clie
     listener.close()
 
 
-def test_a_socks_proxy_that_refuses_the_login_is_what_to_check(
-    monkeypatch: pytest.MonkeyPatch, client: HttpClient
+@pytest.mark.parametrize(
+    ("replies", "kind", "said"),
+    [
+        ([b"\x05\xff"], ProxyOrCertificateError, r"rejects the login .* \(SOCKS\)"),
+        ([b"\x05\x02", b"\x01\x01"], ProxyOrCertificateError, r"rejects the login .* \(SOCKS\)"),
+        (
+            [b"\x05\x00", b"\x05\x02\x00\x01" + bytes(6)],
+            ProxyOrCertificateError,
+            "refuses the way to files.example.test",
+        ),
+        ([b"\x05\x00", b"\x05\x04\x00\x01" + bytes(6)], NotConnectedError, "the SOCKS proxy cannot reach it"),
+    ],
+)
+def test_a_socks_proxy_that_refuses_is_what_to_check(
+    monkeypatch: pytest.MonkeyPatch, client: HttpClient, replies: list[bytes], kind: type[CxrprepError], said: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def refuse() -> None:
             peer, _ = listener.accept()
             with peer:
-                peer.recv(16)
-                peer.sendall(b"\x05\xff")
+                for reply in replies:
+                    peer.recv(256)
+                    peer.sendall(reply)
 
         thread = threading.Thread(target=refuse, daemon=True)
         thread.start()
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         monkeypatch.setenv("http_proxy", f"socks5h://user:s3cr#t@{address}")
-        with pytest.raises(NotConnectedError, match="refuses it, its login") as caught:
+        with pytest.raises(kind, match=said) as caught:
             client.open("http://files.example.test/x.png")
         thread.join(5)
-    assert f"check socks5h://{address}" in caught.value.hint
+    assert f"socks5h://{address}" in caught.value.message
+    assert "s3cr" not in caught.value.message + caught.value.hint
 
 
 # ---- the network ----
