@@ -88,6 +88,7 @@ def plan(
     with opened(where, options, on_event, source=source) as job:
         with transfer_of(job, planning=True) as transfer:
             made = planned(job, transfer, wanted)
+        _warn_holes(job, made)
         return _plan_result(made, job)
 
 

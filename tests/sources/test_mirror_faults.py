@@ -7,11 +7,14 @@ import threading
 import urllib.parse
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import stamina
 
+import cxrprep
 from cxrprep.errors import AccessError, CxrprepError, ExitCode, SourceNotFoundError
+from cxrprep.events import Event, Note
 from cxrprep.model import RemoteFile
 from cxrprep.sources import open_source, retry
 from cxrprep.sources.base import AccessState, SourceOptions
@@ -60,6 +63,20 @@ def test_the_page_of_a_folder_is_that_folder(page: str) -> None:
             assert file.key == IMAGE
             assert content(source.open(file)) == b"data"
             assert source.access().state is AccessState.OPEN
+
+
+def test_a_plan_says_what_could_not_be_listed(tmp_path: Path) -> None:
+    notes: list[str] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event.message)
+
+    pages = {"": ["images/", "shut/"], "images/": ["00000001_000.png"]}
+    with loopback.running(lambda request: _tree(request, pages, shut=403)) as server:
+        made = cxrprep.plan("nih-chestxray14", tmp_path, source=server.url, on_event=hear)
+    assert [item.dest for item in made.value if item.dest.endswith(".png")] == [IMAGE]
+    assert [message for message in notes if message.startswith("shut/")]
 
 
 @pytest.mark.parametrize("status", [400, 405, 406, 500, 501, 503])
