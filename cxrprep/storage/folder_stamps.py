@@ -30,7 +30,7 @@ from cxrprep.errors import StorageError, TableError
 from cxrprep.storage.folder_listing import files_below
 from cxrprep.storage.parquet import count_nulls, footer_of, read_groups, write_parts
 from cxrprep.storage.paths import is_file, is_folder
-from cxrprep.storage.sorted_tables import PART_ROWS, StoredParts
+from cxrprep.storage.sorted_tables import PART_ROWS, SortedTable
 from cxrprep.storage.table_checksums import listed_checksums
 from cxrprep.system import FILES_AT_ONCE, available_cores
 
@@ -63,7 +63,7 @@ class FolderStamps:
         Nothing is noted yet.
         """
         self._rows: list[tuple[str, int, int]] = []
-        self._stored = StoredParts(_SCHEMA)
+        self._stored = SortedTable(_SCHEMA)
         self._begun = time.time_ns()
         return None if self._device is None else self._note
 
@@ -164,11 +164,10 @@ class FolderStamps:
         self._rows = []
         try:
             arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
-        except UnicodeError:
-            # A name that is no UTF-8: the folders are listed each time.
-            self._device = None
-        else:
             self._stored.append(pa.Table.from_arrays(arrays, schema=_SCHEMA))
+        except (UnicodeError, StorageError):
+            # A name that is no UTF-8, or no room for temporary files: the folders are listed each time.
+            self._device = None
 
     def _changed(self, folders: pa.Table) -> list[str]:
         """Those that are not as they were; one that went is missing in its parent, which changed with it."""
