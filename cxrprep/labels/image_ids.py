@@ -130,12 +130,15 @@ class IdColumn:
     def _values(self) -> pd.Series:
         """What the rules of the declaration make of the cells. Raises ``TableError`` for what a spreadsheet broke."""
         made = value_of(self.frame, self.value, self.place, self.where)
+        # Who says by a pattern how ids look means such dates; the patterns of built-in datasets let neither pass.
+        matched = isinstance(self.value, dict) and "match" in self.value
+        if matched and is_built_in(self.declared.name):
+            return made
         cells = made.to_numpy(object)
         found = pa.array(cells, pa.string(), from_pandas=True) if are_texts(cells) else pa.array([], pa.string())
         row = first_true(pc.match_substring_regex(found, "|".join(form for form, _ in _BROKEN)))
         cut_short = row >= 0 and re.search(_BROKEN[0][0], made.iloc[row])
-        # Who says by a pattern how ids look means such dates.
-        if cut_short or (row >= 0 and not (isinstance(self.value, dict) and "match" in self.value)):
+        if cut_short or (row >= 0 and not matched):
             what = f"{self.place}: {made.iloc[row]!r} is {broken_by_spreadsheet(made.iloc[row])}"
             raise self.where.error(made.index[row], self._column, what, _ANEW if cut_short else _ANEW + _SAY_SO)
         return made
