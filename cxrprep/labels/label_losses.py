@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cxrprep.labels.label_rows import Labels
 
 MASKS_NAME: Final = "masks.parquet"
-_BACK: Final = "name the folder of the tables that are gone, with --tables DIR, or bring them back"
+_BACK: Final = "bring back the tables, reports or imports that had them (tables that lie elsewhere: --tables DIR)"
 
 
 def check_labels(dataset: str, labels: Labels, path: Path, *, allow_loss: bool = False) -> None:

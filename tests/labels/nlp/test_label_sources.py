@@ -50,6 +50,21 @@ def mimic(tmp_path: Path) -> Path:
     return tmp_path / "mimic"
 
 
+def test_an_import_that_says_less_takes_nothing_of_the_one_before(mimic: Path, tmp_path: Path) -> None:
+    """And it is not called a table that is gone."""
+    run("extract-labels", mimic, "--reports")
+    studies = sorted({row["study_id"] for row in rows(mimic / "manifests/labels.parquet")})
+    table = table_csv(tmp_path / "theirs.csv", ["study_id", "Edema"], [(study, 1) for study in studies])
+    run("extract-labels", mimic, "--import", f"theirs={table}")
+    before = {path: path.read_bytes() for path in (mimic / "manifests").rglob("*.parquet")}
+    table_csv(table, ["study_id", "Edema"], [(studies[0], 1)])
+    said = " ".join(run("extract-labels", mimic, "--import", f"theirs={table}", code=2).split())
+    assert re.search(r"would lose \d rows of theirs", said)
+    assert "bring back the tables, reports or imports that had them" in said
+    assert {path: path.read_bytes() for path in before} == before
+    run("extract-labels", mimic, "--import", f"theirs={table}", "--allow-loss")
+
+
 def test_reports_alone_end_in_a_labelled_manifest(mimic: Path) -> None:
     output = run("extract-labels", mimic, "--reports")
     images = rows(mimic / "manifests" / "images.parquet")
