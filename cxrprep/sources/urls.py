@@ -167,8 +167,9 @@ _HOST_AND_PATH: Final = re.compile(
 
 
 def perhaps_address(text: str) -> str:
-    """``"did you mean https://TEXT? "`` where only its scheme keeps ``text`` from being an address, else ``""``."""
-    return f"did you mean https://{text}? " if _HOST_AND_PATH.fullmatch(text) else ""
+    """``"did you mean https://TEXT, ..."`` where only its scheme keeps ``text`` from being an address, else ``""``."""
+    # A question mark right behind it would be that of a query, and what follows masked as one.
+    return f"did you mean https://{text}, with its scheme? " if _HOST_AND_PATH.fullmatch(text) else ""
 
 
 # Where a slash at the end means something: web servers tell folders by it, and / is a folder.
