@@ -237,7 +237,7 @@ class Invocation:
         """Say that the folder is a part of a dataset's, where somebody named ``ROOT/images`` for ROOT."""
         import shlex
 
-        from cxrprep.storage.paths import enclosing
+        from cxrprep.storage.paths import OWN_FOLDERS, enclosing
 
         # Converted and exported folders are complete by themselves, and a state or dataset is named on purpose.
         own = any(
@@ -246,7 +246,8 @@ class Invocation:
         if own or self.state is not None or self.job.dataset or not self.root.is_dir():
             return
         whole = enclosing(self.root, "cxrprep.lock")
-        if whole is not None:
+        # So are those in its own folders whose table is gone.
+        if whole is not None and self.root.absolute().relative_to(whole.absolute()).parts[0] not in OWN_FOLDERS:
             meant = f"did you mean cxrprep {self.command} {shlex.quote(str(whole))}?"
             self.out.note(f"{self.root} is a part of the dataset in {whole}: {meant}", level="warning")
 

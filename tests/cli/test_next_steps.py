@@ -83,5 +83,11 @@ def test_a_folder_of_another_level_is_said_with_the_one_that_was_meant(
     assert meant.format("..", "status", "'..'") in cxrprep("status", ".").stderr.replace(str(tmp_path / "my nih"), "..")
     monkeypatch.chdir(tmp_path)
     assert "is a part of" not in cxrprep("verify", "my nih").stderr
+    # Converted images are no part of the originals, though their table is gone.
+    assert cxrprep("convert", "my nih", "--recipe", "square-224").returncode == 0
+    (tmp_path / "my nih/derived/square-224/manifests/images.parquet").unlink()
+    for folder in ("my nih/derived/square-224", "my nih/images/../derived/square-224"):
+        done = cxrprep("status", folder)
+        assert (done.returncode, "is a part of" in done.stderr) == (4, False), done
     done = cxrprep("verify", "my nih/cxrprep.lock")
     assert (done.returncode, "is a file, not a folder" in done.stderr) == (2, True)
