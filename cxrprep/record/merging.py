@@ -31,6 +31,6 @@ def merge_records(folder: Path, theirs: Path, part: Shard) -> None:
             record.describe(dataset=other.header.dataset, release=other.header.release)
         for selection in other.selections:
             record.select(selection)
-        for entry in other.entries.values():
+        for entry in other.entries():
             if not part.holds(entry.path) and record.get(entry.path) != entry:
                 record.add(entry)

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import shlex
 import threading
-from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -29,7 +28,7 @@ from cxrprep.storage.paths import CACHE_NAME, FILES_NAME, LOCK_NAME
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -120,7 +119,7 @@ class Record:
     @property
     def exists(self) -> bool:
         """Whether anything was recorded. Without a record, files can be called neither proven nor missing."""
-        return bool(self.header.dataset) or self._large is not None or len(self.entries) > 0
+        return bool(self.header.dataset) or self._large is not None or self.count() > 0
 
     @property
     def cache(self) -> Path:
@@ -139,10 +138,10 @@ class Record:
         """What the downloads into this folder asked for, oldest first; together they say what should be here."""
         return self.header.selections
 
-    @property
-    def entries(self) -> Mapping[str, FileEntry]:
-        """Every recorded file by path, sorted, as a live view."""
-        return Entries(self)
+    def entries(self) -> Iterator[FileEntry]:
+        """Every recorded file in order of path, of a snapshot of which some thousands are in memory at a time."""
+        names = FileEntry.__slots__
+        return (FileEntry.from_row(dict(zip(names, row, strict=True))) for row in self.rows(names))
 
     def get(self, path: str) -> FileEntry | None:
         """The entry of ``path``, or ``None``."""
@@ -472,58 +471,3 @@ def _parts(table: pa.Table) -> Iterator[pa.Table]:
     from cxrprep.storage.sorted_tables import parts
 
     return parts(table)
-
-
-class Entries(Mapping[str, FileEntry]):
-    """The entries of a record, read from its columns as they are asked for."""
-
-    def __init__(self, record: Record) -> None:
-        """``record`` may change: what is asked next shows it."""
-        self._record = record
-
-    def __getitem__(self, path: str) -> FileEntry:
-        """The entry of ``path``. Raises ``KeyError``."""
-        entry = self._record.get(path)
-        if entry is None:
-            raise KeyError(path)
-        return entry
-
-    def __contains__(self, path: object) -> bool:
-        """Whether ``path`` is recorded."""
-        return isinstance(path, str) and self._record.get(path) is not None
-
-    def __iter__(self) -> Iterator[str]:
-        """The paths in order."""
-        return (path for (path,) in self._record.rows(["path"]))
-
-    def __len__(self) -> int:
-        """How many files are recorded."""
-        return self._record.count()
-
-    def values(self) -> ValuesView[FileEntry]:
-        """Each entry, in order of path, without looking any up."""
-        return _Values(self)
-
-    def items(self) -> ItemsView[str, FileEntry]:
-        """Each path with its entry, in order of path, without looking any up."""
-        return _Items(self)
-
-    def in_order(self) -> Iterator[FileEntry]:
-        """The entries of a snapshot, some thousands in memory at a time."""
-        names = FileEntry.__slots__
-        for row in self._record.rows(names):
-            yield FileEntry.from_row(dict(zip(names, row, strict=True)))
-
-
-class _Values(ValuesView[FileEntry]):
-    _mapping: Entries
-
-    def __iter__(self) -> Iterator[FileEntry]:
-        return self._mapping.in_order()
-
-
-class _Items(ItemsView[str, FileEntry]):
-    _mapping: Entries
-
-    def __iter__(self) -> Iterator[tuple[str, FileEntry]]:
-        return ((entry.path, entry) for entry in self._mapping.in_order())

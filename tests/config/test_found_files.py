@@ -15,6 +15,7 @@ from cxrprep.planning import load_plan
 from cxrprep.record import Record
 from cxrprep.storage.small_files import parse_json, parse_toml
 from tests.commands import cxrprep
+from tests.record.entries import entries_of
 
 REFUSED = {
     "engine.name": '"dask"',
@@ -174,7 +175,7 @@ def test_json_without_end_is_no_json(tmp_path: Path) -> None:
     journal = tmp_path / "root/.cxrprep/journal/1-host-1-00000000.jsonl"
     journal.parent.mkdir(parents=True)
     journal.write_text(DEEP + "\n")
-    assert not list(Record.open(tmp_path / "root").entries)
+    assert not list(entries_of(Record.open(tmp_path / "root")))
 
 
 def test_a_settings_file_of_megabytes_is_refused(tmp_path: Path) -> None:

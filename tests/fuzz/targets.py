@@ -27,6 +27,7 @@ from tests.generators.full.chexpert import Chexpert
 from tests.generators.full.mimic_cxr import Mimic
 from tests.generators.full.nih_chestxray14 import Nih
 from tests.generators.full.prose import report
+from tests.record.entries import entries_of
 
 # A record that is damaged is read again for half a second, in case another process is just saving it: not here.
 record._TORN_WAIT = 0.0
@@ -327,7 +328,7 @@ def _lock(data: bytes, scratch: Path) -> None:
     _file(scratch, "cxrprep.files.parquet", _locks()[1])
     _file(scratch, "cxrprep.lock", data)
     with Record.open(scratch) as record:
-        _ = (record.header, list(record.selections), len(record.entries))
+        _ = (record.header, list(record.selections), len(entries_of(record)))
 
 
 def _lock_table(data: bytes, scratch: Path) -> None:
@@ -338,7 +339,7 @@ def _lock_table(data: bytes, scratch: Path) -> None:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     _file(scratch, "cxrprep.lock", re.sub(rb"sha256:[0-9a-f]{64}", b"sha256:" + digest.encode(), _locks()[0]))
     with Record.open(scratch) as record:
-        _inside([entry.path for entry in record.entries.values()])
+        _inside([entry.path for entry in entries_of(record).values()])
 
 
 def _journal(data: bytes, scratch: Path) -> None:
@@ -348,7 +349,7 @@ def _journal(data: bytes, scratch: Path) -> None:
         _file(scratch, name, content)
     _file(scratch, ".cxrprep/journal/1-host-1.jsonl", data)
     with Record.open(scratch) as record:
-        _inside([entry.path for entry in record.entries.values()])
+        _inside([entry.path for entry in entries_of(record).values()])
 
 
 def _checks(name: str) -> Callable[[bytes, Path], None]:

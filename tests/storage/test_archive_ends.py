@@ -15,6 +15,7 @@ from cxrprep.errors import ArchiveError, ExitCode
 from cxrprep.record import Record
 from cxrprep.storage.archives import read_members
 from tests.commands import cxrprep
+from tests.record.entries import entries_of
 from tests.servers.faults import serving
 from tests.transfer.runs import download, image, noise, tree
 
@@ -72,7 +73,7 @@ def test_nothing_of_an_archive_that_is_damaged_anywhere_is_taken(tmp_path: Path,
     with serving({path.name: data, "Data_Entry_2017_v2020.csv": b"Image Index\n"}) as server:
         assert download(tmp_path / "nih", server.url).exit_code == ExitCode.INTEGRITY
     assert not list((tmp_path / "nih").rglob("*.png"))
-    assert not [path for path in Record.open(tmp_path / "nih").entries if path.endswith(".png")]
+    assert not [path for path in entries_of(Record.open(tmp_path / "nih")) if path.endswith(".png")]
 
 
 HALF = len(WHOLE) // 2

@@ -17,6 +17,7 @@ from cxrprep.record import FileEntry, Record
 from cxrprep.record.lockfile import load_header
 from cxrprep.storage import locks
 from cxrprep.storage.locks import FolderLock, LockLost, RunId, SaveLock
+from tests.record.entries import entries_of
 
 LOCKS = {
     "record": SaveLock,
@@ -173,8 +174,8 @@ def test_a_writer_that_was_frozen_while_it_saved_takes_nothing_away(tmp_path: Pa
         writer.send_signal(signal.SIGCONT)
     assert writer.wait(60) == 0
     record = Record.open(root)
-    assert len(record.entries) == 200
-    assert sum(entry.fetched for entry in record.entries.values()) == 100
+    assert len(entries_of(record)) == 200
+    assert sum(entry.fetched for entry in entries_of(record).values()) == 100
     if changed == "selections":
         assert load_header(root / "cxrprep.lock").dataset == "nih-chestxray14"
     assert not (root / ".cxrprep/saving").exists()

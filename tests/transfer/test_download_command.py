@@ -15,6 +15,7 @@ from cxrprep.record import Record
 from cxrprep.storage.locks import FolderLock, RunId
 from tests.commands import cxrprep, ok, result
 from tests.generators.small import mimic_cxr_jpg, nih_chestxray14
+from tests.record.entries import entries_of
 
 ROWS = mimic_cxr_jpg.IMAGES
 STUDIES = {str(row[2]): f"{mimic_cxr_jpg.stem(row)}.jpg" for row in ROWS}
@@ -260,8 +261,8 @@ def test_a_read_only_folder_is_adopted_where_it_lies(tmp_path: Path, mimic: Path
         assert said["failed"] == 0
         assert said["bytes"] == 0
         with Record.open(lab, state) as record:
-            assert wanted(*range(7)) <= set(record.entries)
-            assert all(entry.digest is not None for entry in record.entries.values())
+            assert wanted(*range(7)) <= set(entries_of(record))
+            assert all(entry.digest is not None for entry in entries_of(record).values())
         assert result("download", "mimic-cxr-jpg", lab, "--source", lab, "--state", state)["done"] == 0
         ok("verify", lab, "--state", state)
         assert {path: path.stat().st_mtime_ns for path in lab.rglob("*")} == before
@@ -295,7 +296,7 @@ def test_archives_that_are_adopted_stay_packed_and_untouched(tmp_path: Path, nih
     assert f"cxrprep download nih-chestxray14 FOLDER --source '{lab}'" in done.stderr
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in before} == before
     with Record.open(lab) as record:
-        assert record.entries["images_001.tar.gz"].digest is not None
+        assert entries_of(record)["images_001.tar.gz"].digest is not None
     ok("download", "nih-chestxray14", tmp_path / "root", "--source", lab)
     assert len(list((tmp_path / "root" / "images").iterdir())) == len(list((nih / "images").iterdir()))
     # Where somebody unpacked them there is nothing to say.

@@ -16,6 +16,7 @@ from cxrprep.record import Record
 from cxrprep.transfer.partial_file import Partial
 from tests.commands import cxrprep, ok, result
 from tests.generators.small import nih_chestxray14
+from tests.record.entries import entries_of
 from tests.servers.loopback import Reply, Request, object_reply, page, running
 from tests.transfer.runs import tar_gz
 
@@ -94,7 +95,7 @@ def test_what_was_fetched_is_removed_and_what_was_copied_in_is_kept_and_said(tmp
     assert [path.name for path in (root / "images").iterdir()] == [mine]
     assert f"kept, since the record does not say that cxrprep fetched it: images/{mine}" in done.stderr
     record = Record.open(root)
-    assert {path: entry.fetched for path, entry in record.entries.items() if not entry.fetched} == {
+    assert {path: entry.fetched for path, entry in entries_of(record).items() if not entry.fetched} == {
         f"images/{mine}": False
     }
 

@@ -19,6 +19,7 @@ from cxrprep.model import Digest, Shard
 from cxrprep.progress_stats import StageProgress
 from cxrprep.record import FileEntry, FileState, Origin, Record
 from cxrprep.verification import findings_table
+from tests.record.entries import entries_of
 from tests.verification.trees import MIMIC, check, files, flip, found, mimic, nih, nih_spec, remember, write_sums
 
 IMAGE = "images/00000002_000.png"
@@ -298,7 +299,7 @@ def test_quick_does_not_believe_a_check_against_an_older_record(tmp_path: Path) 
     nih(tmp_path)
     check(tmp_path)
     with Record.open(tmp_path) as record:
-        old = record.entries[IMAGE]
+        old = entries_of(record)[IMAGE]
         record.add(FileEntry(IMAGE, old.size, Digest("sha256", "0" * 64)))
     assert found(check(tmp_path, quick=True)) == [("altered", IMAGE)]
 

@@ -1,0 +1,12 @@
+"""A record's entries by path, as tests ask for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cxrprep.record import FileEntry, Record
+
+
+def entries_of(record: Record) -> dict[str, FileEntry]:
+    return {entry.path: entry for entry in record.entries()}
