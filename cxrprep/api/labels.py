@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import open_folder, where_originals_are
 from cxrprep.api.keywords import Keywords
-from cxrprep.api.manifest import Choices, events_of_same, prepare
+from cxrprep.api.manifest import Choices, made_just_so, prepare
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.collection import FolderKind
@@ -122,8 +122,8 @@ def extract_labels(
     written = written_labels(
         folder.spec, folder.root, path, release=where.release, tables=asked.tables, options=asked.options, asked=told
     )
-    if written is not None and (same := events_of_same(folder, choices, written[0])) is not None:
-        for event in (*written[1], StageFinished("extract-labels", done=written[0].rows), *same):
+    if written is not None and (same := made_just_so(folder, choices, written[0])) is not None:
+        for event in (*written[1], StageFinished("extract-labels", done=written[0].rows), *same[1]):
             on_event(event)
         return _result(written[0])
     folder = folder.with_files()

@@ -84,7 +84,12 @@ def build_manifest(
         (5, 4)
     """
     policy, rule = Keywords(words).policy_and_split(policy, split_by)
-    folder = open_folder(FolderRef.of(root, dataset=dataset, release=release, state=state))
+    from cxrprep.datasets.catalog import catalog
+    from cxrprep.manifest.dataset_card import write_card_beside
+
+    folder = open_folder(FolderRef.of(root, dataset=dataset, release=release, state=state), files=False)
+    if not folder.record.header.dataset:
+        folder = folder.with_files()
     folder.require(
         "manifest",
         FolderKind.RELEASE,
@@ -99,7 +104,15 @@ def build_manifest(
         return _of_own(folder, choices, allow_loss=allow_loss, on_event=on_event)
     if rule is not None:
         choices = replace(choices, split_by=rule.beside(Choices.of_last(folder.manifests).split_by))
-    made = rebuild_manifest(folder, choices=choices, allow_loss=allow_loss, on_event=on_event)
+    same = made_just_so(folder, choices)
+    if same is None:
+        made = rebuild_manifest(folder.with_files(), choices=choices, allow_loss=allow_loss, on_event=on_event)
+    else:
+        made = same[0]
+        for event in same[1]:
+            on_event(event)
+        # It has no checksum by which it would be known as it was written.
+        write_card_beside(made.images_path, folder.spec if folder.spec.name in catalog() else None)
     return _result(folder, made, choices)
 
 
@@ -373,25 +386,43 @@ def prepare(
     )
 
 
-def events_of_same(folder: DatasetFolder, choices: Choices, labels: LabelsResult) -> list[Event] | None:
-    """What is to be said of a manifest that would be made just so again; ``None`` where it would not."""
+def made_just_so(
+    folder: DatasetFolder, choices: Choices, labels: LabelsResult | None = None
+) -> tuple[ManifestResult, list[Event]] | None:
+    """What a manifest came to that would be made just so again, and what is to be said; ``None`` where it would not.
+
+    ``labels`` is what ``labels.parquet`` holds, where it is known that it has the bytes that were written. Without,
+    images that somebody has touched since ask for another manifest, too.
+    """
+    from cxrprep.labels.extract import LABELS_NAME
     from cxrprep.labels.policy import KEEP
     from cxrprep.manifest import current
+    from cxrprep.storage.parquet import footer_of
+    from cxrprep.storage.table_checksums import is_as_listed
 
     def entries(names: Sequence[str]) -> Iterable[Any]:
         # Of the record the folder may have the header alone.
         return folder.with_files().record.tables(names)
 
-    return current.events_of_same(
+    sources, release = [], ""
+    if labels is not None:
+        sources, release = [one.label_source for one in labels.sources], labels.release
+    elif "counts" in (footer := footer_of(path := folder.manifests / LABELS_NAME)) and is_as_listed(path):
+        sources, release = [one["label_source"] for one in footer["counts"]["sources"]], footer["release"]
+    else:
+        return None
+    return current.made_just_so(
         folder.spec,
         folder.root,
         folder.manifests,
-        labels,
+        sources,
+        release=release,
         record=entries if folder.record.exists else None,
         recorded=folder.record.digest,
         label_source=choices.label_source,
         policy=choices.policy or KEEP,
         split=choices.split_by,
+        untouched_since=labels is None,
     )
 
 

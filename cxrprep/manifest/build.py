@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -53,6 +53,7 @@ NoteWords: TypeAlias = tuple[str, str, str]
 STAGE: Final = "manifest"
 IMAGES_NAME: Final = "images.parquet"
 STUDIES_NAME: Final = "studies.parquet"
+_PATHS: Final = ("images_path", "studies_path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,16 @@ class ManifestResult:
     disagreeing_studies: int
     sources: tuple[tuple[str, int], ...] = field(default=())
     left_out: tuple[tuple[str, int], ...] = field(default=())
+
+    def counts(self) -> dict[str, Any]:
+        """The numbers, as JSON values for the footer of the image table."""
+        return {name: value for name, value in asdict(self).items() if name not in {*_PATHS, "left_out"}}
+
+    @classmethod
+    def of_footer(cls, footer: Mapping[str, Any], manifests: Path) -> Self:
+        """What ``counts`` told, from the footer of the image table there."""
+        sources = tuple((name, count) for name, count in footer["counts"]["sources"])
+        return cls(manifests / IMAGES_NAME, manifests / STUDIES_NAME, **{**footer["counts"], "sources": sources})
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,12 +281,12 @@ def noted(notes: list[NoteWords], on_event: Sink) -> Sink:
 
 
 def notes_of(notes: list[NoteWords], result: ManifestResult, *, has_labels: bool) -> dict[str, Any]:
-    """What was said of a manifest with labels, as its footer has it, to be said again: see ``manifest.current``.
+    """What was said and counted of a manifest with labels, as its footer has it: see ``manifest.current``.
 
     Sorted: ranges of patients say it in another order, and the bytes are to be the same.
     """
     unjoined = map(without_folder, join_notes(result, has_labels=has_labels))
-    return {"notes": sorted([*notes, *unjoined])} if has_labels else {}
+    return {"notes": sorted([*notes, *unjoined]), "counts": result.counts()} if has_labels else {}
 
 
 def note_disagreeing(studies: int, on_event: Sink) -> None:

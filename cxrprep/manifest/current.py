@@ -14,7 +14,7 @@ from cxrprep.errors import TableError
 from cxrprep.events import Note, StageFinished, StageStarted
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.policy import KEEP
-from cxrprep.manifest.build import IMAGES_NAME, STAGE, STUDIES_NAME, origin_of
+from cxrprep.manifest.build import IMAGES_NAME, STAGE, STUDIES_NAME, ManifestResult, origin_of
 from cxrprep.manifest.dataset_card import CARD_NAME
 from cxrprep.manifest.image_files import digest_of_sorted, listed_files
 from cxrprep.manifest.image_sizes import untouched, written_at
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Event
-    from cxrprep.labels.label_counts import LabelsResult
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
     from cxrprep.model import Digest
@@ -75,6 +74,7 @@ def _made(
     recorded: Digest | None = None,
     count: int | None = None,
     is_measured: bool = True,
+    untouched_since: bool = False,
 ) -> dict[str, Any] | None:
     """The footer of the image table where it states what is due, and ``is_current`` holds; else ``None``."""
     images, stamps = manifests / IMAGES_NAME, FolderStamps(root, manifests.parent / CACHE_NAME, recorded)
@@ -94,7 +94,7 @@ def _made(
                 == (None if record is None else str(digest_of_sorted(record(["path", "size", "digest", "state"]))))
             )
             and (
-                _same_files(root, spec.images.suffixes, images, stamps, is_measured=is_measured)
+                _same_files(root, spec.images.suffixes, images, stamps, is_measured=is_measured, every=untouched_since)
                 if count is None
                 else count_rows(images) == count
             )
@@ -104,25 +104,28 @@ def _made(
 
 
 def _same_files(
-    root: Path, suffixes: tuple[str, ...], images: Path, stamps: FolderStamps, *, is_measured: bool
+    root: Path, suffixes: tuple[str, ...], images: Path, stamps: FolderStamps, *, is_measured: bool, every: bool
 ) -> bool:
     """Whether the image files of a folder are those of the table, by path and size, in whatever order.
 
     Folders that are as they were when they were listed for this table are not listed again. ``is_measured`` asks for
-    the size of each image in pixels, too, and that nobody has touched files whose digest nobody knows.
+    the size of each image in pixels, too, and that nobody has touched files whose digest nobody knows, or ``every``
+    file.
     """
     same = None
     if is_measured and count_nulls(images, "width"):
         return False
     if stamps.are_of(images) and unfetched(root) is None:
         since = written_at(images, root) if is_measured else None
-        same = stamps.same_files(images, suffixes, OWN_FOLDERS, since)
+        same = stamps.same_files(images, suffixes, OWN_FOLDERS, since, every=every)
     if same is None:
         here = _sum(part.select(["path", "size"]) for part in listed_files(root, suffixes, stamps))
         same = here == _sum(part.select(["path", "bytes"]) for part in read_groups(images, ["path", "bytes"]))
-        if same and is_measured and count_nulls(images, "digest"):
+        if same and is_measured and (every or count_nulls(images, "digest")):
             groups = read_groups(images, ["path", "digest"])
-            unproven = (group["path"].filter(pc.is_null(group["digest"])) for group in groups)
+            unproven = (
+                group["path"] if every else group["path"].filter(pc.is_null(group["digest"])) for group in groups
+            )
             same = all(all(untouched(paths, root, images).to_pylist()) for paths in unproven)
     if same and not stamps.are_of_record(images):
         stamps.keep(images)
@@ -138,19 +141,21 @@ def _sum(tables: Iterable[pa.Table]) -> tuple[int, int]:
     return count, total
 
 
-def events_of_same(
+def made_just_so(
     spec: DatasetSpec,
     root: Path,
     manifests: Path,
-    labels: LabelsResult,
+    sources: Iterable[str],
     *,
+    release: str,
     record: Callable[[Sequence[str]], Iterable[pa.Table]] | None,
     recorded: Digest | None,
     label_source: str | None,
     policy: Policy,
     split: SplitRule | None,
-) -> list[Event] | None:
-    """What was said when a release's manifest was made, where it would be made just so again; else ``None``.
+    untouched_since: bool = False,
+) -> tuple[ManifestResult, list[Event]] | None:
+    """What a release's manifest came to, and what was said, where it would be made just so again; else ``None``.
 
     The tables are held to their checksums, the files that are here to the paths and sizes of the image table.
 
@@ -158,32 +163,36 @@ def events_of_same(
         spec: The dataset.
         root: Its folder.
         manifests: The folder of the tables.
-        labels: What ``labels.parquet`` there holds.
+        sources: The label sources of ``labels.parquet`` there.
+        release: Its release.
         record: The record's columns of these names, in order of path and part by part; ``None`` where there is none.
         recorded: The digest of the record, where it is known.
         label_source: The source of the labels, ``None`` for the dataset's own.
         policy: What becomes of uncertain and blank labels.
         split: How the patients are divided, ``None`` as released.
+        untouched_since: Nor may any image have changed since, even one of the same size: what was read of it before the
+            manifest was written is not read again.
 
     Returns:
-        What is to be said again.
+        Its counts, and what is to be said again.
     """
     path = manifests / IMAGES_NAME
     usual = stated_sources(spec.default_label_source)
-    there = pa.table({"label_source": pa.array([source.label_source for source in labels.sources], pa.string())})
+    there = pa.table({"label_source": pa.array(sources, pa.string())})
     wanted = stated_sources(label_source) if label_source else default_sources(there, usual)
     by_default = wanted != usual and not label_source
     due = {
         "label_source_by_default": None,
-        **origin_of(spec, labels.release, wanted, {"tables": _tables(manifests)}, by_default=by_default),
+        **origin_of(spec, release, wanted, {"tables": _tables(manifests)}, by_default=by_default),
         "policy": None if policy == KEEP else policy.describe(),
         "split": None if split is None else split.describe(),
     }
-    made = _made(spec, root, manifests, due, record, recorded=recorded)
-    if made is None or "notes" not in made:
+    made = _made(spec, root, manifests, due, record, recorded=recorded, untouched_since=untouched_since)
+    if made is None or "counts" not in made:
         return None
     notes = (Note(STAGE, message, level, subject) for message, subject, level in made["notes"])
-    return [StageStarted(STAGE, unit="images"), *notes, StageFinished(STAGE, done=count_rows(path))]
+    said = [StageStarted(STAGE, unit="images"), *notes, StageFinished(STAGE, done=count_rows(path))]
+    return ManifestResult.of_footer(made, manifests), said
 
 
 def _tables(manifests: Path) -> list[Any]:

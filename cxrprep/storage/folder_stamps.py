@@ -93,7 +93,13 @@ class FolderStamps:
         return self.are_of(images) and footer_of(self._path).get("record") == self._record
 
     def same_files(
-        self, images: Path, suffixes: tuple[str, ...], leave_out: Collection[str], since: int | None = None
+        self,
+        images: Path,
+        suffixes: tuple[str, ...],
+        leave_out: Collection[str],
+        since: int | None = None,
+        *,
+        every: bool = False,
     ) -> bool | None:
         """Whether the files with these suffixes are those of the image table, each looked at, by path and size.
 
@@ -102,6 +108,7 @@ class FolderStamps:
             suffixes: Of images, in lower case.
             leave_out: Names at the top that are none of ROOT's.
             since: Nor may those without a digest have changed from this time on, in ns; ``None`` does not ask for that.
+            every: Nor any other.
 
         Returns:
             Whether they are; ``None`` where all folders have to be listed: so many changed, or one cannot be listed.
@@ -110,8 +117,9 @@ class FolderStamps:
         with ThreadPoolExecutor(min(4, available_cores() + 1)) as pool:
             listing, same = pool.submit(self._in_changed, leave_out), True
             columns, are_here = ["path", "bytes"], self._are_here
-            if since is not None and count_nulls(images, "digest"):
-                columns, are_here = [*columns, "digest"], functools.partial(self._are_unchanged, since=since)
+            if since is not None and (every or count_nulls(images, "digest")):
+                are_here = functools.partial(self._are_unchanged, since=since, every=every)
+                columns += ["digest"]
             for group in read_groups(images, columns):
                 same = same and all(pool.map(are_here, group.to_batches(max_chunksize=PART_ROWS)))
             here = listing.result()
@@ -130,14 +138,14 @@ class FolderStamps:
             return False
         return all(one.size == size for one, size in zip(found, sizes, strict=True))
 
-    def _are_unchanged(self, files: pa.RecordBatch, since: int) -> bool:
-        """The same, and those without a digest unchanged."""
+    def _are_unchanged(self, files: pa.RecordBatch, since: int, *, every: bool) -> bool:
+        """The same, and those without a digest, or every one, unchanged."""
         try:
             for path, size, digest in zip(*(column.to_pylist() for column in files.columns), strict=True):
                 held = os.stat(f"{self._root}/{path}")  # noqa: PTH116  # a Path for each takes three times as long
                 if held.st_size != size or not stat.S_ISREG(held.st_mode):
                     return False
-                if digest is None and held.st_ctime_ns >= since:
+                if (every or digest is None) and held.st_ctime_ns >= since:
                     return False
         except OSError:
             return False

@@ -127,5 +127,45 @@ def test_a_conversion_sees_what_changed(change: str, release: tuple[Path, Path])
     CHANGES_FOR_CONVERT[change](root)
     cxrprep.convert(root, recipe="square-224", jobs=1, sample=2, allow_loss=True)
     found = (root / "manifests/images.parquet").read_bytes()
+    (root / "manifests/images.parquet").unlink()
     cxrprep.build_manifest(root)
     assert (root / "manifests/images.parquet").read_bytes() == found
+
+
+def test_a_manifest_that_is_current_is_left(release: tuple[Path, Path]) -> None:
+    _, root = release
+    first, events = cxrprep.build_manifest(root).value, list[Any]()
+    before = {path.name: path.stat().st_ino for path in (root / "manifests").glob("*.parquet")}
+    card = (root / "manifests/README.md").read_bytes()
+    (root / "manifests/README.md").write_bytes(b"other words")
+    assert cxrprep.build_manifest(root, on_event=events.append).value == first
+    assert [type(event).__name__ for event in events][:: len(events) - 1] == ["StageStarted", "StageFinished"]
+    assert {path.name: path.stat().st_ino for path in (root / "manifests").glob("*.parquet")} == before
+    assert (root / "manifests/README.md").read_bytes() == card
+
+
+OTHERWISE: dict[str, Any] = {
+    **{name: (change, {}) for name, change in CHANGES_FOR_CONVERT.items() if name != "no card"},
+    "an image that was touched": (lambda root: image(root).touch(), {}),
+    "another policy": (lambda _: None, {"uncertain": "ones", "blank": "zeros"}),
+    "another split": (lambda _: None, {"split_by": "patient", "fractions": "0.5,0.25,0.25", "seed": 7}),
+}
+
+
+@pytest.mark.parametrize("change", OTHERWISE)
+def test_a_manifest_that_would_be_another_one_is_made(change: str, release: tuple[Path, Path]) -> None:
+    _, root = release
+    cxrprep.build_manifest(root)
+    perform, words = OTHERWISE[change]
+    before = (root / "manifests/studies.parquet").stat().st_mtime_ns
+    perform(root)
+    cxrprep.build_manifest(root, allow_loss=True, **words)
+    assert (root / "manifests/studies.parquet").stat().st_mtime_ns != before
+    found = (root / "manifests/images.parquet").read_bytes()
+    (root / "manifests/images.parquet").unlink()
+    cxrprep.build_manifest(root, allow_loss=True, **words)
+    assert (root / "manifests/images.parquet").read_bytes() == found
+    if words:
+        # What was chosen for once is not asked for any more.
+        cxrprep.build_manifest(root, allow_loss=True)
+        assert (root / "manifests/images.parquet").read_bytes() != found
