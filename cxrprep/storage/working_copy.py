@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 # What is of this machine alone: locks, logs, partial files, and caches that are keyed by inodes and times.
 _HERE_ONLY: Final = re.compile(
-    r"(^|/)\.cxrprep/(?!(asked|archives|replaced)/)|\.part(\.json|\.meta)?$|\.tmp$|(^|/)\.parts-[^/]*/"
+    r"(^|/)\.cxrprep/(?!(asked|archives|replaced|damaged)/)|\.part(\.json|\.meta)?$|\.tmp$|(^|/)\.parts-[^/]*/"
 )
 # Seconds between two looks for what a download has finished.
 PUT_SECONDS = 10.0

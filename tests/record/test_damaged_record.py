@@ -11,6 +11,7 @@ from cxrprep.record import Record
 from tests.collection.hints import commands_in
 from tests.commands import cxrprep, ok, result
 from tests.generators.small import nih_chestxray14
+from tests.servers import s3
 
 LOCK, FILES = "cxrprep.lock", "cxrprep.files.parquet"
 
@@ -98,3 +99,22 @@ def test_dropped_originals_are_not_fetched_by_the_way(made: Path, tmp_path: Path
     assert not list(root.glob("images/*"))
     ok("download", "nih-chestxray14", root, "--then", "square-224", "--discard-raw")
     ok("verify", root)
+
+
+@pytest.mark.slow
+def test_in_a_bucket_the_damaged_part_stays_there_too(
+    made: Path, amazon: s3.S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**amazon.environment, **s3.KEYS, "AWS_DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    root = made / "root"
+    held = {f"root/{path.relative_to(root).as_posix()}": path for path in root.rglob("*") if path.is_file()}
+    objects = {name: path.read_bytes() for name, path in held.items() if "/.cxrprep/" not in name}
+    damaged = objects[f"root/{FILES}"] = objects[f"root/{FILES}"][:-200]
+    bucket = amazon.bucket(objects, public=False)
+    address = f"s3://{bucket}/root"
+    assert f"cxrprep verify {address} --repair" in cxrprep("status", address).stderr
+    ok("verify", address, "--repair")
+    ok("verify", address)
+    kept = amazon.client().get_object(Bucket=bucket, Key=f"root/.cxrprep/damaged/{FILES}")["Body"].read()
+    assert kept == damaged
