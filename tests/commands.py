@@ -24,8 +24,8 @@ PROGRAM = str(Path(sys.executable).with_name("cxrprep"))
 def in_this_process() -> Iterator[None]:
     """Work is done in this process where nobody says how many workers there are to be, and nothing waits for the disk.
 
-    Two workers take longer to start than what most tests have to convert. A process that is killed loses nothing that
-    was not synced, so that no test can tell.
+    Two workers take longer to start than what most tests have to convert. What is converted as it arrives has one,
+    which its decoder may break. A process that is killed loses nothing that was not synced, so that no test can tell.
     """
     run_there = Engine.run
 
@@ -33,7 +33,8 @@ def in_this_process() -> Iterator[None]:
         asked = engine.name != "local" or engine.jobs is not None
         return run_there(engine if asked else replace(engine, name="inline"), *args, **options)
 
-    with mock.patch.object(Engine, "run", run_here), mock.patch("os.fsync"):
+    one_core = mock.patch("cxrprep.api.convert_on_arrival.available_cores", return_value=1)
+    with mock.patch.object(Engine, "run", run_here), one_core, mock.patch("os.fsync"):
         yield
 
 

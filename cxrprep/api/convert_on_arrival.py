@@ -11,6 +11,7 @@ from cxrprep.events import ItemFinished
 from cxrprep.storage.atomic import sweep
 from cxrprep.storage.journal import Journal, journal_name
 from cxrprep.storage.locks import writer_is_gone
+from cxrprep.system import available_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +39,6 @@ class ArrivalConverter:
         from cxrprep.images.recipe import load_recipe
         from cxrprep.manifest.image_sizes import SIZES
         from cxrprep.manifest.previous import stated_outputs
-        from cxrprep.system import available_cores
 
         self._job = job
         self._recipe = load_recipe(job.options.then)
