@@ -44,7 +44,8 @@ def notes_progress(verb: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             caches = _caches(verb, words)
             with contextlib.ExitStack() as held:
                 # Before it is said that it runs: the other run is, and a failure of this one is none of the folder's.
-                for cache in caches if verb in _WRITES_TABLES else ():
+                # The parts of a job array have folders of their own; who joins them waits for the tables then.
+                for cache in caches if verb in _WRITES_TABLES and not shard else ():
                     held.enter_context(writing_tables(cache))
                 run = held.enter_context(
                     LastRun(caches, verb, _stages(verb, words), shard=shard, dataset=dataset, asked=asked)

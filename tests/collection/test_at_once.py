@@ -5,11 +5,13 @@ Each pair of ``VERBS`` on each kind of folder is played with ``CXR_ALL_PAIRS`` s
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
 import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -91,27 +93,46 @@ def test_two_verbs_at_once(home: Path, kind: str, pair: tuple[str, str]) -> None
         assert not done.returncode or "would lose" in done.stderr, done
 
 
-@pytest.mark.parametrize("verb", ["manifest", "split", "import", "duplicates", "pairs", "again"])
-def test_who_waits_for_the_tables_for_long_is_told_by_whom(
-    home: Path, monkeypatch: pytest.MonkeyPatch, verb: str
-) -> None:
-    kind = "converted" if verb == "again" else "raw"
-    monkeypatch.setattr(locks, "_WAIT_SECONDS", 0.2)
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Another thread writes the tables of this folder meanwhile."""
     taken, end = threading.Event(), threading.Event()
 
     def other() -> None:
-        with locks.writing_tables(home / kind / ".cxrprep"):
+        with locks.writing_tables(folder / ".cxrprep"):
             taken.set()
             end.wait(60)
 
     thread = threading.Thread(target=other)
     thread.start()
     assert taken.wait(60)
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_the_parts_of_a_job_array_do_not_wait_for_each_other(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "_WAIT_SECONDS", 0.2)
+    rows = [f"s{number},No effusion." for number in range(40)]
+    (home / "many.csv").write_text("\n".join(["study_id,report", *rows]), encoding="utf-8")
+    words = ["extract-labels", "raw", "--reports", "many.csv", "--shard"]
+    with writing(home / "raw"):
+        assert "still to come" in ok(*words, "2/2")
+    assert "all shards" in ok(*words, "1/2")
+
+
+@pytest.mark.parametrize("verb", ["manifest", "split", "import", "duplicates", "pairs", "again"])
+def test_who_waits_for_the_tables_for_long_is_told_by_whom(
+    home: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    kind = "converted" if verb == "again" else "raw"
+    monkeypatch.setattr(locks, "_WAIT_SECONDS", 0.2)
     tables = {path: path.read_bytes() for path in (home / kind / "manifests").iterdir()}
     words = [kind if word == "KIND" else word for word in VERBS[verb].split()]
-    done = cxrprep(*words)
-    end.set()
-    thread.join()
+    with writing(home / kind):
+        done = cxrprep(*words)
     assert (done.returncode, f"{kind} is being worked on by process {os.getpid()}" in done.stderr) == (75, True), done
     assert {path: path.read_bytes() for path in (home / kind / "manifests").iterdir()} == tables
     ok(*words)
