@@ -12,7 +12,7 @@ from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.collection.lineage import FolderKind
 from cxrprep.errors import UsageError
-from cxrprep.events import ignore
+from cxrprep.events import Note, ignore
 from cxrprep.model import FolderRef, Selection
 from cxrprep.storage.paths import OWN_FOLDERS, local_path
 from cxrprep.storage.working_copy_paths import address_of
@@ -133,16 +133,15 @@ def load(
     return held.split(*(split.split(",") if isinstance(split, str) else split))
 
 
-def _never_among_originals(where: FolderRef, target: Path, form: str) -> None:
-    """Raise ``UsageError`` for a place within a release but its own folders: ``verify`` finds none of it published."""
+def _warn_among_originals(where: FolderRef, target: Path, form: str, on_event: Sink) -> None:
+    """Say where an export goes into a release beside its own folders: ``verify`` finds none of it published."""
     root, place = (address_of(str(one.absolute())) or one.resolve().as_posix() for one in (where.path, target))
     if f"{place}/".startswith(f"{root}/") and place[len(root) + 1 :].partition("/")[0] not in OWN_FOLDERS:
         folder = open_folder(where, files=False)
         if folder.kind is FolderKind.RELEASE:
-            raise UsageError(
-                f"{target} lies in {folder.root}, and {folder.spec.name} {folder.release} has no such file",
-                hint=f"leave --out out: it goes to {folder.home / 'export' / form}; or name a folder elsewhere",
-            )
+            usual = folder.home / "export" / form
+            message = f"{target} lies among the originals, where verify calls it extra; without --out: {usual}"
+            on_event(Note("export", message, "warning"))
 
 
 @takes_buckets(root="written-folder", state="written-folder", out="written", pairs="read-file")
@@ -239,7 +238,7 @@ def export(
     )
     home = where.home
     target = home / "export" / form if out is None else Path(out)
-    _never_among_originals(where, target, form)
+    _warn_among_originals(where, target, form, on_event)
     images = home / "manifests" / IMAGES_NAME
     parent = {"images": file_digest(images, "sha256")}
     if engine is not None and engine.name == "dask" and form in WITH_IMAGES:

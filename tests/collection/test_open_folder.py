@@ -130,13 +130,11 @@ def test_a_download_goes_on_where_somebody_exported_beside_the_originals(nih: Pa
 
     root = tmp_path / "nih"
     shutil.copytree(nih, root)
-    for inside in (root, root / "mine", root / "labels.csv"):
+    for inside in (root, root / "mine"):
         done = cxrprep("export", root, "--format", "csv", "--out", inside)
-        assert (done.returncode, "leave --out out" in done.stderr) == (2, True), done
-    ok("export", root, "--format", "csv")
-    ok("export", root, "--format", "csv", "--out", root / "export/mine")
-    # As earlier versions let it.
-    shutil.copytree(root / "export/csv", root, dirs_exist_ok=True)
+        assert (done.returncode, "verify calls it extra" in done.stderr) == (0, True), done
+    for usual in ([], ["--out", root / "export/mine"], ["--out", tmp_path / "elsewhere"]):
+        assert "extra" not in cxrprep("export", root, "--format", "csv", *usual).stderr
     ok("download", "nih-chestxray14", root, "--source", nih)
     for verb in ("verify ROOT", "convert ROOT --recipe square-224", "extract-labels ROOT"):
         done = cxrprep(*(root if word == "ROOT" else word for word in verb.split()), "--tables", tmp_path / "gone")
