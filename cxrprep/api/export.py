@@ -140,7 +140,7 @@ def _warn_among_originals(where: FolderRef, target: Path, form: str, on_event: S
         folder = open_folder(where, files=False)
         if folder.kind is FolderKind.RELEASE:
             usual = folder.home / "export" / form
-            message = f"{target} lies among the originals, where verify calls it extra; without --out: {usual}"
+            message = f"{target} is in the folder of the originals: verify will call it extra; without --out: {usual}"
             on_event(Note("export", message, "warning"))
 
 

@@ -132,7 +132,7 @@ def test_a_download_goes_on_where_somebody_exported_beside_the_originals(nih: Pa
     shutil.copytree(nih, root)
     for inside in (root, root / "mine"):
         done = cxrprep("export", root, "--format", "csv", "--out", inside)
-        assert (done.returncode, "verify calls it extra" in done.stderr) == (0, True), done
+        assert (done.returncode, "verify will call it extra" in done.stderr) == (0, True), done
     for usual in ([], ["--out", root / "export/mine"], ["--out", tmp_path / "elsewhere"]):
         assert "extra" not in cxrprep("export", root, "--format", "csv", *usual).stderr
     ok("download", "nih-chestxray14", root, "--source", nih)
