@@ -21,11 +21,11 @@ from cxrprep.labels.splits import SplitRule
 from cxrprep.manifest.build import IMAGES_NAME, STUDIES_NAME, check_tables
 from cxrprep.manifest.croissant import describe_images, write_croissant
 from cxrprep.manifest.dataset_card import write_card_beside
-from cxrprep.manifest.image_reader import is_in_shard
 from cxrprep.manifest.label_join import relabel_from, rows_for, stated_sources
 from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
 from cxrprep.storage.parquet import SET_DIGEST, VERIFY_NAMES_IT, footer_of, read_rows, read_rows_where, write_table
+from cxrprep.storage.paths import is_in_shard
 from cxrprep.storage.small_files import open_file
 from cxrprep.storage.table_checksums import digest_as_written, is_as_listed, note_checksum, replace_listed
 from cxrprep.storage.unfetched import lies_there

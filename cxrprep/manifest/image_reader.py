@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -10,6 +9,7 @@ from cxrprep.errors import ImageError
 from cxrprep.images.decode import read_bytes
 from cxrprep.images.local_files import open_store
 from cxrprep.images.shard_files import ShardReader
+from cxrprep.storage.paths import MEMBER
 from cxrprep.storage.unfetched import unfetched
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from cxrprep.images.radiograph import ImageLimits
 
-_MEMBER: Final = re.compile(r"(.+\.(tar|parquet))/(.+)")
 _FORMS: Final = {"tar": "webdataset", "parquet": "parquet"}
 # Open shards that a reader keeps: a loader that shuffles comes back to each of them.
 _OPEN: Final = 16
@@ -39,7 +38,7 @@ class ImageReader:
 
     def read(self, path: str, limits: ImageLimits | None = None) -> bytes:
         """The bytes of the image at ``path``, as the manifest spells it. Raises ``ImageError`` when it is not there."""
-        member = _MEMBER.fullmatch(path)
+        member = MEMBER.fullmatch(path)
         if member is not None and (isinstance(self._root, str) or not (self._root / path).is_file()):
             return self._of_shard(member[1], _FORMS[member[2]], member[3])
         if isinstance(self._root, str):
@@ -78,7 +77,7 @@ class ImageReader:
 
 def file_sign(root: Path, path: str) -> str:
     """What changes with the file that holds an image: its size, times and inode. Raises ``ImageError``."""
-    member = _MEMBER.fullmatch(path)
+    member = MEMBER.fullmatch(path)
     place = root / (path if member is None else member[1])
     try:
         stat = place.stat()
@@ -89,8 +88,3 @@ def file_sign(root: Path, path: str) -> str:
             return entry.stamp
         raise ImageError(f"{place} is gone", hint="cxrprep verify ROOT lists what is missing") from error
     return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}"
-
-
-def is_in_shard(path: str) -> bool:
-    """Whether a manifest's path names a member of a shard, and not a file."""
-    return _MEMBER.fullmatch(path) is not None

@@ -22,7 +22,7 @@ from cxrprep.labels.source_vocabulary import (
     known_observations,
     ordered,
 )
-from cxrprep.manifest.image_reader import ImageReader, is_in_shard
+from cxrprep.manifest.image_reader import ImageReader
 from cxrprep.manifest.label_join import relabel, stated_sources
 from cxrprep.manifest.region_masks import masks_beside, region_lists, regions_on
 from cxrprep.manifest.report_texts import PREFIX, find_pairs, sections_of, with_texts
@@ -38,7 +38,7 @@ from cxrprep.storage.parquet import (
     read_rows_where,
     read_schema,
 )
-from cxrprep.storage.paths import local_path
+from cxrprep.storage.paths import is_in_shard, local_path
 from cxrprep.storage.unfetched import unfetched
 from cxrprep.vocabulary import published_name
 

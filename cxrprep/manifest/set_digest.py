@@ -34,7 +34,6 @@ from cxrprep.errors import NothingSelectedError, StorageError, UsageError
 from cxrprep.events import Advanced, Note, StageFinished, StageStarted, ignore
 from cxrprep.humanize import short_repr
 from cxrprep.images.pixel_digest import pixel_digest
-from cxrprep.manifest.image_reader import ImageReader, file_sign
 from cxrprep.manifest.merkle_tree import inclusion_path, leaf_hash, merkle_root, root_by_path
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.small_files import regular
@@ -275,6 +274,9 @@ def _pixels(dataset: Dataset, cache: Path | None, on_event: Sink) -> tuple[list[
     raw = "recipe" not in dataset.made_from
     known = _read_cache(cache)
     found, unread = _published(dataset, cache) if raw else ({}, 0)
+    # Here and below imported late: it loads OpenCV, of which who makes a manifest has no need.
+    from cxrprep.manifest.image_reader import file_sign
+
     signs = ["" if path in found else file_sign(dataset.root, path) for path in paths]
     missing = []
     for index, (path, sign) in enumerate(zip(paths, signs, strict=True)):
@@ -377,6 +379,8 @@ def _stated(dataset: Dataset) -> dict[str, tuple[str, str]]:
 def _read_batch(
     root: Path, paths: Sequence[str], stated: Mapping[str, tuple[str, str]], *, raw: bool
 ) -> dict[str, str]:
+    from cxrprep.manifest.image_reader import ImageReader
+
     with ImageReader(root) as reader:
         return {path: _shown(reader.read(path), path, stated.get(path), raw=raw) for path in paths}
 

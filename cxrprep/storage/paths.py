@@ -19,6 +19,8 @@ _UNSAFE: Final = re.compile(UNSAFE_PATTERN + "|[\ud800-\udfff]")
 # What nearly every path looks like, and nothing that the other pattern finds: read in an eighth of its time.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
 
+MEMBER: Final = re.compile(r"(.+\.(tar|parquet))/(.+)")
+"""A manifest's path of an image in a shard: the shard, how it ends, and the image's name there."""
 _ARCHIVES: Final = (".tar.gz", ".tgz", ".tar", ".zip")
 
 LOCK_NAME: Final = "cxrprep.lock"
@@ -50,6 +52,11 @@ def safe_path(path: str) -> str:
             hint="whatever named it (a listing, an archive, a plan, a record) is damaged or not to be trusted",
         )
     return path
+
+
+def is_in_shard(path: str) -> bool:
+    """Whether a manifest's path names a member of a shard, and not a file."""
+    return MEMBER.fullmatch(path) is not None
 
 
 def leads_out(root: Path, path: str) -> bool:
