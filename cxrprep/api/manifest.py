@@ -334,7 +334,9 @@ def prepare(
     from cxrprep.storage.unfetched import unfetched
 
     held = labels_in or folder.manifests
-    stamps = FolderStamps(folder.root, folder.record.cache, folder.record.digest)
+    # The record is digested for them, which only a manifest in its own place is worth.
+    in_place = to is None and not discarded
+    stamps = FolderStamps(folder.root, folder.record.cache, folder.record.digest) if in_place else None
     if labels is None and not (held / LABELS_NAME).is_file():
         # A folder of state begins with what ROOT's own manifests know.
         carry_labels(folder.root / "manifests", folder.manifests)
@@ -347,7 +349,7 @@ def prepare(
         else:
             check_sources(held, source)
     as_released = choices.split_by is None and choices.policy in (None, KEEP)
-    if labels is None and to is None and not discarded and as_released and _is_large(folder, held):
+    if labels is None and in_place and as_released and _is_large(folder, held):
         from cxrprep.manifest.by_patient import NotByPatientError, prepare_by_patient
 
         # A damaged table is said, or written anew, as for any other folder.
@@ -381,7 +383,7 @@ def prepare(
         split=choices.split_by,
         # In a cache it replaces nothing that anybody was given.
         allow_loss=allow_loss or to is not None,
-        stamps=None if discarded or to is not None else stamps,
+        stamps=stamps,
         on_event=on_event,
     )
 

@@ -93,78 +93,50 @@ class ManifestResult:
         return cls(manifests / IMAGES_NAME, manifests / STUDIES_NAME, **{**footer["counts"], "sources": sources})
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedManifest:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnwrittenManifest:
     """A manifest that was worked out and not written yet: whoever refuses it has lost nothing.
 
-    Of the tables ``beside`` the image table its footer states the digests.
+    ``stamps`` of the folders are kept for the next run where each image file that was listed is a row.
     """
 
     spec: DatasetSpec
     folder: Path
-    images: pa.Table
-    studies: pa.Table
     made_from: Mapping[str, Any]
     result: ManifestResult
     has_labels: bool
-    beside: tuple[str, ...] = ()
     stamps: FolderStamps | None = None
+
+    def finish(self, on_event: Sink) -> ManifestResult:
+        """Describe the tables, which were written: card and Croissant. Raises ``StorageError``."""
+        known = self.spec if self.spec.name in catalog() else None
+        images = self.folder / IMAGES_NAME
+        write_croissant(self.folder, known, str(self.made_from.get("release") or ""), (IMAGES_NAME, STUDIES_NAME))
+        write_card_beside(images, known)
+        if self.stamps is not None and not self.result.second_copies and not self.result.foreign:
+            self.stamps.keep(images)
+        for note in join_notes(self.result, has_labels=self.has_labels):
+            on_event(note)
+        on_event(StageFinished(STAGE, done=self.result.images))
+        return self.result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedManifest(UnwrittenManifest):
+    """One whose rows are in memory. Of the tables ``beside`` the image table its footer states the digests."""
+
+    images: pa.Table
+    studies: pa.Table
+    beside: tuple[str, ...] = ()
 
     def write(self, on_event: Sink = ignore) -> ManifestResult:
         """Both tables, the card and the Croissant description put in place. Raises ``StorageError``."""
-        release = str(self.made_from.get("release") or "")
         studies, images = words_in_order(self.studies), words_in_order(self.images)
         write_table(studies, self.folder / STUDIES_NAME, name="studies", made_from=self.made_from)
         tables = {name: file_digest(self.folder / name, "sha256") for name in self.beside}
         stated = with_digest(self.images, {**self.made_from, **({"tables_beside": tables} if tables else {})})
         write_image_table(images, self.folder / IMAGES_NAME, name="images", made_from=stated)
-        return finish(
-            self.spec,
-            self.folder,
-            release,
-            self.result,
-            has_labels=self.has_labels,
-            stamps=self.stamps,
-            on_event=on_event,
-        )
-
-
-def finish(
-    spec: DatasetSpec,
-    folder: Path,
-    release: str,
-    result: ManifestResult,
-    *,
-    has_labels: bool,
-    stamps: FolderStamps | None = None,
-    on_event: Sink,
-) -> ManifestResult:
-    """Describe the tables that were written: card and Croissant.
-
-    Args:
-        spec: The dataset.
-        folder: Of the manifests.
-        release: The release.
-        result: What was joined.
-        has_labels: Whether there were labels to be joined.
-        stamps: Of the folders, kept for the next run where each image file that was listed is a row.
-        on_event: Told what could not be joined.
-
-    Returns:
-        ``result``.
-
-    Raises:
-        StorageError: The disk refuses.
-    """
-    known = spec if spec.name in catalog() else None
-    write_croissant(folder, known, release, (IMAGES_NAME, STUDIES_NAME))
-    write_card_beside(folder / IMAGES_NAME, known)
-    if stamps is not None and not result.second_copies and not result.foreign:
-        stamps.keep(folder / IMAGES_NAME)
-    for note in join_notes(result, has_labels=has_labels):
-        on_event(note)
-    on_event(StageFinished(STAGE, done=result.images))
-    return result
+        return self.finish(on_event)
 
 
 def build_manifest(spec: DatasetSpec, root: Path, **options: Any) -> ManifestResult:
@@ -266,7 +238,16 @@ def prepare_manifest(
         **joined,
     )
     made = {**origin, **notes_of(notes, result, has_labels=has_labels)}
-    return PreparedManifest(spec, folder, images, studies, made, result, has_labels, stamps=stamps)
+    return PreparedManifest(
+        spec=spec,
+        folder=folder,
+        images=images,
+        studies=studies,
+        made_from=made,
+        result=result,
+        has_labels=has_labels,
+        stamps=stamps,
+    )
 
 
 def noted(notes: list[NoteWords], on_event: Sink) -> Sink:

@@ -114,35 +114,19 @@ class PatientTable:
         return str(stated.min), str(stated.max)
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestParts:
-    """A manifest that was worked out and not written yet, its rows in temporary files; see ``PreparedManifest``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestParts(build.UnwrittenManifest):
+    """One whose rows are in temporary files."""
 
-    spec: DatasetSpec
-    folder: Path
     images: StoredParts
     studies: StoredParts
-    made_from: dict[str, Any]
-    result: build.ManifestResult
-    has_labels: bool
-    stamps: FolderStamps | None = None
 
     def write(self, on_event: Sink = ignore) -> build.ManifestResult:
         """Both tables, the card and the Croissant description put in place. Raises ``StorageError``."""
         origin = {name: value for name, value in self.made_from.items() if name != SET_DIGEST}
-        studies, images = self.folder / build.STUDIES_NAME, self.folder / build.IMAGES_NAME
-        _write(self.studies, studies, "studies", origin)
-        _write(self.images, images, "images", self.made_from)
-        release = str(origin["release"])
-        return build.finish(
-            self.spec,
-            self.folder,
-            release,
-            self.result,
-            has_labels=self.has_labels,
-            stamps=self.stamps,
-            on_event=on_event,
-        )
+        _write(self.studies, self.folder / build.STUDIES_NAME, "studies", origin)
+        _write(self.images, self.folder / build.IMAGES_NAME, "images", self.made_from)
+        return self.finish(on_event)
 
 
 def _write(stored: StoredParts, path: Path, name: str, made_from: Mapping[str, Any]) -> None:
@@ -301,8 +285,8 @@ def prepare_by_patient(
     joining.of_images.check()
     joining.of_studies.check()
     made = _worked_out(joining, spec, manifests, origin, foreign, has_labels=labels is not None, on_event=on_event)
-    made.made_from.update(build.notes_of(said, made.result, has_labels=made.has_labels))
-    return replace(made, stamps=stamps)
+    told = {**made.made_from, **build.notes_of(said, made.result, has_labels=made.has_labels)}
+    return replace(made, made_from=told, stamps=stamps)
 
 
 def _found(rows: pa.Table, earlier: pa.Table | None, spec: DatasetSpec, joining: _Joining) -> ImageFiles:
@@ -421,4 +405,12 @@ def _worked_out(
         sources=tuple(sorted(joining.sources.items())),
     )
     stated = {**origin, **({SET_DIGEST: digest} if digest else {})}
-    return ManifestParts(spec, folder, images, studies, stated, result, has_labels)
+    return ManifestParts(
+        spec=spec,
+        folder=folder,
+        images=images,
+        studies=studies,
+        made_from=stated,
+        result=result,
+        has_labels=has_labels,
+    )

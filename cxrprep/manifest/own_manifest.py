@@ -101,9 +101,16 @@ def write_own_manifest(
         check_tables(manifests, images, studies, root, made_from=origin, has_labels=True)
     write_table(headers.sort_by("source_path"), manifests / HEADERS_NAME, name="headers", made_from=origin)
     result = described_result(images, manifests)
-    beside = (HEADERS_NAME, STUDIES_NAME)
-    has_labels = labels is not None
-    PreparedManifest(OWN_FOLDER, manifests, images, studies, origin, result, has_labels, beside).write(on_event)
+    PreparedManifest(
+        spec=OWN_FOLDER,
+        folder=manifests,
+        images=images,
+        studies=studies,
+        made_from=origin,
+        result=result,
+        has_labels=labels is not None,
+        beside=(HEADERS_NAME, STUDIES_NAME),
+    ).write(on_event)
     return images
 
 

@@ -696,20 +696,12 @@ def test_json_of_any_form_in_a_cell_is_read_or_refused_by_its_row(tmp_path, age,
     assert labels not in (["Effusion"], '["Effusion"]') or row["label_pleural_effusion"] == 1
 
 
-SHAPES = """
-[[table]]
-name = "t"
-patterns = ["t.csv"]
-[image]
-table = "t"
-id = "image"
-patient = "whose"
-height = "rows"
+SHAPES = f"""{STUDIES}height = "rows"
 width = "columns"
 [[boxes]]
 table = "t"
 image = "image"
-label = { text = "nodule" }
+label = {{ text = "nodule" }}
 corner_size = "drawn"
 """
 
