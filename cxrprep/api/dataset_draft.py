@@ -111,8 +111,8 @@ def draft_dataset(
     text = writer.text()
     for table in found.tables:
         if table.form == "csv" and not any(table is one for one in writer.used):
-            words = (word for column in table.columns for word in table.words(column) if broken_by_spreadsheet(word))
-            broken = next((f"{word!r} is {broken_by_spreadsheet(word)}; export the table anew" for word in words), "")
+            words = ((word, broken_by_spreadsheet(word)) for column in table.columns for word in table.words(column))
+            broken = next((f"{word!r} is {made}; export the table anew" for word, made in words if made), "")
             what = broken or "no column of it names images, studies or patients as the folder and its other tables do"
             on_event(Note("datasets", f"not read: {table.key}: {what}", "warning", table.key))
     if _BOXES_ASIDE in text:

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.datasets.catalog import DatasetSpec, Mirror
+    from cxrprep.model import FolderRef
 
 __all__ = [
     "DatasetFolder", "MirrorChoice", "exported_again", "find_mirror", "folder_words", "made_again", "open_folder",
-    "original_of",
+    "open_header", "original_of",
 ]  # fmt: skip
 
 
@@ -83,6 +84,15 @@ def find_mirror(spec: DatasetSpec, source: str | None, release: str | None = Non
         f"{name!r} is neither a mirror of {spec.name} nor a folder",
         hint=f"{meant}mirrors: {', '.join(mirrors)}; or give an address or an existing folder",
     )
+
+
+def open_header(where: FolderRef) -> DatasetFolder:
+    """A folder with the header of its record alone, where that says what it holds: ``with_files`` reads the rest.
+
+    Raises what ``open_folder`` raises.
+    """
+    folder = open_folder(where, files=False)
+    return folder if folder.record.header.dataset else folder.with_files()
 
 
 def original_of(folder: DatasetFolder) -> Record | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.buckets import takes_buckets
-from cxrprep.api.folder import open_folder, where_originals_are
+from cxrprep.api.folder import open_header, where_originals_are
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.manifest import Choices, made_just_so, prepare
 from cxrprep.api.result import Result
@@ -101,9 +101,7 @@ def extract_labels(
     keywords = Keywords(words)
     options, (policy, rule) = keywords.label_options(options), keywords.policy_and_split(policy, split_by)
     where = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables)
-    folder = open_folder(where, files=False)
-    if not folder.record.header.dataset:
-        folder = folder.with_files()
+    folder = open_header(where)
     instead = f"read the tables in the folder of the originals: {where_originals_are(folder, 'extract-labels')}"
     if folder.kind is FolderKind.OWN:
         instead = (

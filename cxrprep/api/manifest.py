@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
-from cxrprep.api.folder import DatasetFolder, made_again, open_folder
+from cxrprep.api.folder import DatasetFolder, made_again, open_header
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
@@ -87,9 +87,7 @@ def build_manifest(
     from cxrprep.datasets.catalog import catalog
     from cxrprep.manifest.dataset_card import write_card_beside
 
-    folder = open_folder(FolderRef.of(root, dataset=dataset, release=release, state=state), files=False)
-    if not folder.record.header.dataset:
-        folder = folder.with_files()
+    folder = open_header(FolderRef.of(root, dataset=dataset, release=release, state=state))
     folder.require(
         "manifest",
         FolderKind.RELEASE,
