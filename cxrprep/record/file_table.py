@@ -170,11 +170,14 @@ def merge(table: pa.Table, changes: Mapping[str, FileEntry | None]) -> pa.Table:
         return from_entries(entry for _, entry in sorted(changes.items()) if entry is not None)
     import pyarrow.compute as pc
 
-    touched = pc.is_in(table["path"], value_set=texts(list(changes)))
-    if pc.any(touched).as_py():
-        table = table.filter(pc.invert(touched))
+    # Rows before the first change stay where they are: a folder that is adopted comes in order of path, and would be
+    # copied and sorted whole for every some thousands of files.
+    first = _place_of(table, min(changes))
+    later = table.slice(first)
+    later = later.filter(pc.invert(pc.is_in(later["path"], value_set=texts(list(changes)))))
     added = from_entries(entry for entry in changes.values() if entry is not None)
-    return pa.concat_tables([table, added]).unify_dictionaries().sort_by("path")
+    changed = pa.concat_tables([later, added]).unify_dictionaries().sort_by("path")
+    return pa.concat_tables([table.slice(0, first), changed]).unify_dictionaries()
 
 
 def size_of(table: pa.Table) -> int:
@@ -206,20 +209,15 @@ def _values(column: pa.Array) -> list[Any]:
 
 def find_entry(table: pa.Table, path: str) -> FileEntry | None:
     """The entry of ``path`` in a sorted table, or ``None``; a binary search, so nothing is held beside the columns."""
-    column = table["path"]
-    start = 0
-    for chunk in column.chunks:
-        if len(chunk) and path <= chunk[-1].as_py():
-            row = bisect.bisect_left(chunk, path, key=_text)
-            if chunk[row].as_py() != path:
-                return None
-            return FileEntry.from_row({name: table[name][start + row].as_py() for name in _DESCRIPTIONS})
-        start += len(chunk)
-    return None
+    row = _place_of(table, path)
+    if row == table.num_rows or table["path"][row].as_py() != path:
+        return None
+    return FileEntry.from_row({name: table[name][row].as_py() for name in _DESCRIPTIONS})
 
 
-def _text(scalar: Any) -> Any:
-    return scalar.as_py()
+def _place_of(table: pa.Table, path: str) -> int:
+    """The row of ``path`` in a sorted table, or the one before which it would stand."""
+    return bisect.bisect_left(table["path"], path, key=operator.methodcaller("as_py"))
 
 
 def write(table: pa.Table, path: Path, state: Mapping[str, Any], check: Callable[[], None] | None = None) -> Digest:

@@ -390,6 +390,15 @@ def test_many_files_are_folded_into_columns_on_the_way(tmp_path: Path, monkeypat
     assert [one.size for one in entries_of(stored).values()] == [*range(80, 95), *range(55, 80)]
 
 
+@pytest.mark.parametrize("added", [["d", "c"], ["bb", "d"], ["b", "e"]])
+def test_files_before_the_first_change_are_not_copied(added: list[str]) -> None:
+    before = file_table.from_entries(entry(path) for path in ("a", "b", "c")[: 2 + ("c" not in added)])
+    after = file_table.merge(before, {path: entry(path, 9) for path in added})
+    assert after["path"].to_pylist() == sorted({*before["path"].to_pylist(), *added})
+    assert {row["path"]: row["size"] for row in after.to_pylist() if row["path"] in added} == dict.fromkeys(added, 9)
+    assert after["path"].chunk(0).buffers()[2].address == before["path"].chunk(0).buffers()[2].address
+
+
 # ---- damaged, foreign, from elsewhere ----
 
 
