@@ -267,10 +267,7 @@ def _is_current(made: Plan, result: TransferResult, job: DownloadContext) -> boo
     # Of a folder that is adopted where it lies the plan names every file, where none is foreign.
     listed = made.in_place and not made.foreign
     count = sum(path.lower().endswith(job.spec.images.suffixes) for path in made.paths()) if listed else None
-    record = job.folder.record
-    return is_current(
-        job.spec, job.folder.root, job.folder.manifests, record.tables, recorded=record.digest, count=count
-    )
+    return is_current(job.folder, count)
 
 
 def _record_repaired(result: TransferResult, made: Plan, job: DownloadContext) -> None:

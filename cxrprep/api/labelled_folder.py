@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.folder import open_folder, where_originals_are
-from cxrprep.api.manifest import Choices, build_manifest, rebuild_manifest
+from cxrprep.api.manifest import build_manifest, rebuild_manifest
 from cxrprep.collection import FolderKind
 from cxrprep.collection.lineage import IMAGES_NAME, read_lineage
 from cxrprep.errors import UsageError
 from cxrprep.events import Note
+from cxrprep.manifest.choices import Choices
 from cxrprep.model import ImageId
 from cxrprep.storage.parquet import footer_of
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import open_header, where_originals_are
 from cxrprep.api.keywords import Keywords
-from cxrprep.api.manifest import Choices, made_just_so, prepare
+from cxrprep.api.manifest import prepare
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.collection import FolderKind
 from cxrprep.errors import UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.manifest.choices import Choices
 from cxrprep.model import FolderRef
 from cxrprep.system import plain_memory
 
@@ -95,6 +96,7 @@ def extract_labels(
     )
     from cxrprep.labels.label_losses import check_labels
     from cxrprep.labels.last_options import last_options
+    from cxrprep.manifest.current import made_just_so
     from cxrprep.storage.table_checksums import replace_listed
     from cxrprep.system import FILES_IN_MEMORY
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import itertools
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +17,19 @@ from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.collection import FolderKind
 from cxrprep.datasets.own_folder import dataset_words
-from cxrprep.errors import TableError, UnreadableTableError, UsageError
+from cxrprep.errors import UnreadableTableError
 from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.manifest.choices import Choices
 from cxrprep.model import FolderRef
 from cxrprep.record import CACHE_NAME
 from cxrprep.storage.locks import writing_tables
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from cxrprep.events import Event, Sink
-    from cxrprep.labels.label_counts import LabelsResult
+    from cxrprep.events import Sink
     from cxrprep.labels.label_rows import Labels
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
@@ -85,6 +85,7 @@ def build_manifest(
     """
     policy, rule = Keywords(words).policy_and_split(policy, split_by)
     from cxrprep.datasets.catalog import catalog
+    from cxrprep.manifest.current import made_just_so
     from cxrprep.manifest.dataset_card import write_card_beside
 
     folder = open_header(FolderRef.of(root, dataset=dataset, release=release, state=state))
@@ -118,24 +119,14 @@ def _of_own(folder: DatasetFolder, choices: Choices, *, allow_loss: bool, on_eve
     """The manifest of images of one's own, as they lie there."""
     from cxrprep.images.dicom_metadata import own_pseudonyms
     from cxrprep.images.own_images import own_images
-    from cxrprep.labels.policy import KEEP
     from cxrprep.manifest.own_manifest import write_own_manifest
 
     # Its split is nobody's but this table's: what was chosen last stays.
     last = Choices.of_last(folder.manifests)
     choices = last.with_given(choices.label_source, choices.policy, choices.split_by)
     pseudonyms, left_out = own_pseudonyms(), Counter[str]()
-    images = write_own_manifest(
-        folder.root,
-        own_images(folder.root, pseudonyms, left_out=left_out),
-        manifests=folder.manifests,
-        key=pseudonyms.sign,
-        label_source=choices.label_source,
-        policy=choices.policy or KEEP,
-        split=choices.split_by,
-        allow_loss=allow_loss,
-        on_event=on_event,
-    )
+    found = own_images(folder.root, pseudonyms, left_out=left_out)
+    images = write_own_manifest(folder, found, choices, key=pseudonyms.sign, allow_loss=allow_loss, on_event=on_event)
     return _manifest_result(folder, images, choices, left_out)
 
 
@@ -177,63 +168,6 @@ def _result(folder: DatasetFolder, made: ManifestResult, choices: Choices) -> Re
         ("written", str(made.images_path)),
     )
     return Result("manifest", made, rows=rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """What a person chose to see in the manifest; ``None`` is the default of the dataset, and no policy or split."""
-
-    label_source: str | None = None
-    policy: Policy | None = None
-    split_by: SplitRule | None = None
-    source_is_new: bool = False
-
-    def with_given(self, label_source: str | None, policy: Policy | None, split_by: SplitRule | None) -> Choices:
-        """These, but for what is chosen anew."""
-        rule = self.split_by if split_by is None else split_by.beside(self.split_by)
-        return Choices(label_source or self.label_source, policy or self.policy, rule, bool(label_source))
-
-    def described(self) -> dict[str, Any]:
-        """As footers have them; what was not chosen is left out."""
-        options_given = {
-            "label_source": self.label_source,
-            "policy": None if self.policy is None else self.policy.describe(),
-            "split": None if self.split_by is None else self.split_by.describe(),
-        }
-        return {name: value for name, value in options_given.items() if value}
-
-    @classmethod
-    def of_last(cls, manifests: Path) -> Choices:
-        """Those by which the manifest there was made, as its footer says; the defaults where there is none."""
-        from cxrprep.labels.policy import Policy
-        from cxrprep.labels.splits import SplitRule
-        from cxrprep.manifest.build import IMAGES_NAME
-        from cxrprep.storage.parquet import read_footer
-
-        path = manifests / IMAGES_NAME
-        if not path.is_file():
-            return cls()
-        try:
-            made_from = read_footer(path)
-            policy, split = made_from.get("policy"), made_from.get("split")
-            chosen = None if made_from.get("label_source_by_default") else made_from.get("label_source")
-            return cls(
-                chosen,
-                None if policy is None else Policy.parse(**policy),
-                None if split is None else SplitRule.described(split),
-            )
-        except (TableError, UsageError, KeyError, TypeError, ValueError):
-            # A damaged manifest, or one of another time: it is about to be made again.
-            return cls()
-
-
-def shown_label_source(home: Path) -> str | None:
-    """Whose labels the image table below ``home`` shows: ``""`` for none, ``None`` where there is no such table."""
-    from cxrprep.manifest.build import IMAGES_NAME
-    from cxrprep.storage.parquet import read_footer
-
-    path = home / "manifests" / IMAGES_NAME
-    return str(read_footer(path).get("label_source") or "") if path.is_file() else None
 
 
 @plain_memory()
@@ -282,12 +216,12 @@ def keep_manifest_current(folder: DatasetFolder, *, on_event: Sink = ignore) -> 
     from cxrprep.manifest.current import is_current
     from cxrprep.storage.parquet import footer_of
 
-    record, labels = folder.record.tables if folder.record.exists else None, folder.manifests / LABELS_NAME
+    labels = folder.manifests / LABELS_NAME
     release = footer_of(labels).get("release") or folder.release
     # What ROOT's own manifests know is carried into a folder of state that knows less.
     carried = labels.is_file() or not (folder.root / "manifests" / LABELS_NAME).is_file()
     same = carried and footer_of(folder.manifests / IMAGES_NAME).get("release") == release
-    if not (same and is_current(folder.spec, folder.root, folder.manifests, record, recorded=folder.record.digest)):
+    if not (same and is_current(folder)):
         rebuild_manifest(folder, on_event=on_event)
 
 
@@ -353,76 +287,21 @@ def prepare(
         # A damaged table is said, or written anew, as for any other folder.
         with contextlib.suppress(NotByPatientError, UnreadableTableError):
             return prepare_by_patient(
-                folder.spec,
-                folder.root,
-                record=folder.record.tables if folder.record.exists else None,
-                manifests=folder.manifests,
-                labels_in=held,
-                measure=measure,
-                label_source=source,
-                release=folder.release,
-                allow_loss=allow_loss,
-                stamps=stamps,
-                on_event=on_event,
+                folder, source, labels_in=held, measure=measure, allow_loss=allow_loss, stamps=stamps, on_event=on_event
             )
     return prepare_manifest(
-        folder.spec,
-        folder.root,
-        manifests=to or folder.manifests,
+        folder,
+        choices,
+        to=to,
         labels_in=held,
         labels=labels,
-        files=folder.record.table(["path", "size", "digest", "state"]) if folder.record.exists else None,
         discarded=discarded,
         # What was dropped once it was converted had a size, by which its boxes are scaled.
         measure=measure_dropped(measure, folder.root, folder.record.cache / SIZES) if discarded else measure,
-        label_source=source,
-        release=folder.release,
-        policy=choices.policy or KEEP,
-        split=choices.split_by,
         # In a cache it replaces nothing that anybody was given.
         allow_loss=allow_loss or to is not None,
         stamps=stamps,
         on_event=on_event,
-    )
-
-
-def made_just_so(
-    folder: DatasetFolder, choices: Choices, labels: LabelsResult | None = None
-) -> tuple[ManifestResult, list[Event]] | None:
-    """What a manifest came to that would be made just so again, and what is to be said; ``None`` where it would not.
-
-    ``labels`` is what ``labels.parquet`` holds, where it is known that it has the bytes that were written. Without,
-    images that somebody has touched since ask for another manifest, too.
-    """
-    from cxrprep.labels.extract import LABELS_NAME
-    from cxrprep.labels.policy import KEEP
-    from cxrprep.manifest import current
-    from cxrprep.storage.parquet import footer_of
-    from cxrprep.storage.table_checksums import is_as_listed
-
-    def entries(names: Sequence[str]) -> Iterable[Any]:
-        # Of the record the folder may have the header alone.
-        return folder.with_files().record.tables(names)
-
-    sources, release = [], ""
-    if labels is not None:
-        sources, release = [one.label_source for one in labels.sources], labels.release
-    elif "counts" in (footer := footer_of(path := folder.manifests / LABELS_NAME)) and is_as_listed(path):
-        sources, release = [one["label_source"] for one in footer["counts"]["sources"]], footer["release"]
-    else:
-        return None
-    return current.made_just_so(
-        folder.spec,
-        folder.root,
-        folder.manifests,
-        sources,
-        release=release,
-        record=entries if folder.record.exists else None,
-        recorded=folder.record.digest,
-        label_source=choices.label_source,
-        policy=choices.policy or KEEP,
-        split=choices.split_by,
-        untouched_since=labels is None,
     )
 
 

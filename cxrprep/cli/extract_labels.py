@@ -124,7 +124,7 @@ def command(
 
 def _following_source(invocation: Invocation, name: str) -> tuple[str, ...]:
     """What comes after a label source was added: the manifest takes it, where there is one that has another."""
-    from cxrprep.api.manifest import shown_label_source
+    from cxrprep.manifest.choices import shown_label_source
 
     shown = shown_label_source(invocation.state or invocation.root)
     if shown is None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from cxrprep.datasets.catalog import declaration_of
 from cxrprep.errors import TableError, UsageError
-from cxrprep.events import Event, Note, StageFinished, StageStarted, ignore
+from cxrprep.events import Event, Note, StageFinished, ignore
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_counts import LabelsResult, count_labels
 from cxrprep.labels.label_losses import MASKS_NAME, check_known, check_labels, known_of_sources
@@ -25,7 +25,6 @@ from cxrprep.labels.locate_tables import STAGE, find_tables
 from cxrprep.schemas import LABELS
 from cxrprep.storage.parquet import footer_of, write_parts, write_table
 from cxrprep.storage.table_checksums import is_as_listed, listed_checksums
-from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -210,43 +209,6 @@ def written_labels(
 
 def _notes_of(footer: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
     return tuple((str(message), str(name), str(level)) for message, name, level in footer.get("notes", ()))
-
-
-def extract_labels(
-    spec: DatasetSpec,
-    root: Path,
-    *,
-    out: Path | None = None,
-    release: str | None = None,
-    tables: Path | None = None,
-    options: LabelOptions | None = None,
-    on_event: Sink = ignore,
-) -> LabelsResult:
-    """Write ``labels.parquet``. The same tables give the same bytes.
-
-    Args:
-        spec: The dataset.
-        root: Its folder.
-        out: Where the table goes; by default ``ROOT/manifests``.
-        release: Which tables count; ``None`` takes the newest that are there.
-        tables: A folder with tables that go over those in ``root``.
-        options: What is read beside the labels.
-        on_event: Called with remarks.
-
-    Returns:
-        What was written, counted.
-
-    Raises:
-        UsageError: A folder or release that does not exist.
-        TableError: A table that is not what it should be.
-        StorageError: The disk refuses.
-    """
-    on_event(StageStarted(STAGE, unit="rows"))
-    path = (out or root / "manifests") / LABELS_NAME
-    with plain_memory():
-        labels = read_labels(spec, root, release=release, tables=tables, options=options, known=path, on_event=on_event)
-        labels = with_added(spec.name, spec.layout(labels.release).parse, labels, path, on_event=on_event)
-        return write_labels(spec.name, labels, path, on_event=on_event)
 
 
 def with_added(dataset: str, parse: Parse | None, labels: Labels, path: Path, *, on_event: Sink = ignore) -> Labels:

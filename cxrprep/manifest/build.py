@@ -16,10 +16,9 @@ from cxrprep.events import Note, StageFinished, StageStarted, ignore
 from cxrprep.humanize import short_repr
 from cxrprep.labels.extract import LABELS_NAME, without_folder
 from cxrprep.labels.label_rows import described_table
-from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.croissant import write_croissant
 from cxrprep.manifest.dataset_card import write_card_beside
-from cxrprep.manifest.image_files import digest_of_files, image_files
+from cxrprep.manifest.image_files import RECORDED, digest_of_files, image_files
 from cxrprep.manifest.image_sizes import add_sizes
 from cxrprep.manifest.label_join import check_label_values, default_sources, joined_images, stated_sources
 from cxrprep.manifest.stated_digest import with_digest
@@ -40,11 +39,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from cxrprep.collection import DatasetFolder
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Event, Sink
     from cxrprep.labels.label_rows import Labels
-    from cxrprep.labels.policy import Policy
-    from cxrprep.labels.splits import SplitRule
+    from cxrprep.manifest.choices import Choices
     from cxrprep.manifest.image_sizes import Measure
     from cxrprep.storage.folder_stamps import FolderStamps
 
@@ -139,48 +138,33 @@ class PreparedManifest(UnwrittenManifest):
         return self.finish(on_event)
 
 
-def build_manifest(spec: DatasetSpec, root: Path, **options: Any) -> ManifestResult:
-    """What was written to ``images.parquet`` and ``studies.parquet``; options and errors as ``prepare_manifest``."""
-    return prepare_manifest(spec, root, **options).write(options.get("on_event", ignore))
-
-
 @plain_memory()
 def prepare_manifest(
-    spec: DatasetSpec,
-    root: Path,
+    folder: DatasetFolder,
+    choices: Choices,
     *,
-    manifests: Path | None = None,
+    to: Path | None = None,
     labels_in: Path | None = None,
     labels: Labels | None = None,
-    files: pa.Table | None = None,
     discarded: bool = False,
     measure: Measure | None = None,
-    label_source: str | None = None,
-    release: str | None = None,
-    policy: Policy = KEEP,
-    split: SplitRule | None = None,
     allow_loss: bool = False,
     stamps: FolderStamps | None = None,
     on_event: Sink = ignore,
 ) -> PreparedManifest:
     """The image table and the studies of a release, from its labels and the files that are here.
 
-    Every image file is a row or counted, every row of the tables is joined or counted.
+    Every image file is a row or counted, every row of the tables is joined or counted. The record knows digests.
 
     Args:
-        spec: The dataset.
-        root: The folder of its files.
-        manifests: Where the tables will go; ``ROOT/manifests`` by default.
+        folder: The open folder.
+        choices: Label source (several with commas as an order of preference), policy and split.
+        to: Where the tables will go; by default into the folder's manifests.
         labels_in: The folder of ``labels.parquet`` where that is another one.
         labels: The labels, where they were read just now and are not in that table yet.
-        files: The record's table (path, size, digest, state); without one the folder is listed.
         discarded: Files that were used up count as here, for the manifest of what was made of them.
         measure: Gives width, height and mode of image files; what an earlier manifest says of an unchanged file is not
             measured again.
-        label_source: The source of the labels, several with commas as an order of preference.
-        release: The release, where the labels do not say it.
-        policy: Changes labels as on export.
-        split: Divides the patients anew, as on export.
         allow_loss: The tables may know less than those that are there.
         stamps: Told of the folders.
         on_event: Told what could not be joined.
@@ -195,38 +179,32 @@ def prepare_manifest(
     notes: list[NoteWords] = []
     on_event = noted(notes, on_event)
     on_event(StageStarted(STAGE, unit="images"))
-    folder = manifests or root / "manifests"
-    table, made_from = _labels_of(labels) if labels else _read_labels((labels_in or folder) / LABELS_NAME, on_event)
-    chosen_release = made_from.get("release") or release or spec.default_release
-    path = folder / IMAGES_NAME
+    spec, root, manifests = folder.spec, folder.root, to or folder.manifests
+    table, made_from = _labels_of(labels) if labels else _read_labels((labels_in or manifests) / LABELS_NAME, on_event)
+    release = made_from.get("release") or folder.release
+    path = manifests / IMAGES_NAME
+    files = folder.record.table(RECORDED) if folder.record.exists else None
     found = image_files(
-        spec, root, files, release=chosen_release, discarded=discarded, earlier=path, stamps=stamps, on_event=on_event
+        spec, root, files, release=release, discarded=discarded, earlier=path, stamps=stamps, on_event=on_event
     )
-    usual = stated_sources(spec.default_label_source)
-    wanted = stated_sources(label_source) if label_source else default_sources(table, usual)
-    if wanted != usual and not label_source:
+    origin = origin_of(spec, release, made_from, choices.label_source, table)
+    wanted, usual = stated_sources(origin["label_source"]), stated_sources(spec.default_label_source)
+    if "label_source_by_default" in origin:
         on_event(Note(STAGE, f"no labels of {', '.join(usual)}: those of {wanted[0]} are taken", "info", IMAGES_NAME))
-    images, joined = joined_images(spec, found, table, wanted=wanted, usual=usual, release=chosen_release)
+    images, joined = joined_images(spec, found, table, wanted=wanted, usual=usual, release=release)
     images = add_sizes(spec, images, root=root, earlier=path, manifest=path, measure=measure, on_event=on_event)
-    by_default = wanted != usual and not label_source
-    origin = origin_of(spec, chosen_release, wanted, made_from, by_default=by_default)
     origin["files"] = None if files is None else str(digest_of_files(files))
-    if split is not None:
-        images = split.apply(images, on_event)
-        origin["split"] = split.describe()
-    if policy != KEEP:
-        images = policy.apply(images)
-        origin["policy"] = policy.describe()
+    images = choices.applied(images, origin, on_event)
     studies, disagreeing = studies_of(images, table)
     has_labels, copies, foreign = table is not None, found.second_copies, found.foreign
     # What was joined is let go before the tables of before are held beside the new ones.
     del table, found
     note_disagreeing(disagreeing, on_event)
     if not allow_loss:
-        check_tables(folder, images, studies, root, made_from=origin, has_labels=has_labels)
+        check_tables(manifests, images, studies, root, made_from=origin, has_labels=has_labels)
     result = ManifestResult(
-        images_path=folder / IMAGES_NAME,
-        studies_path=folder / STUDIES_NAME,
+        images_path=path,
+        studies_path=manifests / STUDIES_NAME,
         images=images.num_rows,
         studies=studies.num_rows,
         patients=int(pc.count_distinct(images.column("patient_id")).as_py()),
@@ -240,7 +218,7 @@ def prepare_manifest(
     made = {**origin, **notes_of(notes, result, has_labels=has_labels)}
     return PreparedManifest(
         spec=spec,
-        folder=folder,
+        folder=manifests,
         images=images,
         studies=studies,
         made_from=made,
@@ -283,25 +261,27 @@ def note_disagreeing(studies: int, on_event: Sink) -> None:
 
 
 def origin_of(
-    spec: DatasetSpec, release: str, wanted: tuple[str, ...], made_from: Mapping[str, Any], *, by_default: bool
+    spec: DatasetSpec, release: str, made_from: Mapping[str, Any], chosen: str | None, labels: pa.Table | None
 ) -> dict[str, Any]:
     """What the footer says of a manifest: no times, no absolute paths: the same folder gives the same bytes anywhere.
 
     Args:
         spec: The dataset.
         release: The release.
-        wanted: Label sources, best first.
         made_from: The footer of the labels.
-        by_default: Whether nobody chose the label source, and it is not the dataset's own.
+        chosen: The label sources that somebody chose, best first, with commas.
+        labels: The labels, whose sources are taken where nobody chose and the dataset's own are not there.
 
     Returns:
         JSON values.
     """
+    usual = stated_sources(spec.default_label_source)
+    wanted = stated_sources(chosen) if chosen else default_sources(labels, usual)
     return {
         "dataset": spec.name,
         "release": release,
         "label_source": ",".join(wanted),
-        **({"label_source_by_default": True} if by_default else {}),
+        **({"label_source_by_default": True} if wanted != usual and not chosen else {}),
         "tables": made_from.get("tables", []),
         "files": None,
     }

@@ -19,6 +19,7 @@ from cxrprep.manifest import build
 from cxrprep.manifest.image_files import (
     IDS,
     LISTED,
+    RECORDED,
     digest_of_sorted,
     ids_of,
     listed_files,
@@ -27,7 +28,7 @@ from cxrprep.manifest.image_files import (
     with_digests,
 )
 from cxrprep.manifest.image_sizes import add_sizes
-from cxrprep.manifest.label_join import check_label_values, default_sources, joined_images, stated_sources
+from cxrprep.manifest.label_join import check_label_values, joined_images, stated_sources
 from cxrprep.manifest.stated_digest import digest_of_parts
 from cxrprep.manifest.studies import studies_of
 from cxrprep.storage.parquet import (
@@ -43,11 +44,12 @@ from cxrprep.storage.sorted_tables import SortedCursor, SortedTable, StoredParts
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from cxrprep.collection import DatasetFolder
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.manifest.image_files import ImageFiles
@@ -195,15 +197,11 @@ class _Joining:
 
 @plain_memory()
 def prepare_by_patient(
-    spec: DatasetSpec,
-    root: Path,
-    *,
-    record: Callable[[Sequence[str]], Iterable[pa.Table]] | None,
-    manifests: Path,
-    labels_in: Path | None = None,
-    measure: Measure | None,
+    folder: DatasetFolder,
     label_source: str | None,
-    release: str | None,
+    *,
+    labels_in: Path,
+    measure: Measure | None,
     allow_loss: bool,
     stamps: FolderStamps | None = None,
     on_event: Sink = ignore,
@@ -213,14 +211,10 @@ def prepare_by_patient(
     measured: 1,577 -> 560 MiB at the peak and 86 -> 50 s CPU on `manifest` of 1,000,000 images (benchmarks/scale.py).
 
     Args:
-        spec: The dataset.
-        root: The folder of its files.
-        record: The record's columns of these names, in order of path and part by part; ``None`` where there is none.
-        manifests: Where the tables will go.
-        labels_in: The folder of ``labels.parquet`` where that is another one.
-        measure: Gives width, height and mode of image files.
+        folder: The open folder.
         label_source: The source of the labels.
-        release: The release, where the labels do not say it.
+        labels_in: The folder of ``labels.parquet``.
+        measure: Gives width, height and mode of image files.
         allow_loss: The tables may know less than those that are there.
         stamps: Told of the folders.
         on_event: Told what could not be joined.
@@ -233,21 +227,21 @@ def prepare_by_patient(
             tables would know less than those that are there: ``prepare_manifest`` joins all at once, and says so.
         TableError: ``labels.parquet`` is damaged.
     """
+    spec, root, manifests = folder.spec, folder.root, folder.manifests
     said: list[build.NoteWords] = []
     on_event = build.noted(said, on_event)
     on_event(StageStarted(build.STAGE, unit="images"))
-    path = (labels_in or manifests) / LABELS_NAME
+    path = labels_in / LABELS_NAME
     made_from = read_footer(path) if path.is_file() else {}
     labels = PatientTable(path, build.read_columns(read_schema(path))) if path.is_file() else None
-    release = str(made_from.get("release") or release or spec.default_release)
-    usual = stated_sources(spec.default_label_source)
-    wanted = stated_sources(label_source) if label_source else default_sources(_sources(labels), usual)
-    origin = build.origin_of(spec, release, wanted, made_from, by_default=wanted != usual and not label_source)
-    if record is not None:
-        origin["files"] = str(digest_of_sorted(record(["path", "size", "digest", "state"])))
+    release = str(made_from.get("release") or folder.release)
+    origin = build.origin_of(spec, release, made_from, label_source, _sources(labels))
+    wanted, usual = stated_sources(origin["label_source"]), stated_sources(spec.default_label_source)
+    if folder.record.exists:
+        origin["files"] = str(digest_of_sorted(folder.record.tables(RECORDED)))
     before = PatientTable.at(manifests / build.IMAGES_NAME, "path")
     studies_before = PatientTable.at(manifests / build.STUDIES_NAME, "n_images")
-    files, foreign = _by_patient(spec, root, release, record, stamps)
+    files, foreign = _by_patient(folder, release, stamps)
     joining = _Joining()
 
     def join(after: str | None, last: str | None, rows: pa.Table) -> None:
@@ -313,21 +307,15 @@ def _sources(labels: PatientTable | None) -> pa.Table | None:
     return pa.table({"label_source": pa.array(sorted(filter(None, named)), pa.string())})
 
 
-def _by_patient(
-    spec: DatasetSpec,
-    root: Path,
-    release: str,
-    record: Callable[[Sequence[str]], Iterable[pa.Table]] | None,
-    stamps: FolderStamps | None,
-) -> tuple[SortedTable, list[str]]:
+def _by_patient(folder: DatasetFolder, release: str, stamps: FolderStamps | None) -> tuple[SortedTable, list[str]]:
     """The image files of a folder by patient, those of one patient by path, and the paths of others."""
     listed = SortedTable(LISTED)
-    for part in listed_files(root, spec.images.suffixes, stamps):
+    for part in listed_files(folder.root, folder.spec.images.suffixes, stamps):
         listed.append(part)
-    recorded = () if record is None else (part.cast(LISTED) for part in record(LISTED.names))
+    recorded = (part.cast(LISTED) for part in folder.record.tables(LISTED.names))
     walk = SortedCursor(recorded, LISTED)
     files = SortedTable(pa.schema([*LISTED, *IDS]), key="patient")
-    layout, foreign = spec.layout(release), list[str]()
+    layout, foreign = folder.spec.layout(release), list[str]()
     for part in listed.tables():
         known = with_digests(part, walk.upto(part.column("path")[-1].as_py()))
         ids = ids_of(part.column("path"), layout)

@@ -13,15 +13,15 @@ from cxrprep.collection.lineage import CROISSANT_NAME
 from cxrprep.errors import TableError
 from cxrprep.events import Note, StageFinished, StageStarted
 from cxrprep.labels.extract import LABELS_NAME
+from cxrprep.labels.label_counts import LabelsResult
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.build import IMAGES_NAME, STAGE, STUDIES_NAME, ManifestResult, origin_of
 from cxrprep.manifest.dataset_card import CARD_NAME
-from cxrprep.manifest.image_files import digest_of_sorted, listed_files
+from cxrprep.manifest.image_files import RECORDED, digest_of_sorted, listed_files
 from cxrprep.manifest.image_sizes import untouched, written_at
-from cxrprep.manifest.label_join import default_sources, stated_sources
 from cxrprep.storage.folder_stamps import FolderStamps
 from cxrprep.storage.parquet import count_nulls, count_rows, footer_of, read_footer, read_groups
-from cxrprep.storage.paths import CACHE_NAME, OWN_FOLDERS
+from cxrprep.storage.paths import OWN_FOLDERS
 from cxrprep.storage.table_checksums import is_as_listed
 from cxrprep.storage.unfetched import unfetched
 
@@ -29,55 +29,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.collection import DatasetFolder
     from cxrprep.events import Event
-    from cxrprep.labels.policy import Policy
-    from cxrprep.labels.splits import SplitRule
-    from cxrprep.model import Digest
+    from cxrprep.manifest.choices import Choices
 
 
-def is_current(
-    spec: DatasetSpec,
-    root: Path,
-    manifests: Path,
-    record: Callable[[Sequence[str]], Iterable[pa.Table]] | None,
-    *,
-    recorded: Digest | None = None,
-    count: int | None = None,
-) -> bool:
+def is_current(folder: DatasetFolder, count: int | None = None) -> bool:
     """Whether this version made the tables of this record and these labels, and the folder has the images they name.
 
     measured: of 1,000,000 images 50 s CPU for the manifest and 11 s for this, on a machine with other work.
 
-    Args:
-        spec: The dataset.
-        root: Its folder.
-        manifests: The folder of the tables.
-        record: The record's columns of these names, in order of path and part by part; ``None`` where there is none.
-        recorded: The digest of the record, where it is known.
-        count: How many images the folder has, where it is known that every file of the record is here as it should be:
-            then as many images are the same ones. By default paths and sizes are looked at.
-
-    Returns:
-        Whether nothing would change.
+    ``count`` is how many images the folder has, where it is known that every file of the record is here as it should
+    be: then as many images are the same ones. By default paths and sizes are looked at.
     """
-    return _made(spec, root, manifests, {}, record, recorded=recorded, count=count, is_measured=False) is not None
+    return _made(folder, {}, folder.record.tables, count=count, is_measured=False) is not None
 
 
 def _made(
-    spec: DatasetSpec,
-    root: Path,
-    manifests: Path,
+    folder: DatasetFolder,
     due: Mapping[str, Any],
-    record: Callable[[Sequence[str]], Iterable[pa.Table]] | None,
+    entries: Callable[[Sequence[str]], Iterable[pa.Table]],
     *,
-    recorded: Digest | None = None,
     count: int | None = None,
     is_measured: bool = True,
     untouched_since: bool = False,
 ) -> dict[str, Any] | None:
-    """The footer of the image table where it states what is due, and ``is_current`` holds; else ``None``."""
-    images, stamps = manifests / IMAGES_NAME, FolderStamps(root, manifests.parent / CACHE_NAME, recorded)
+    """The footer of the image table where it states what is due, and ``is_current`` holds; else ``None``.
+
+    ``entries`` gives columns of the record.
+    """
+    root, manifests, recorded = folder.root, folder.manifests, folder.record.digest
+    images, stamps = manifests / IMAGES_NAME, FolderStamps(root, folder.record.cache, recorded)
     due = {**due, "recipe": None, "tool": f"cxrprep {__version__}", "tables": _tables(manifests)}
     # The record's digest takes a second for 377,110 files: it is asked for last.
     due.pop("files", None)
@@ -90,11 +72,10 @@ def _made(
             and all(is_as_listed(manifests / name) for name in (IMAGES_NAME, STUDIES_NAME, CROISSANT_NAME))
             and (
                 (recorded is not None and stamps.are_of_record(images))
-                or made.get("files")
-                == (None if record is None else str(digest_of_sorted(record(["path", "size", "digest", "state"]))))
+                or made.get("files") == (str(digest_of_sorted(entries(RECORDED))) if folder.record.exists else None)
             )
             and (
-                _same_files(root, spec.images.suffixes, images, stamps, is_measured=is_measured, every=untouched_since)
+                _same_files(folder, images, stamps, is_measured=is_measured, every=untouched_since)
                 if count is None
                 else count_rows(images) == count
             )
@@ -103,16 +84,14 @@ def _made(
     return None
 
 
-def _same_files(
-    root: Path, suffixes: tuple[str, ...], images: Path, stamps: FolderStamps, *, is_measured: bool, every: bool
-) -> bool:
+def _same_files(folder: DatasetFolder, images: Path, stamps: FolderStamps, *, is_measured: bool, every: bool) -> bool:
     """Whether the image files of a folder are those of the table, by path and size, in whatever order.
 
     Folders that are as they were when they were listed for this table are not listed again. ``is_measured`` asks for
     the size of each image in pixels, too, and that nobody has touched files whose digest nobody knows, or ``every``
     file.
     """
-    same = None
+    same, root, suffixes = None, folder.root, folder.spec.images.suffixes
     if is_measured and count_nulls(images, "width"):
         return False
     if stamps.are_of(images) and unfetched(root) is None:
@@ -142,57 +121,37 @@ def _sum(tables: Iterable[pa.Table]) -> tuple[int, int]:
 
 
 def made_just_so(
-    spec: DatasetSpec,
-    root: Path,
-    manifests: Path,
-    sources: Iterable[str],
-    *,
-    release: str,
-    record: Callable[[Sequence[str]], Iterable[pa.Table]] | None,
-    recorded: Digest | None,
-    label_source: str | None,
-    policy: Policy,
-    split: SplitRule | None,
-    untouched_since: bool = False,
+    folder: DatasetFolder, choices: Choices, labels: LabelsResult | None = None
 ) -> tuple[ManifestResult, list[Event]] | None:
     """What a release's manifest came to, and what was said, where it would be made just so again; else ``None``.
 
     The tables are held to their checksums, the files that are here to the paths and sizes of the image table.
-
-    Args:
-        spec: The dataset.
-        root: Its folder.
-        manifests: The folder of the tables.
-        sources: The label sources of ``labels.parquet`` there.
-        release: Its release.
-        record: The record's columns of these names, in order of path and part by part; ``None`` where there is none.
-        recorded: The digest of the record, where it is known.
-        label_source: The source of the labels, ``None`` for the dataset's own.
-        policy: What becomes of uncertain and blank labels.
-        split: How the patients are divided, ``None`` as released.
-        untouched_since: Nor may any image have changed since, even one of the same size: what was read of it before the
-            manifest was written is not read again.
-
-    Returns:
-        Its counts, and what is to be said again.
+    ``labels`` is what ``labels.parquet`` holds, where it is known that it has the bytes that were written. Without, no
+    image may have changed since, even one of the same size: what was read of it then is not read again.
     """
-    path = manifests / IMAGES_NAME
-    usual = stated_sources(spec.default_label_source)
-    there = pa.table({"label_source": pa.array(sources, pa.string())})
-    wanted = stated_sources(label_source) if label_source else default_sources(there, usual)
-    by_default = wanted != usual and not label_source
+    path, footer = folder.manifests / LABELS_NAME, footer_of(folder.manifests / LABELS_NAME)
+    if labels is None and not ("counts" in footer and is_as_listed(path)):
+        return None
+    told = labels or LabelsResult.of_footer(footer, path, ())
+    sources = pa.array([one.label_source for one in told.sources], pa.string())
+    origin = origin_of(folder.spec, told.release, footer, choices.label_source, pa.table({"label_source": sources}))
     due = {
         "label_source_by_default": None,
-        **origin_of(spec, release, wanted, {"tables": _tables(manifests)}, by_default=by_default),
-        "policy": None if policy == KEEP else policy.describe(),
-        "split": None if split is None else split.describe(),
+        **origin,
+        "policy": None if choices.policy in (None, KEEP) else choices.policy.describe(),
+        "split": None if choices.split_by is None else choices.split_by.describe(),
     }
-    made = _made(spec, root, manifests, due, record, recorded=recorded, untouched_since=untouched_since)
+
+    def entries(names: Sequence[str]) -> Iterable[pa.Table]:
+        # Of the record the folder may have the header alone.
+        return folder.with_files().record.tables(names)
+
+    made = _made(folder, due, entries, untouched_since=labels is None)
     if made is None or "counts" not in made:
         return None
     notes = (Note(STAGE, message, level, subject) for message, subject, level in made["notes"])
-    said = [StageStarted(STAGE, unit="images"), *notes, StageFinished(STAGE, done=count_rows(path))]
-    return ManifestResult.of_footer(made, manifests), said
+    done = StageFinished(STAGE, done=count_rows(folder.manifests / IMAGES_NAME))
+    return ManifestResult.of_footer(made, folder.manifests), [StageStarted(STAGE, unit="images"), *notes, done]
 
 
 def _tables(manifests: Path) -> list[Any]:

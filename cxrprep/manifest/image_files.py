@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.storage.folder_stamps import FolderStamps
 
+RECORDED: Final = ("path", "size", "digest", "state")
+"""The columns of the record that a manifest is made from."""
 LISTED: Final = pa.schema([("path", pa.string()), ("size", pa.int64()), ("digest", pa.string())])
 IDS: Final = pa.schema([(name, pa.string()) for name in ("image", "study", "patient", "view", "projection", "split")])
 # As many paths are objects of Python at once: all of them would take more room than the tables.

@@ -9,10 +9,9 @@ import pyarrow.compute as pc
 
 from cxrprep.datasets.own_folder import NAME, OWN_FOLDER
 from cxrprep.errors import NothingSelectedError, UsageError
-from cxrprep.events import Note, StageStarted, ignore
+from cxrprep.events import Note, StageStarted
 from cxrprep.labels.columns import categories, constant
 from cxrprep.labels.extract import LABELS_NAME
-from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.build import IMAGES_NAME, STAGE, STUDIES_NAME, PreparedManifest, check_tables, described_result
 from cxrprep.manifest.converted import read_labels_beside
 from cxrprep.manifest.derived import DICOM_FILES, ConvertedImage, DerivedRows, columns_of_headers
@@ -26,34 +25,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from cxrprep.collection import DatasetFolder
     from cxrprep.events import Sink
     from cxrprep.images.own_images import OwnImage
-    from cxrprep.labels.policy import Policy
-    from cxrprep.labels.splits import SplitRule
+    from cxrprep.manifest.choices import Choices
 
 
 def write_own_manifest(
-    root: Path,
+    folder: DatasetFolder,
     found: Iterable[OwnImage],
+    choices: Choices,
     *,
-    manifests: Path,
     key: str,
-    label_source: str | None = None,
-    policy: Policy = KEEP,
-    split: SplitRule | None = None,
-    allow_loss: bool = False,
-    on_event: Sink = ignore,
+    allow_loss: bool,
+    on_event: Sink,
 ) -> pa.Table:
     """``images.parquet``, ``studies.parquet`` and ``headers.parquet`` of images of one's own, checked and written.
 
     Args:
-        root: The folder of the images.
+        folder: The open folder of the images.
         found: What is in it.
-        manifests: Where the tables go, and where ``labels.parquet`` lies when reports were labelled.
+        choices: Whose labels are shown (by default those that are there), policy and split.
         key: The fingerprint of the key of pseudonyms, which stays in the footers.
-        label_source: Whose labels are shown; default: those that are there.
-        policy: Changes labels as on export.
-        split: Divides the patients.
         allow_loss: The tables may know less, and files that were changed since may be taken as they are now.
         on_event: Told what a person should know.
 
@@ -66,6 +59,7 @@ def write_own_manifest(
         StorageError: The disk refuses.
     """
     on_event(StageStarted(STAGE, unit="images"))
+    root, manifests, label_source = folder.root, folder.manifests, choices.label_source
     before = manifests / IMAGES_NAME
     held = footer_of(before).get("pseudonyms")
     if held and held != key:
@@ -92,10 +86,7 @@ def write_own_manifest(
         raise UsageError(f"{root} has no labels", hint="label its reports: cxrprep extract-labels ROOT --reports FILE")
     order = [(name, "ascending") for name in ("patient_id", "study_id", "image_id")]
     images = images.sort_by(order).combine_chunks()
-    if split is not None:
-        images, origin["split"] = split.apply(images, on_event), split.describe()
-    if policy != KEEP:
-        images, origin["policy"] = policy.apply(images), policy.describe()
+    images = choices.applied(images, origin, on_event)
     studies, _ = studies_of(images, labels)
     if not allow_loss:
         check_tables(manifests, images, studies, root, made_from=origin, has_labels=True)

@@ -17,13 +17,12 @@ from cxrprep.api.manifest import build_manifest as build_manifest_at
 from cxrprep.api.verify import verify
 from cxrprep.collection import FolderKind, open_folder
 from cxrprep.errors import UsageError
-from cxrprep.labels.extract import extract_labels
-from cxrprep.manifest.build import build_manifest
 from cxrprep.model import FolderRef
 from tests.api.convert import hospital
 from tests.commands import cxrprep, ok
 from tests.generators.small import declared, nih_chestxray14
 from tests.manifest.made import made
+from tests.tables_made import build_manifest, extract_labels
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,13 +18,12 @@ from cxrprep.config.toml import TomlText
 from cxrprep.datasets import catalog as datasets
 from cxrprep.datasets.catalog import catalog, declaration_of
 from cxrprep.errors import UsageError
-from cxrprep.labels.extract import extract_labels
-from cxrprep.manifest.build import build_manifest
 from cxrprep.model import FolderRef
 from cxrprep.schemas import IMAGES, LABELS, STUDIES
 from cxrprep.verification.finding import Kind, Level
 from tests.commands import ok
 from tests.generators.small import declared
+from tests.tables_made import build_manifest, extract_labels
 
 NAMES = sorted(catalog())
 

@@ -13,11 +13,11 @@ import pytest
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.datasets.chexpert import split_folder
 from cxrprep.errors import MissingExtraError, TableError
-from cxrprep.labels.extract import extract_labels, read_labels
+from cxrprep.labels.extract import read_labels
 from cxrprep.labels.label_rows import LabelOptions
-from cxrprep.manifest.build import build_manifest
 from tests.generators.small import chexpert
 from tests.parts import need
+from tests.tables_made import build_manifest, extract_labels
 
 SPEC = find_dataset("chexpert")
 NAMES = chexpert.NAMES

@@ -21,12 +21,12 @@ from cxrprep.datasets.declaration import MaskRule
 from cxrprep.errors import ConfigError, TableError, UsageError
 from cxrprep.labels.declared_marks import _column_runs, compressed
 from cxrprep.labels.declared_values import _group
-from cxrprep.labels.extract import extract_labels, read_labels
+from cxrprep.labels.extract import read_labels
 from cxrprep.labels.label_rows import LabelOptions
 from cxrprep.labels.source_vocabulary import box_categories
-from cxrprep.manifest.build import build_manifest
 from cxrprep.manifest.load import load
 from tests.generators.small import declared
+from tests.tables_made import build_manifest, extract_labels
 
 if TYPE_CHECKING:
     from pathlib import Path

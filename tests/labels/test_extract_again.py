@@ -13,12 +13,12 @@ from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import UsageError
 from cxrprep.events import Note, StageFinished
 from cxrprep.labels import mimic_cxr
-from cxrprep.labels.extract import extract_labels
 from cxrprep.labels.label_rows import LabelOptions
 from cxrprep.labels.policy import Policy
 from cxrprep.manifest import build
 from tests.generators.small import chexpert, declared, mimic_cxr_jpg
 from tests.manifest.made import made
+from tests.tables_made import extract_labels
 
 MIMIC = find_dataset("mimic-cxr-jpg")
 CHEXPERT = "mimic-cxr-2.0.0-chexpert.csv.gz"

@@ -6,9 +6,10 @@ import pytest
 
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import TableError
-from cxrprep.labels.extract import extract_labels, read_labels
+from cxrprep.labels.extract import read_labels
 from cxrprep.labels.label_rows import LabelOptions
 from tests.generators.small import mimic_cxr, mimic_cxr_jpg
+from tests.tables_made import extract_labels
 
 JPG, DCM = find_dataset("mimic-cxr-jpg"), find_dataset("mimic-cxr")
 IDS = [image[0] for image in mimic_cxr_jpg.IMAGES]

@@ -6,9 +6,10 @@ import pytest
 
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import ExitCode, TableError, UsageError
-from cxrprep.labels.extract import extract_labels, read_labels
+from cxrprep.labels.extract import read_labels
 from tests.generators.small import nih_chestxray14 as nih
 from tests.parts import shared_data
+from tests.tables_made import extract_labels
 
 SPEC = find_dataset("nih-chestxray14")
 

