@@ -56,6 +56,8 @@ _MANIFEST: Final = Path("manifests") / "images.parquet"
 
 # Images that are turned into Python objects at once.
 _ROWS: Final = 1024
+# Images that are worked on at once where all are handed over.
+_PART: Final = 1 << 14
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,6 +111,11 @@ class Dataset:
         if not 0 <= index < len(self):
             raise IndexError(f"no image {place}: there are {len(self)}")
         return next(iter(self.select([index])))
+
+    def parts(self) -> Iterator[Dataset]:
+        """The same images some thousands at a time, in their order."""
+        starts = range(0, len(self), _PART)
+        return (dataclasses.replace(self, stated=self.stated.slice(start, _PART)) for start in starts)
 
     def select(self, places: Iterable[int]) -> Dataset:
         """The images at these places, in their order."""

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -45,14 +45,6 @@ class GrowingTree:
         for left in reversed(self._roots[:-1]):
             found = _node_hash(left, found)
         return found
-
-
-def merkle_root(hashes: Iterable[bytes]) -> bytes:
-    """The root over the hashes of leaves, in their order."""
-    tree = GrowingTree()
-    for leaf in hashes:
-        tree.add(leaf)
-    return tree.root()
 
 
 def inclusion_path(hashes: Sequence[bytes], index: int) -> list[bytes]:

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -34,13 +34,15 @@ from cxrprep.errors import NothingSelectedError, StorageError, UsageError
 from cxrprep.events import Advanced, Note, StageFinished, StageStarted, ignore
 from cxrprep.humanize import short_repr
 from cxrprep.images.pixel_digest import pixel_digest
-from cxrprep.manifest.merkle_tree import inclusion_path, leaf_hash, merkle_root, root_by_path
+from cxrprep.manifest.merkle_tree import GrowingTree, inclusion_path, leaf_hash, root_by_path
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.small_files import regular
+from cxrprep.storage.sorted_tables import SortedTable
 from cxrprep.system import available_cores
+from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from cxrprep.events import Sink
@@ -51,9 +53,9 @@ PIXELS_NAME: Final = "pixel-digests.parquet"
 """The file of the cache that keeps what was read of each image."""
 _CACHED: Final = pa.schema([("path", pa.string()), ("sign", pa.string()), ("pixels", pa.string())])
 STAGE: Final = "digest"
+LEAVES: Final = {"key": "string", "leaf": "binary"}
+"""Columns of the leaves of a set: split, dataset and id as one text, and the leaf or the hash of it."""
 _BATCH: Final = 256
-# Files whose size and times are held at once.
-_FILES: Final = 1 << 15
 # A run that is killed reads again what it read since. The file of 377,110 images is written in a second.
 _KEEP_SECONDS: Final = 30.0
 
@@ -157,37 +159,57 @@ def set_digest(
         raise NothingSelectedError(
             "there is no image", hint="use fewer conditions in the selection, or build the manifest"
         )
-    by_split: dict[str, list[tuple[str, str, bytes]]] = {}
-    pixels, unread = _pixels(dataset, cache, on_event)
-    if unread:
+    files = _Files(dataset, cache, on_event)
+    rows = SortedTable.of(LEAVES, "key")
+    for part in dataset.parts():
+        rows.add_rows(_leaves(part, files.shown(part), hashed=not leaves))
+    files.close()
+    if files.unread:
         on_event(
             Note(
                 STAGE,
-                f"{unread:,} of {len(dataset):,} images were not read, and their digests taken from the record: "
+                f"{files.unread:,} of {len(dataset):,} images were not read, and their digests taken from the record: "
                 f"cxrprep verify {shlex.quote(str(dataset.root))} reads them",
                 "warning",
             )
         )
-    for row, found in zip(_rows(dataset), pixels, strict=True):
-        leaf = {
-            "boxes": row["boxes"],
-            "dataset": row["dataset"],
-            "id": row["id"],
-            "labels": row["labels"],
-            "pixels": found,
-        }
-        if row["text"] is not None:
-            leaf["text"] = _text(row["text"])
-        said = canonical(leaf)
-        held = (row["dataset"], row["id"], said if leaves else leaf_hash(said))
-        by_split.setdefault(row["split"] or "", []).append(held)
-    ordered = {split: _ordered(split, by_split.pop(split)) for split in sorted(by_split)}
+    held: dict[str, list[bytes]] = {}
+
+    def hashes() -> Iterator[tuple[str, bytes]]:
+        for key, said in rows.rows():
+            if leaves:
+                held.setdefault(key.partition("\0")[0], []).append(said)
+            yield key, leaf_hash(said) if leaves else said
+
+    roots = roots_of(hashes())
     described = dataset.made_from.get("policy") or dataset.policy.describe()
-    hashes = {split: [leaf_hash(row) for row in rows] for split, rows in ordered.items()} if leaves else ordered
     source = str(dataset.made_from.get("label_source") or "")
-    roots = {split: (len(rows), merkle_root(rows)) for split, rows in hashes.items()}
-    head = head_of(dataset.labels().column_names, described, source, roots)
-    return SetDigest(digest_of_head(head), head, ordered if leaves else {}, unread)
+    head = head_of([published_name(stem) for stem in dataset.observations], described, source, roots)
+    return SetDigest(digest_of_head(head), head, held, files.unread)
+
+
+def roots_of(hashes: Iterable[tuple[str, bytes]]) -> dict[str, tuple[int, bytes]]:
+    """Of each split how many images it has, and the root over their leaves.
+
+    Args:
+        hashes: Split, dataset and id of each image as one text, sorted, and the hash of its leaf.
+
+    Returns:
+        Both, by the split.
+
+    Raises:
+        UsageError: Two images of one split have one id.
+    """
+    trees: dict[str, GrowingTree] = {}
+    before = ""
+    for key, leaf in hashes:
+        split, _, name = key.partition("\0")
+        if key == before:
+            message = f"two images of {split or 'no split'} are called {name.partition(chr(0))[2]}"
+            raise UsageError(message, hint="build the manifest again: cxrprep manifest ROOT")
+        before = key
+        trees.setdefault(split, GrowingTree()).add(leaf)
+    return {split: (tree.count, tree.root()) for split, tree in trees.items()}
 
 
 def head_of(
@@ -224,35 +246,30 @@ def prove(found: SetDigest, image: str, dataset: str = "") -> Proof:
     raise UsageError(f"no image {image!r} is in this set", hint="name an image_id of its manifest")
 
 
-def _ordered(split: str, rows: list[tuple[str, str, bytes]]) -> list[bytes]:
-    rows.sort()
-    for before, after in itertools.pairwise(rows):
-        if before[:2] == after[:2]:
-            message = f"two images of {split or 'no split'} are called {after[1]}"
-            raise UsageError(message, hint="build the manifest again: cxrprep manifest ROOT")
-    return [leaf for _, _, leaf in rows]
-
-
 def _text(sections: Mapping[str, str]) -> dict[str, str]:
     return {
         name: hashlib.sha256(" ".join(text.split()).encode()).hexdigest() for name, text in sections.items() if text
     }
 
 
-def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    columns = dataset.stated.select(["dataset", "image_id", "study_id", "split", "boxes"])
-    labels = dataset.labels()
-    texts = dataset.report_sections()
-    for start in range(0, len(dataset), 8192):
-        about = columns.slice(start, 8192).to_pylist()
-        rows_of_text = texts.slice(start, 8192).to_pylist() if dataset.texts else [None] * len(about)
-        cells = zip(*(column.to_pylist() for column in labels.slice(start, 8192).columns), strict=True)
-        values = list(cells) if labels.num_columns else [()] * len(about)
-        for row, label, text in zip(about, values, rows_of_text, strict=True):
-            yield {
-                "dataset": row["dataset"], "id": row["image_id"], "study": row["study_id"], "split": row["split"],
-                "labels": list(label), "boxes": spelled_boxes(row["boxes"]), "text": text,
-            }  # fmt: skip
+def _leaves(part: Dataset, shown: Iterable[str], *, hashed: bool) -> Iterator[tuple[str, bytes]]:
+    """Split, dataset and id of each image as one text, and its leaf or the hash of it."""
+    about = part.stated.select(["dataset", "image_id", "split", "boxes"]).to_pylist()
+    texts = part.report_sections().to_pylist() if part.texts else [None] * len(about)
+    cells = [column.to_pylist() for column in part.labels().columns]
+    labels = zip(*cells, strict=True) if cells else [()] * len(about)
+    for row, label, text, found in zip(about, labels, texts, shown, strict=True):
+        leaf = {
+            "boxes": spelled_boxes(row["boxes"]),
+            "dataset": row["dataset"],
+            "id": row["image_id"],
+            "labels": label,
+            "pixels": found,
+        }
+        if text is not None:
+            leaf["text"] = _text(text)
+        said = canonical(leaf)
+        yield f"{row['split'] or ''}\0{row['dataset']}\0{row['image_id']}", leaf_hash(said) if hashed else said
 
 
 def spelled_boxes(boxes: list[dict[str, Any]] | None) -> list[list[Any]] | None:
@@ -265,80 +282,114 @@ def spelled_boxes(boxes: list[dict[str, Any]] | None) -> list[list[Any]] | None:
 # ---- pixels ----
 
 
-def _pixels(dataset: Dataset, cache: Path | None, on_event: Sink) -> tuple[list[str], int]:
-    """What the pixels of each image are, in order; files that did not change are not read again.
+class _Files:
+    """What the images of a set show, one part after the other; files that did not change are not read again.
 
-    Beside them how many were never read, and go by what the record says.
+    ``unread`` were never read, and go by what the record says.
     """
-    paths = dataset.stated.column("path").to_pylist()
-    raw = "recipe" not in dataset.made_from
-    known = _read_cache(cache)
-    found, unread = _published(dataset, cache) if raw else ({}, 0)
-    # Here and below imported late: it loads OpenCV, of which who makes a manifest has no need.
-    from cxrprep.manifest.image_reader import file_sign
 
-    signs = ["" if path in found else file_sign(dataset.root, path) for path in paths]
-    missing = []
-    for index, (path, sign) in enumerate(zip(paths, signs, strict=True)):
-        if path not in found and known.get(path, ("", ""))[0] != sign:
-            missing.append(index)
-        elif path not in found:
-            found[path] = known[path][1]
-    if missing:
-        on_event(StageStarted(STAGE, items=len(missing), unit="images"))
-    with ThreadPoolExecutor(available_cores()) as pool:
+    def __init__(self, dataset: Dataset, cache: Path | None, on_event: Sink) -> None:
+        """Nothing is read yet."""
+        self.unread = 0
+        self._dataset, self._cache, self._on_event = dataset, cache, on_event
+        self._raw = "recipe" not in dataset.made_from
+        self._checked_at = _written_at(cache.parent / "checks.parquet") if cache is not None else 0
+        self._ask: Callable[[pa.Table], pa.ChunkedArray] | None = None
+        self._asked_to = ""
+        self._left, self._read = len(dataset), 0
+        self._unsaved = False
+        self._kept_at = time.monotonic()
+
+    @cached_property
+    def _known(self) -> dict[str, tuple[str, str]]:
+        """Size and times of each file that was read before, and what it shows."""
+        return _read_cache(self._cache)
+
+    def shown(self, part: Dataset) -> list[str]:
+        """What the pixels of each image of a part show, in order. Raises ``ImageError``."""
+        # Imported late: it loads OpenCV, of which who makes a manifest has no need.
+        from cxrprep.manifest.image_reader import file_sign
+
+        paths = part.stated.column("path").to_pylist()
+        found = self._published(part) if self._raw else {}
+        signs = {path: file_sign(part.root, path) for path in paths if path not in found}
+        found |= {path: self._known[path][1] for path, sign in signs.items() if self._known.get(path, ("",))[0] == sign}
+        if self._read:
+            self._on_event(Advanced(STAGE, items=len(found)))
+        self._left -= len(found)
+        self._read_files(part, {path: sign for path, sign in signs.items() if path not in found}, found)
+        return [found[path] for path in paths]
+
+    def close(self) -> None:
+        """Keep what was read. Nothing is said where the disk refuses: it is read again the next time."""
+        if self._unsaved and self._cache is not None:
+            _write_cache(self._cache, self._known)
+        if self._read:
+            self._on_event(StageFinished(STAGE, done=self._read, kept=len(self._dataset) - self._read))
+
+    def _read_files(self, part: Dataset, signs: Mapping[str, str], found: dict[str, str]) -> None:
+        """Read files, add what they show to ``found``, and keep it from time to time."""
+        if signs and not self._read:
+            self._on_event(StageStarted(STAGE, items=self._left, unit="images"))
+        missing = list(signs)
+        stated = {} if self._raw else _stated(part)
         batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
-        stated = {} if raw else _stated(dataset)
 
-        def read(batch: Sequence[int]) -> dict[str, str]:
-            return _read_batch(dataset.root, [paths[i] for i in batch], stated, raw=raw)
+        def read(batch: Sequence[str]) -> dict[str, str]:
+            return _read_batch(part.root, batch, stated, raw=self._raw)
 
-        kept_at = time.monotonic()
-        for batch, shown in zip(batches, pool.map(read, batches), strict=True):
-            found |= shown
-            known |= {paths[i]: (signs[i], found[paths[i]]) for i in batch}
-            on_event(Advanced(STAGE, items=len(batch)))
-            if cache is not None and (batch is batches[-1] or time.monotonic() - kept_at > _KEEP_SECONDS):
-                _write_cache(cache, known)
-                kept_at = time.monotonic()
-    if missing:
-        on_event(StageFinished(STAGE, done=len(missing), kept=len(paths) - len(missing)))
-    return [found[path] for path in paths], unread
+        with ThreadPoolExecutor(available_cores()) as pool:
+            for batch, shown in zip(batches, pool.map(read, batches), strict=True):
+                found |= shown
+                self._known.update((path, (signs[path], shown[path])) for path in batch)
+                self._read, self._unsaved = self._read + len(batch), True
+                self._on_event(Advanced(STAGE, items=len(batch)))
+                if self._cache is not None and time.monotonic() - self._kept_at > _KEEP_SECONDS:
+                    _write_cache(self._cache, self._known)
+                    self._kept_at, self._unsaved = time.monotonic(), False
 
+    def _published(self, part: Dataset) -> dict[str, str]:
+        """The digests of a release's own files: those of the last check, else those of the record.
 
-def _published(dataset: Dataset, cache: Path | None) -> tuple[dict[str, str], int]:
-    """The digests of a release's own files: those of the last check, else those of the record; how many are the latter.
-
-    The record is asked of files that are older than the manifest. One that was touched since is read, so that the
-    digest is of what a model sees.
-    """
-    from cxrprep.verification.check_cache import Checks
-
-    rows = dataset.stated.select(["path", "bytes", "digest"])
-    rows = rows.filter(pc.starts_with(rows.column("digest"), "sha256:")).sort_by("path")
-    checked_at = _written_at(cache.parent / "checks.parquet") if cache is not None else 0
-    ask = Checks(cache.parent).known(quick=True) if checked_at and cache is not None else None
-    made_at, root = dataset.made_at_ns or 0, os.fspath(dataset.root)
-    found: dict[str, str] = {}
-    unread = 0
-    for start in range(0, len(rows), _FILES):
+        The record is asked of files that are older than the manifest. One that was touched since is read, so that the
+        digest is of what a model sees.
+        """
+        rows = part.stated.select(["path", "bytes", "digest"])
+        rows = rows.filter(pc.starts_with(rows.column("digest"), "sha256:")).sort_by("path")
+        made_at, root = part.made_at_ns or 0, os.fspath(part.root)
         here: list[tuple[str, int, int, int]] = []
         stated: dict[str, str] = {}
-        for path, size, digest in zip(
-            *(column.to_pylist() for column in rows.slice(start, _FILES).columns), strict=True
-        ):
+        for path, size, digest in zip(*(column.to_pylist() for column in rows.columns), strict=True):
             try:
                 stat = os.stat(f"{root}/{path}")  # noqa: PTH116  # a path object costs more than the question
             except OSError:
                 continue
-            if stat.st_ctime_ns <= checked_at:
+            if stat.st_ctime_ns <= self._checked_at:
                 here.append((path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
             if stat.st_size == size and max(stat.st_ctime_ns, stat.st_mtime_ns) <= made_at:
                 stated[path] = digest
-        checked = _checked(ask, here) if here and ask is not None else {}
-        found |= stated | checked
-        unread += len(stated.keys() - checked.keys())
-    return found, unread
+        checked = self._checked(here) if here else {}
+        self.unread += len(stated.keys() - checked.keys())
+        return stated | checked
+
+    def _checked(self, here: Sequence[tuple[str, int, int, int]]) -> dict[str, str]:
+        """What the last check read of files, in order of path, that have not changed since."""
+        from cxrprep.verification.check_cache import SCHEMA, Checks
+
+        if self._ask is None or here[0][0] <= self._asked_to:
+            # Checks are walked through in order of path, which the manifest's order of patients may not be.
+            assert self._cache is not None
+            self._ask = Checks(self._cache.parent).known(quick=True)
+        self._asked_to = here[-1][0]
+        names = ("path", "size", "mtime_ns", "inode")
+        columns = zip(names, zip(*here, strict=True), strict=True)
+        disk = pa.table({name: pa.array(values, SCHEMA.field(name).type) for name, values in columns})
+        found = {}
+        for (path, *_), digests in zip(here, self._ask(disk).to_pylist(), strict=True):
+            digest = next((one for one in (digests or "").split() if one.startswith("sha256:")), None)
+            if digest is not None:
+                found[path] = digest
+        return found
 
 
 def _written_at(path: Path) -> int:
@@ -347,25 +398,6 @@ def _written_at(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def _checked(ask: Callable[[pa.Table], pa.ChunkedArray], here: Sequence[tuple[str, int, int, int]]) -> dict[str, str]:
-    """What the last check read of files, in order of path, that have not changed since."""
-    from cxrprep.verification.check_cache import SCHEMA
-
-    names = ("path", "size", "mtime_ns", "inode")
-    disk = pa.table(
-        {
-            name: pa.array(values, SCHEMA.field(name).type)
-            for name, values in zip(names, zip(*here, strict=True), strict=True)
-        }
-    )
-    found = {}
-    for (path, *_), digests in zip(here, ask(disk).to_pylist(), strict=True):
-        digest = next((one for one in (digests or "").split() if one.startswith("sha256:")), None)
-        if digest is not None:
-            found[path] = digest
-    return found
 
 
 def _stated(dataset: Dataset) -> dict[str, tuple[str, str]]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.errors import UsageError
 from cxrprep.labels.policy import KEEP
 from cxrprep.labels.source_vocabulary import known_observations
-from cxrprep.manifest.merkle_tree import GrowingTree, merkle_root
-from cxrprep.manifest.set_digest import canonical, digest_of_head, head_of, spelled_boxes
+from cxrprep.manifest.set_digest import LEAVES, canonical, digest_of_head, head_of, roots_of, spelled_boxes
 from cxrprep.storage.parquet import SET_DIGEST
 from cxrprep.storage.sorted_tables import SortedTable
 from cxrprep.vocabulary import published_name
@@ -36,23 +36,9 @@ def with_digest(images: pa.Table, made_from: Mapping[str, Any]) -> dict[str, Any
 def stated_digest(images: pa.Table, made_from: Mapping[str, Any]) -> str | None:
     """The 64 digits of a table's images as ``set_digest`` gives them without an option.
 
-    ``None`` where the table does not state what each of them shows, or names two of one split alike.
+    ``None`` where the table has none, does not state what each of them shows, or names two of one split alike.
     """
-    pixels = _pixels(images, made_from)
-    if pixels is None or not images.num_rows:
-        return None
-    stems = known_observations(images, dict(made_from))
-    split = pc.fill_null(images.column("split").cast(pa.string()), "")
-    columns = {"split": split, "dataset": images.column("dataset").cast(pa.string()), "id": images.column("image_id")}
-    order = pc.sort_indices(pa.table(columns), sort_keys=[(name, "ascending") for name in columns])
-    keys = pa.table({name: column.take(order) for name, column in columns.items()})
-    if _has_twins(keys):
-        return None
-    hashes = list(_leaves(images, stems, pixels))
-    by_split: dict[str, list[bytes]] = {}
-    for name, place in zip(keys.column("split").to_pylist(), order.to_pylist(), strict=True):
-        by_split.setdefault(name, []).append(hashes[place])
-    return _digest(stems, made_from, {split: (len(held), merkle_root(held)) for split, held in by_split.items()})
+    return digest_of_parts([images], known_observations(images, dict(made_from)), made_from)
 
 
 def digest_of_parts(tables: Iterable[pa.Table], stems: Sequence[str], made_from: Mapping[str, Any]) -> str | None:
@@ -66,7 +52,7 @@ def digest_of_parts(tables: Iterable[pa.Table], stems: Sequence[str], made_from:
     Returns:
         The digits, or ``None`` as above.
     """
-    leaves = SortedTable.of({"key": "string", "leaf": "binary"}, "key")
+    leaves = SortedTable.of(LEAVES, "key")
     for images in tables:
         pixels = _pixels(images, made_from)
         if pixels is None:
@@ -74,14 +60,14 @@ def digest_of_parts(tables: Iterable[pa.Table], stems: Sequence[str], made_from:
         split = pc.fill_null(images.column("split").cast(pa.string()), "")
         key = pc.binary_join_element_wise(split, images.column("dataset").cast(pa.string()), images["image_id"], "\0")
         leaves.append(pa.table({"key": key, "leaf": pa.array(_leaves(images, stems, pixels), pa.binary())}))
-    trees: dict[str, GrowingTree] = {}
-    before = None
-    for key, leaf in leaves.rows():
-        if key == before:
-            return None
-        before = key
-        trees.setdefault(key.partition("\0")[0], GrowingTree()).add(leaf)
-    return _digest(stems, made_from, {split: (tree.count, tree.root()) for split, tree in trees.items()})
+    try:
+        roots = roots_of(leaves.rows())
+    except UsageError:
+        return None
+    described = made_from.get("policy") or KEEP.describe()
+    source = str(made_from.get("label_source") or "")
+    head = head_of([published_name(stem) for stem in stems], described, source, roots)
+    return digest_of_head(head) if roots else None
 
 
 def _leaves(images: pa.Table, stems: Sequence[str], pixels: pa.ChunkedArray) -> Iterator[bytes]:
@@ -91,12 +77,6 @@ def _leaves(images: pa.Table, stems: Sequence[str], pixels: pa.ChunkedArray) -> 
     dataset = images.column("dataset").cast(pa.string())
     held = pa.table([dataset, images.column("image_id"), boxes, pixels, *labels], _names(len(labels)))
     return (digest for start in range(0, len(held), _ROWS) for digest in _hashes(held.slice(start, _ROWS)))
-
-
-def _digest(stems: Sequence[str], made_from: Mapping[str, Any], roots: Mapping[str, tuple[int, bytes]]) -> str:
-    described = made_from.get("policy") or KEEP.describe()
-    source = str(made_from.get("label_source") or "")
-    return digest_of_head(head_of([published_name(stem) for stem in stems], described, source, roots))
 
 
 def _names(labels: int) -> list[str]:
@@ -112,12 +92,6 @@ def _pixels(images: pa.Table, made_from: Mapping[str, Any]) -> pa.ChunkedArray |
     if name == "digest" and not pc.all(pc.starts_with(column, "sha256:")).as_py():
         return None
     return column
-
-
-def _has_twins(keys: pa.Table) -> bool:
-    """Whether two neighbours of a sorted table are alike."""
-    same = [pc.equal(keys.column(name)[1:], keys.column(name)[:-1]) for name in keys.column_names]
-    return bool(pc.any(pc.and_(pc.and_(same[0], same[1]), same[2])).as_py())
 
 
 def _hashes(rows: pa.Table) -> Iterator[bytes]:

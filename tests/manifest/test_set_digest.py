@@ -17,14 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 
 import cxrprep
+from cxrprep.events import Advanced, StageStarted
 from cxrprep.executors import Engine
 from cxrprep.images.pixel_digest import pixel_digest
 from cxrprep.manifest.load import load
-from cxrprep.manifest.merkle_tree import inclusion_path, merkle_root
+from cxrprep.manifest.merkle_tree import GrowingTree, inclusion_path
 from cxrprep.manifest.set_digest import Proof, prove, set_digest
 from cxrprep.manifest.stated_digest import stated_digest
 from cxrprep.model import Selection, Shard
-from cxrprep.storage.parquet import read_footer
+from cxrprep.storage.parquet import read_footer, read_rows, write_table
 from tests.commands import cxrprep as command
 from tests.commands import ok
 from tests.generators.small import nih_chestxray14
@@ -306,6 +307,27 @@ def test_a_file_that_was_altered_before_the_manifest_is_said_to_be_unread_until_
     assert command("prove", before, root).returncode == 4
 
 
+def test_images_in_parts_have_the_digest_of_the_whole_and_each_is_read_once(nih, small, tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    shutil.copytree(nih, root)
+    ok("verify", root)
+    path = root / "manifests" / "images.parquet"
+    whole, table = digest(root), read_rows(path)
+    # Checks are kept in order of path, which need not be that of the manifest.
+    turned = table.take(list(range(len(table)))[::-1])
+    write_table(turned, path, name="images", made_from=read_footer(path))
+    monkeypatch.setattr("cxrprep.manifest.load._PART", 2)
+    found = cxrprep.digest(root).value
+    assert (found.value, found.unread) == (whole, 0)
+    events, again = [], []
+    shutil.rmtree(small / ".cxrprep", ignore_errors=True)
+    assert cxrprep.digest(small, on_event=events.append).value.value == stated(small)
+    read = [event.items for event in events if isinstance(event, Advanced)]
+    assert [event.items for event in events if isinstance(event, StageStarted)] == [sum(read)] == [7]
+    assert cxrprep.digest(small, on_event=again.append).value.value == stated(small)
+    assert not any(isinstance(event, StageStarted) for event in again)
+
+
 # ---- trees and proofs ----
 
 
@@ -325,7 +347,10 @@ def slow_root(leaves):
 def test_the_tree_is_that_of_the_rfc_and_every_leaf_has_a_proof(count):
     leaves = [f"leaf {number}".encode() for number in range(count)]
     hashes = [hashlib.sha256(b"\x00" + leaf).digest() for leaf in leaves]
-    root = merkle_root(hashes)
+    tree = GrowingTree()
+    for each in hashes:
+        tree.add(each)
+    root = tree.root()
     assert root == slow_root(leaves)
     head = {"splits": {"test": {"images": count, "root": root.hex()}}}
     name = hashlib.sha256(json.dumps(head, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

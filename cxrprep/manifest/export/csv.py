@@ -18,15 +18,12 @@ from cxrprep.manifest.hugging_face_card import EVERY_SPLIT, Config, front_matter
 from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from cxrprep.manifest.load import Dataset
 
 _ABOUT: Final = ("path", "image_id", "patient_id", "study_id", "split", "view", "projection", "sex", "age_years")
-
-# Rows that are text at once.
-_ROWS: Final = 1 << 15
 
 _NOTE: Final = """
 ## How to open it
@@ -99,13 +96,9 @@ def export(task: ExportTask) -> ExportResult:
     """
     dataset = task.dataset
 
-    def tables() -> Iterator[pa.Table]:
-        for start in range(0, len(dataset), _ROWS):
-            yield _rows_of(dataclasses.replace(dataset, stated=dataset.stated.slice(start, _ROWS)))
-
     def fill(part: Path) -> None:
         with part.open("wb") as file:
-            _write_csv(file, tables)
+            _write_csv(file, lambda: map(_rows_of, dataset.parts()))
 
     task.target.write(task.target.file("images.csv"), fill)
     task.on_event(Advanced(STAGE, items=len(dataset)))
