@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import types
 import typing
 from dataclasses import dataclass
@@ -177,8 +178,9 @@ def _is_named(key: str, pattern: str) -> bool:
     return fnmatchcase(unpacked_name(name, wanted), wanted)
 
 
-RESAVED: Final = ("parquet", "pq", "feather", "arrow", "xlsx")
-"""What the name of a table ends in that was saved again as another form than CSV, and is read all the same."""
+RESAVED: Final = ("parquet", "pq", "feather", "arrow", "xlsx", "tsv", "xls", "ods")
+"""What the name of a table ends in that was saved again in another form: read all the same, or refused by its form."""
+_PACKED: Final = re.compile(r"(\.(gz|zip|xz|bz2|zst))+$")
 
 
 def unpacked_name(file: str, pattern: str) -> str:
@@ -187,11 +189,11 @@ def unpacked_name(file: str, pattern: str) -> str:
     Both in lower case; a pattern that has a suffix of a packed file means that file. A table that is published as CSV
     may have been saved again as Parquet or as a workbook.
     """
-    stem, _, end = file.rpartition(".")
-    name = pattern.removesuffix(".gz").removesuffix(".zip")
+    stem, _, end = _PACKED.sub("", file).rpartition(".")
+    name = _PACKED.sub("", pattern)
     if stem and end in RESAVED and name.endswith(".csv"):
         return f"{stem}.csv{pattern.removeprefix(name)}"
-    return file if name != pattern else file.removesuffix(".gz").removesuffix(".zip")
+    return file if name != pattern else _PACKED.sub("", file)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from cxrprep.datasets.declaration import slug
 from cxrprep.errors import TableError, did_you_mean
 from cxrprep.labels.csv_text import AGAIN, AS_IT_STANDS, CsvContent, Written, read_content, records_of
 from cxrprep.labels.text_table import TextTable, first_true
@@ -40,8 +41,20 @@ if TYPE_CHECKING:
 # What stays in a processor's cache while its columns are taken apart; a cell with line breaks may be of any length.
 _BLOCK: Final = 2 << 20
 _AROUND_NAMES: Final = ' \t",;\x00'
-# What other programs write where a cell is blank; no published table has these words.
-_MISSING: Final = ("nan", "NaN", "<NA>", "NULL", "null", "None", "NA", "N/A", "#N/A", "n/a")
+# What pandas, Excel, R, SPSS, SAS and databases write where a cell is blank; no published table has these words.
+_MISSING: Final = (
+    "", "nan", "NaN", "NaT", "<NA>", "NULL", "null", "None", "NA", "N/A", "#N/A", "n/a", "#NULL!", ".", r"\N", "(null)",
+    "[NULL]", "<null>",
+)  # fmt: skip
+# What no table begins with: what it is, and what helps. A zero or another sign of no text may stand in a cell alone.
+_NO_TABLE: Final = (
+    (rb"\s*<", "a web page, or other XML", "sign in at the source, then fetch it again"),
+    (rb"\s*[\[{]", "JSON", "save it as CSV; what is a message of a server in place of the table: fetch it again"),
+    (rb"version https://git-lfs", "a pointer of Git LFS, in place of the file", "git lfs pull, then run again"),
+    (rb"/annex/objects/", "a pointer of git-annex, in place of the file", "git annex get, then run again"),
+    (rb"\xd0\xcf\x11\xe0", "a workbook of Excel 97", "save it as CSV or .xlsx, then run again"),
+    (rb"[^\n]*[\0-\x08\x0e-\x1f]", "no text", "save it as CSV, then run again"),
+)
 _DECIMAL_COMMA: Final = r"^(-?\d+),(\d+)$"
 # With which separators a spreadsheet writes decimal commas, and what shows that they are none between thousands.
 _WITH_DECIMAL_COMMAS: Final = {";": _DECIMAL_COMMA, "\t": r"^-?(?:0,\d+|\d+,(?:\d{1,2}|\d{4,}))$"}
@@ -76,19 +89,18 @@ def _digest(data: bytes) -> Digest:
     return Digest("sha256", hashlib.sha256(data).hexdigest())
 
 
-def _is_web_page(data: bytes) -> bool:
-    return data[: 1 << 12].lstrip()[:15].lower().startswith((b"<!doctype", b"<html"))
+def _refuse_no_text(data: bytes, path: Path) -> None:
+    """Raise ``TableError`` for what is neither a table nor a list, by what it is."""
+    for begin, what, hint in _NO_TABLE:
+        if re.match(begin, data[: 1 << 12].removeprefix(b"\xef\xbb\xbf")):
+            raise TableError(f"{path}, line 1: this is {what}", hint=hint)
 
 
 def _head(content: CsvContent, path: Path) -> tuple[list[str], list[str]]:
     """The fields of the header and of the first data row."""
-    data = content.data
+    _refuse_no_text(content.data, path)
     again = "fetch the table again"
-    if _is_web_page(data):
-        raise TableError(
-            f"{path}, line 1: this is a web page, not a table", hint=f"sign in at the source, then {again}"
-        )
-    records = iter(records_of(content._replace(data=data[: 1 << 20])))
+    records = iter(records_of(content._replace(data=content.data[: 1 << 20])))
     try:
         header = next(records, (0, []))[1]
         first = next(records, (0, []))[1]
@@ -130,15 +142,11 @@ def _names(header: list[str], first: list[str], form: Form, path: Path) -> list[
 
 
 def _spelled_as_released(names: list[str], form: Form) -> list[str]:
-    """The names with the release's capitals and blanks: databases write ``pleural_effusion`` and ``DICOM_ID``."""
+    """The names with the release's capitals and signs: databases write ``pleural_effusion``, R ``Pleural.Effusion``."""
     known = (*form.required, *form.optional, *form.drop)
-    plain = {_plain(name): name for name in known}
-    spelled = [name if name in known else plain.get(_plain(name), name) for name in names]
+    plain = {slug(name): name for name in known}
+    spelled = [name if name in known else plain.get(slug(name), name) for name in names]
     return spelled if len(set(spelled)) == len(set(names)) else names
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.casefold()).strip("_")
 
 
 def _extra(names: Sequence[str], form: Form) -> tuple[str, ...]:
@@ -203,7 +211,7 @@ def _parsed(content: CsvContent, names: Sequence[str], read: Sequence[str], form
             pa.BufferReader(buffer),
             read_options=pacsv.ReadOptions(
                 block_size=len(data) + 1 if multiline else min(len(data) + 1, _BLOCK),
-                column_names=_distinct(names),
+                column_names=[name or f"Unnamed: {index}" for index, name in enumerate(names)],
                 skip_rows=1,
                 # measured: with one core Arrow's threads cost 0.05 s of CPU for the four tables of MIMIC-CXR-JPG.
                 use_threads=available_cores() > 1,
@@ -290,22 +298,20 @@ def _respelled(
 
 
 def _blanked(table: pa.Table) -> tuple[pa.Table, list[str]]:
-    """The table with nulls for words such as ``nan``, and a note for each column that has them."""
-    notes = []
+    """The table with nulls for blanks and words such as ``nan``, and a note for each word."""
+    found: dict[str, list[str]] = {}
     absent_words = pa.array(_MISSING)
     for place, name in enumerate(table.column_names):
         column = flat(table.column(name))
         if not pa.types.is_dictionary(column.type):
             continue
-        missing = pc.indices_nonzero(pc.is_in(column.dictionary, value_set=absent_words)).to_pylist()
-        absent = pc.is_in(column.indices, value_set=pa.array(missing, column.indices.type)) if missing else None
-        count = int(pc.sum(absent).as_py() or 0) if absent is not None else 0
-        if count:
-            table = table.set_column(place, name, pc.if_else(absent, pa.scalar(None, column.type), column))
-            notes.append(
-                f"column {name!r}: {column.dictionary[missing[0]].as_py()!r} is read as blank in {count:,} cells"
-            )
-    return table, notes
+        blank = pc.is_in(pc.utf8_trim_whitespace(column.dictionary), value_set=absent_words)
+        for word in column.dictionary.filter(blank).to_pylist():
+            found.setdefault(word, []).append(name)
+        if pc.any(blank).as_py():
+            cells = pc.if_else(blank.take(column.indices), pa.scalar(None, column.type), column)
+            table = table.set_column(place, name, cells)
+    return table, [f"{word!r} is read as blank in {', '.join(names)}"[:300] for word, names in found.items()]
 
 
 def _with_one_decimal(table: pa.Table) -> tuple[pa.Table, list[str]]:
@@ -364,10 +370,6 @@ def _is_field(column: pa.Array, field: str) -> pa.Array:
     return pc.fill_null(found.take(column.indices), fill_value=False) if coded else found
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
-    return [name or f"Unnamed: {index}" for index, name in enumerate(names)]
-
-
 def _explain(path: Path, content: CsvContent, width: int, error: Exception) -> TableError:
     """The exact place of what the fast reader refused."""
     try:
@@ -402,8 +404,7 @@ def _refuse_line_breaks(table: TextTable, but: Sequence[str]) -> None:
 def read_names(path: Path) -> tuple[pa.Array, Digest]:
     """The lines of a list without a header (split lists), blank ones left out, and the file's digest."""
     packed, data, *_ = read_content(path)
-    if _is_web_page(data):
-        raise TableError(f"{path}, line 1: this is a web page, not a list", hint="sign in at the source, then fetch it")
+    _refuse_no_text(data, path)
     if not data.strip():
         raise TableError(f"{path} is empty", hint="fetch the list again")
     try:

@@ -11,6 +11,7 @@ import re
 import zipfile
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import pyarrow as pa
 from zlib_ng import zlib_ng
 
 from cxrprep.errors import TableError
@@ -23,18 +24,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LIMIT: Final = 2 << 30
+_ZIP: Final = b"PK\x03\x04"
 AGAIN: Final = "fetch the table again, or correct that line by hand"
 _DELIMITERS: Final = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 # What Excel writes and reads; saved again by another program it has quotation marks, or blanks.
 _NAMED_DELIMITER: Final = re.compile(rb'"?sep\s*=\s*([,;\t|])"?[,;\t|]*\r?\n', re.IGNORECASE)
-# What other programs' files begin with.
-_OLD_WORKBOOK: Final = b"\xd0\xcf\x11\xe0"
 _OF_A_MAC: Final = re.compile(r"(^|/)(__MACOSX/|\.DS_Store$|\._)")
-# pandas packs by the ending that somebody names.
-_PACKED: Final[dict[bytes, tuple[str, Callable[[bytes], bytes], type[Exception]]]] = {
-    b"\xfd7zXZ\0": ("xz", lambda data: lzma.LZMADecompressor().decompress(data, _LIMIT + 1), lzma.LZMAError),
-    b"BZh": ("bzip2", lambda data: bz2.BZ2Decompressor().decompress(data, _LIMIT + 1), OSError),
-}
 _BLANK_LINES: Final = re.compile(rb"(?:[ ]*\r?\n)+")
 _BLANK_END: Final = re.compile(rb"(?:\r?\n[ ]*)+\Z")
 
@@ -103,28 +98,21 @@ def _without_blank_end(data: bytes) -> bytes:
 def _uncompressed(path: Path, packed: bytes, notes: list[str]) -> bytes:
     """The bytes by what they are: browsers unpack on the way, and keep the name; Kaggle packs single files."""
     named = path.suffix.lower()
-    if packed.startswith(GZIP):
-        if named != ".gz":
-            notes.append("compressed by gzip, whatever its name says")
+    if named == ".gz" and packed and not packed.startswith((GZIP, _ZIP)):
+        notes.append("not compressed, although its name ends in .gz")
+    for begin, (what, end, unpack, refusal) in _PACKED.items():
+        if not packed.startswith(begin):
+            continue
+        if named != end:
+            notes.append(f"compressed by {what}, whatever its name says")
         try:
-            packed = _unpacked(packed)
-        except (EOFError, zlib_ng.error) as error:  # type: ignore[misc]  # its stub calls the class an instance
+            packed = unpack(packed)
+        except refusal as error:
             raise TableError(
                 f"{path} cannot be unpacked: {error}", hint="the file is cut short: fetch it again"
             ) from error
-    elif named == ".gz" and packed and not packed.startswith(b"PK\x03\x04"):
-        notes.append("not compressed, although its name ends in .gz")
-    for begin, (what, unpack, refusal) in _PACKED.items():
-        if packed.startswith(begin):
-            notes.append(f"compressed by {what}")
-            try:
-                packed = unpack(packed)
-            except refusal as error:
-                raise TableError(f"{path} cannot be unpacked: {error}", hint="fetch it again") from error
-    if packed.startswith(b"PK\x03\x04"):
+    if packed.startswith(_ZIP):
         return _only_member(path, packed, notes)
-    if packed.startswith(_OLD_WORKBOOK):
-        raise TableError(f"{path} is a workbook of Excel 97", hint="save it as CSV or .xlsx, then run again")
     return csv_of_arrow(path, packed, notes) if packed.startswith(ARROW) else packed
 
 
@@ -154,6 +142,8 @@ def _only_member(path: Path, packed: bytes, notes: list[str]) -> bytes:
                 return csv_of_workbook(path, packed, notes)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, zlib_ng.error) as error:  # type: ignore[misc]  # as above
         raise TableError(f"{path} cannot be unpacked: {error}", hint="the file is cut short: fetch it again") from error
+    if any(member.filename == "content.xml" for member in members):
+        raise TableError(f"{path} is a workbook of LibreOffice", hint="save it as CSV or .xlsx, then run again")
     raise TableError(f"{path} is an archive of {len(members):,} files, not a table", hint="unpack it, then run again")
 
 
@@ -193,6 +183,17 @@ def _unpacked(data: bytes) -> bytes:
         # Padding with zeros is no further member.
         data = member.unused_data.lstrip(b"\0")
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+# How what pandas packs begins, by the ending that somebody names: what it is, how it is unpacked, what refuses it.
+_PACKED: Final[dict[bytes, tuple[str, str, Callable[[bytes], bytes], tuple[type[Exception], ...]]]] = {
+    GZIP: ("gzip", ".gz", _unpacked, (EOFError, zlib_ng.error)),  # type: ignore[dict-item]  # its stub calls the class an instance
+    b"\xfd7zXZ\0": ("xz", ".xz", lambda data: lzma.LZMADecompressor().decompress(data, _LIMIT + 1), (lzma.LZMAError,)),
+    b"BZh": ("bzip2", ".bz2", lambda data: bz2.BZ2Decompressor().decompress(data, _LIMIT + 1), (OSError,)),
+    b"\x28\xb5\x2f\xfd": (
+        "zstd", ".zst", lambda data: pa.input_stream(pa.py_buffer(data), "zstd").read(_LIMIT + 1), (OSError,),
+    ),
+}  # fmt: skip
 
 
 def digest_of(path: Path) -> Digest:

@@ -70,13 +70,11 @@ def images_of(declared: Declaration, here: Mapping[str, TableRead], label_rows: 
     if (alone := images["study_id"].isna()).any():
         images["study_id"] = images["study_id"].mask(alone, pd.Series(images.index, images.index, dtype=object))
     told = _add_links(declared, here, images, label_rows)
-    nobody = 0 if rule.patient == "unknown" else int(images["patient_id"].isna().sum())
-    if nobody:
+    nobody = int(images["patient_id"].isna().sum())
+    images["patient_id"] = images["patient_id"].where(images["patient_id"].notna(), images["study_id"])
+    if rule.patient != "unknown" and nobody:
         label_rows.note(f"{nobody:,} images have no patient: each of their studies counts as one", "", "warning")
-        images["patient_id"] = images["patient_id"].where(images["patient_id"].notna(), images["study_id"])
-    if rule.patient == "unknown":
-        images["patient_id"] = images["patient_id"].where(images["patient_id"].notna(), images["study_id"])
-    if rule.patient == "unknown" and not told:
+    elif rule.patient == "unknown" and not told:
         label_rows.note(
             f"{declared.name} does not say whose the images are: each study counts as a patient", "", "warning"
         )

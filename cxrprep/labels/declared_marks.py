@@ -327,11 +327,8 @@ def _column_runs(rule: MaskRule, text: str, height: int, width: int) -> list[int
         return _runs_of(_filled(starts, ends, total).reshape(height, width).ravel(order="F"))
     gaps = starts - np.concatenate(([0], ends[:-1]))
     rest = total - (int(ends[-1]) if len(ends) else 0)
-    return (
-        [*np.column_stack((gaps, lengths)).ravel().tolist(), rest]
-        if rest or not len(ends)
-        else [*np.column_stack((gaps, lengths)).ravel().tolist()]
-    )
+    runs: list[int] = np.column_stack((gaps, lengths)).ravel().tolist()
+    return [*runs, rest] if rest or not runs else runs
 
 
 def _filled(starts: NDArray[np.int64], ends: NDArray[np.int64], total: int) -> NDArray[np.bool_]:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.datasets.declaration import slug
 from cxrprep.errors import TableError
 from cxrprep.labels.columns import (
     LABEL_CELLS,
@@ -52,7 +53,7 @@ _CAPPED: Final = 91  # MIMIC-IV writes 91 for the age of everyone over 89
 
 def _radiologist_header(names: list[str]) -> list[str]:
     """The released table may say Airspace Opacity where all others say Lung Opacity."""
-    return ["Lung Opacity" if name.lower().replace("_", " ") == "airspace opacity" else name for name in names]
+    return ["Lung Opacity" if slug(name) == "airspace_opacity" else name for name in names]
 
 
 _RADIOLOGIST: Final = Form(("study_id", *_NAMES), optional=("subject_id",), header=_radiologist_header)

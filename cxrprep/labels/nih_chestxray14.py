@@ -6,12 +6,12 @@ Google's labels circulate apart and joined, and an image's name says whose it is
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.datasets.declaration import slug
 from cxrprep.errors import TableError
 from cxrprep.labels import declared
 from cxrprep.labels.columns import count_true, whole
@@ -31,8 +31,11 @@ _SEVEN: Final = (
 )  # fmt: skip
 # The published header has unquoted commas in two names; this is how every CSV reader sees them.
 _SIZES: Final = ("OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]")
-# How all_findings_expert_labels may spell its columns; its header was never published verbatim.
-_GOOGLE_IMAGE: Final = ("Image ID", "image_id", "Image_ID", "image id")
+# Each field by its letters and digits, which is all that R and databases leave of it.
+_FIELDS: Final = {slug(name): (name,) for name in (*_SEVEN, *_SIZES)} | {
+    "patient_gender": ("Patient Sex",), "originalimage_width_height": _SIZES[:2],
+    "originalimagepixelspacing_x_y": _SIZES[2:],
+}  # fmt: skip
 
 
 def read(tables: Tables, label_rows: LabelRows) -> None:
@@ -43,15 +46,9 @@ def read(tables: Tables, label_rows: LabelRows) -> None:
 def _header(table: str, names: list[str]) -> list[str]:
     if table.startswith("BBox"):
         return _boxes_header(names)
-    names = ["Patient Sex" if name == "Patient Gender" else name for name in names]
-    split: list[str] = []
-    for name in names:
-        if re.match(r"OriginalImage\[Width,\s*Height\]$", name):
-            split += _SIZES[:2]
-        elif re.match(r"OriginalImagePixelSpacing\[x,\s*y\]$", name):
-            split += _SIZES[2:]
-        else:
-            split.append("Image Index" if table.startswith("all_") and name in _GOOGLE_IMAGE else name)
+    # The header of all_findings_expert_labels was never published verbatim.
+    fields = _FIELDS | {"image_id": ("Image Index",)} if table.startswith("all_") else _FIELDS
+    split = [field for name in names for field in fields.get(slug(name), (name,))]
     # Names bind by position after the first seven, whatever a mirror made of the commas in them.
     if tuple(split[:7]) == _SEVEN and len(split) >= 11 and split[7].startswith("OriginalImage"):
         split[7:11] = _SIZES
@@ -59,11 +56,12 @@ def _header(table: str, names: list[str]) -> list[str]:
 
 
 def _boxes_header(names: list[str]) -> list[str]:
-    place = next((n for n, name in enumerate(names) if name.startswith("Bbox")), -1)
+    words = [slug(name) for name in names]
+    place = next((n for n, word in enumerate(words) if word.startswith("bbox")), -1)
     if place < 0:
         return names
     # The bracket may be one field or four; the three empty ones behind it stand for no column.
-    rest = names[names.index("h]") + 1 :] if "h]" in names else names[place + 1 :]
+    rest = names[words.index("h") + 1 :] if "h" in words else names[place + 1 :]
     return [*names[:place], "x", "y", "w", "h", *filter(None, rest)]
 
 

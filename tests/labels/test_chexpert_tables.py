@@ -384,7 +384,7 @@ def test_one_image_under_two_prefixes_is_one_image(tmp_path):
         (b"", "is empty"),
         (b"\n\n", "is empty"),
         (chexpert.HEADER.encode() + b"\n", "a header and no rows"),
-        (b"<!DOCTYPE html><html>sign in</html>", "a web page, not a table"),
+        (b"<!DOCTYPE html><html>sign in</html>", "this is a web page"),
         ("Path,Sex\n".encode("utf-16"), "no rows"),
         (chexpert.HEADER.encode() + b"\nCheXpert/train/patient00001/stu\xff,", "line 2"),
     ],
