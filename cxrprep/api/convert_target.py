@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,10 +18,11 @@ from cxrprep.storage.paths import OWN_FOLDERS
 from cxrprep.storage.small_files import read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from cxrprep.api.convert_inputs import Inputs
     from cxrprep.collection.dataset_folder import DatasetFolder
+    from cxrprep.images.conversion import ConvertItem
     from cxrprep.images.recipe import Recipe
     from cxrprep.storage.filesystem import ImageStore
 
@@ -29,6 +31,7 @@ _SOURCE_NAME: Final = "source"
 _ASKED: Final = 16
 _OUTPUTS: Final = (".png", ".jpg", ".webp", ".jxl")
 _HEAD: Final = 8192
+_ELSEWHERE: Final = "name another folder with --out; or, to replace them, say --allow-loss"
 
 
 def target_of(inputs: Inputs, recipe: Recipe, out: Path | str | None, form: str = "files") -> Path | str:
@@ -178,7 +181,7 @@ def check_target(
     same = _was_last(cache_folder(inputs, recipe, str(target), home), inputs)
     with contextlib.ExitStack() as stack:
         tables = Path(target) if not is_url(str(target)) else stack.enter_context(_tables_in_store(str(target)))
-        _check_tables(tables, target, inputs, recipe, form, whole=whole, own_key=own_key, same_source=same)
+        _Outputs(target, tables, inputs, recipe, form, whole=whole, own_key=own_key, same_source=same).check()
 
 
 @contextlib.contextmanager
@@ -208,105 +211,160 @@ def bring_manifests(out: ImageStore, below: str, folder: Path) -> None:
             (folder / entry.name).write_bytes(place.read(entry.name))
 
 
-def _check_tables(
-    tables: Path,
-    target: Path | str,
-    inputs: Inputs,
-    recipe: Recipe,
-    form: str,
-    *,
-    whole: bool,
-    own_key: str,
-    same_source: bool,
-) -> None:
-    from cxrprep.collection.lineage import read_lineage
-    from cxrprep.manifest.own_manifest import other_key
+@dataclass(frozen=True, slots=True)
+class _Outputs:
+    """Outputs that are about to be made at ``target``, and the ``tables`` of those that are there, or a copy of them.
 
-    elsewhere = "name another folder with --out; or, to replace them, say --allow-loss"
-    held = read_lineage(tables / "manifests")
-    if held is None:
-        _never_into_others(tables, target, None if inputs.folder is None else inputs.folder.read_from, elsewhere)
-        _never_over_marks(target, inputs, recipe, form, elsewhere, whole=whole, same_source=same_source)
-        return
-    if (name := held.dataset or OWN_NAME) != inputs.name:
-        # A folder has one dataset: its ids, its labels and the splits of its shards would be those of the last run.
-        raise UsageError(f"{target} holds images of {name}, not of {inputs.name}", hint=elsewhere)
-    if held.form != form:
-        words = {"files": "images as files"}
-        there, new = (words.get(name, f"images in {name} shards") for name in (held.form, form))
-        raise UsageError(f"{target} holds {there}, not {new}", hint=elsewhere)
-    if held.fingerprint != recipe.fingerprint() and (held.recipe != recipe.name or not whole):
-        raise UsageError(
-            f"{target} holds images of another recipe ({held.recipe} {held.fingerprint}), not of {recipe.name} "
-            f"{recipe.fingerprint()}",
-            hint=elsewhere,
-        )
-    if held.pseudonyms and own_key and held.pseudonyms != own_key:
-        raise other_key(Path(target), held.pseudonyms)
-    edited = held.fingerprint != recipe.fingerprint()
-    if edited or not same_source:
-        anew = edited or (whole and form != "files")
-        suffix = recipe.output.suffix
-        _never_over_other_sources(tables, target, inputs, suffix, elsewhere, anew=anew, same_source=same_source)
-
-
-def _never_over_other_sources(
-    tables: Path, target: Path | str, inputs: Inputs, suffix: str, elsewhere: str, *, anew: bool, same_source: bool
-) -> None:
-    """Raise where the target holds images of another folder that this run would replace or drop.
-
-    Args:
-        tables: The folder of the target's manifests, or of their copy.
-        target: What messages call it.
-        inputs: The images that are converted.
-        suffix: Of their outputs.
-        elsewhere: The hint.
-        anew: Whether all outputs are made anew, so that no row of another source stays.
-        same_source: Whether it was these inputs' folder that was converted last: what changed there is replaced.
-
-    Raises:
-        UsageError: Names the first such image.
+    ``whole`` says that the selection leaves no image out, ``same_source`` that it was the folder of these inputs that
+    was converted last: what changed there is replaced.
     """
-    from cxrprep.api.convert_previous import has_digest
-    from cxrprep.collection.lineage import IMAGES_NAME
-    from cxrprep.images.radiograph import DEFAULT_LIMITS
-    from cxrprep.storage.parquet import read_rows
 
-    try:
-        rows = read_rows(tables / "manifests" / IMAGES_NAME, columns=["path", "source_path", "source_digest"])
-    except (OSError, KeyError, ValueError):
-        return
-    stated = dict(zip(rows["source_path"].to_pylist(), rows["source_digest"].to_pylist(), strict=True))
-    made_of = dict(zip(rows["path"].to_pylist(), rows["source_path"].to_pylist(), strict=True))
-    common, replacing = [], []
-    for item in inputs.items():
-        if item.relative in stated:
-            common.append(item)
-        elif item.output(suffix) in made_of:
-            replacing.append(item)
-    if anew and len(common) < len(stated):
-        ours = {item.relative for item in common}
-        lost = [path for path, source in made_of.items() if source not in ours]
-        raise UsageError(
-            f"{target} holds {format_count(len(lost), 'image')} of other sources, which would no longer be in "
-            f"its manifest; the first: {lost[0]}",
-            hint=elsewhere,
-        )
-    if anew and inputs.base is not None:
-        _never_for_less(tables / "manifests" / IMAGES_NAME, inputs.base, target, elsewhere)
-    # Two folders with the same names of files: hardly one has the same content. Some tell it, evenly spread.
-    asked = [] if same_source else common[:: max(1, len(common) // _ASKED)]
-    if asked and all(has_digest(item, stated[item.relative] or "", DEFAULT_LIMITS) is False for item in asked):
-        replacing += asked
-    if replacing and not same_source:
-        raise UsageError(
-            f"{target} holds images of another folder whose files have the same names, and they would be replaced; "
-            f"the first: {replacing[0].relative}",
-            hint=elsewhere,
-        )
+    target: Path | str
+    tables: Path
+    inputs: Inputs
+    recipe: Recipe
+    form: str
+    whole: bool
+    own_key: str
+    same_source: bool
+
+    def refused(self, what: str) -> UsageError:
+        """The error for what is there and would be replaced."""
+        return UsageError(f"{self.target} holds {what}", hint=_ELSEWHERE)
+
+    def check(self) -> None:
+        """Raise ``UsageError`` where what is there is of another make."""
+        from cxrprep.collection.lineage import read_lineage
+        from cxrprep.manifest.own_manifest import other_key
+
+        inputs, recipe, form = self.inputs, self.recipe, self.form
+        held = read_lineage(self.tables / "manifests")
+        if held is None:
+            self._never_into_others()
+            self._never_over_marks()
+            return
+        if (name := held.dataset or OWN_NAME) != inputs.name:
+            # A folder has one dataset: its ids, its labels and the splits of its shards would be those of the last run.
+            raise self.refused(f"images of {name}, not of {inputs.name}")
+        if held.form != form:
+            words = {"files": "images as files"}
+            there, new = (words.get(name, f"images in {name} shards") for name in (held.form, form))
+            raise self.refused(f"{there}, not {new}")
+        edited = held.fingerprint != recipe.fingerprint()
+        if edited and (held.recipe != recipe.name or not self.whole):
+            raise self.refused(
+                f"images of another recipe ({held.recipe} {held.fingerprint}), not of {recipe.name} "
+                f"{recipe.fingerprint()}"
+            )
+        if held.pseudonyms and self.own_key and held.pseudonyms != self.own_key:
+            raise other_key(Path(self.target), held.pseudonyms)
+        if edited or not self.same_source:
+            self._never_over_other_sources(anew=edited or (self.whole and form != "files"))
+
+    def _never_over_other_sources(self, *, anew: bool) -> None:
+        """Raise ``UsageError`` where images of another folder are there that this run would replace or drop.
+
+        ``anew`` says that all outputs are made anew, so that no row of another source stays.
+        """
+        from cxrprep.collection.lineage import IMAGES_NAME
+        from cxrprep.storage.parquet import read_rows
+
+        images = self.tables / "manifests" / IMAGES_NAME
+        try:
+            rows = read_rows(images, columns=["path", "source_path", "source_digest"])
+        except (OSError, KeyError, ValueError):
+            return
+        stated = dict(zip(rows["source_path"].to_pylist(), rows["source_digest"].to_pylist(), strict=True))
+        made_of = dict(zip(rows["path"].to_pylist(), rows["source_path"].to_pylist(), strict=True))
+        common, replacing = [], []
+        for item in self.inputs.items():
+            if item.relative in stated:
+                common.append(item)
+            elif item.output(self.recipe.output.suffix) in made_of:
+                replacing.append(item)
+        if anew and len(common) < len(stated):
+            ours = {item.relative for item in common}
+            lost = [path for path, source in made_of.items() if source not in ours]
+            raise self.refused(
+                f"{format_count(len(lost), 'image')} of other sources, which would no longer be in its manifest; "
+                f"the first: {lost[0]}"
+            )
+        if anew and self.inputs.base is not None:
+            _never_for_less(images, self.inputs.base, self.target)
+        # Two folders with the same names of files: hardly one has the same content. Some tell it, evenly spread.
+        asked = common[:: max(1, len(common) // _ASKED)]
+        self._never_over_others([(item, stated[item.relative] or "") for item in asked], replacing)
+
+    def _never_over_others(self, asked: Sequence[tuple[ConvertItem, str]], replacing: Sequence[ConvertItem]) -> None:
+        """Raise ``UsageError`` for images that would be replaced, or where none asked for has the digest stated."""
+        from cxrprep.api.convert_previous import has_digest
+        from cxrprep.images.radiograph import DEFAULT_LIMITS
+
+        if self.same_source:
+            return
+        if asked and all(has_digest(item, stated, DEFAULT_LIMITS) is False for item, stated in asked):
+            replacing = [*replacing, *(item for item, _ in asked)]
+        if replacing:
+            raise self.refused(
+                "images of another folder whose files have the same names, and they would be replaced; the first: "
+                f"{replacing[0].relative}"
+            )
+
+    def _never_into_others(self) -> None:
+        """Raise where this is no folder of converted images, and has tables, a record or exports of its own.
+
+        Labels that are those of the source were brought by a conversion that was stopped halfway.
+        """
+        import filecmp
+
+        from cxrprep.collection.lineage import IMAGES_NAME, read_export
+        from cxrprep.labels.extract import LABELS_NAME
+        from cxrprep.record import LOCK_NAME
+
+        images, labels = (self.tables / "manifests" / name for name in (IMAGES_NAME, LABELS_NAME))
+        source = None if self.inputs.folder is None else self.inputs.folder.read_from / LABELS_NAME
+        there = source is not None and source.is_file() and labels.is_file()
+        brought = source is not None and there and filecmp.cmp(labels, source, shallow=False)
+        held = "tables of its own images" if images.is_file() or (labels.is_file() and not brought) else ""
+        held = held or ("the record of a download" if (self.tables / LOCK_NAME).is_file() else "")
+        held = held or ("an export" if read_export(self.tables) else "")
+        if held:
+            raise self.refused(f"{held}, and no images of a conversion")
+
+    def _never_over_marks(self) -> None:
+        """Raise ``UsageError`` where outputs of another make are there, and their table is gone: their marks tell.
+
+        A run that was killed leaves outputs without a table too; its recipe may be edited then, as with a table.
+        """
+        from cxrprep.images.local_files import is_url, open_store
+        from cxrprep.images.output_metadata import metadata_in
+        from cxrprep.images.shard_files import maker_of_shard
+
+        if not is_url(str(self.target)) and not Path(self.target).is_dir():
+            return
+        recipe, out = self.recipe, open_store(str(self.target))
+        names = [entry.name for entry in out.list()]
+        own = {"webdataset": ".tar", "parquet": ".parquet"}.get(self.form, "-")
+        for name in names:
+            made = maker_of_shard(out, name) if name.endswith((".tar", ".parquet")) else None
+            if made and (not name.endswith(own) or made != recipe.fingerprint()):
+                raise self.refused(f"shards of the recipe {made}, such as {name}")
+        images = [name for name in names if name.endswith(_OUTPUTS)]
+        heads = {name: out.head(name, _HEAD) or b"" for name in images[:: max(1, len(images) // _ASKED)]}
+        marks = {name: mark for name, head in heads.items() if (mark := metadata_in(head)) is not None}
+        for name, mark in marks.items():
+            same = mark.fingerprint == recipe.fingerprint() or (mark.recipe == recipe.name and self.whole)
+            if self.form != "files" or not same:
+                raise self.refused(
+                    f"images of the recipe {mark.recipe} {mark.fingerprint}, such as {name}, and no table that names "
+                    "them"
+                )
+        if marks and not self.same_source:
+            made_now = ((item, marks.get(item.output(recipe.output.suffix))) for item in self.inputs.items())
+            self._never_over_others([(item, mark.source) for item, mark in made_now if mark is not None], ())
 
 
-def _never_for_less(held: Path, base: Path, target: Path | str, elsewhere: str) -> None:
+def _never_for_less(held: Path, base: Path, target: Path | str) -> None:
     """Raise where images that are made anew would know less: the same ones from a folder without their labels.
 
     The new table is refused at the end too, but then the images that the old one describes are gone.
@@ -324,83 +382,4 @@ def _never_for_less(held: Path, base: Path, target: Path | str, elsewhere: str) 
     exempt = own | {name for name in before.column_names if name.startswith(chosen)}
     found = [loss for loss in losses(before, source, keys=("image_id",), exempt=exempt) if loss.what != "rows"]
     if found:
-        raise UsageError(f"the images of {target} would be converted again and lose {found[0]}", hint=elsewhere)
-
-
-def _never_into_others(tables: Path, target: Path | str, manifests: Path | None, elsewhere: str) -> None:
-    """Raise where the target is no folder of converted images, and has tables, a record or exports of its own.
-
-    Labels that are those in the ``manifests`` of the source were brought by a conversion that was stopped halfway.
-    """
-    from cxrprep.collection.lineage import IMAGES_NAME, read_export
-    from cxrprep.labels.extract import LABELS_NAME
-    from cxrprep.record import LOCK_NAME
-
-    images, labels = (tables / "manifests" / name for name in (IMAGES_NAME, LABELS_NAME))
-    brought = manifests is not None and labels.is_file() and _same_bytes(labels, manifests / LABELS_NAME)
-    held = "tables of its own images" if images.is_file() or (labels.is_file() and not brought) else ""
-    held = held or ("the record of a download" if (tables / LOCK_NAME).is_file() else "")
-    held = held or ("an export" if read_export(tables) else "")
-    if held:
-        raise UsageError(f"{target} holds {held}, and no images of a conversion", hint=elsewhere)
-
-
-def _never_over_marks(
-    target: Path | str, inputs: Inputs, recipe: Recipe, form: str, elsewhere: str, *, whole: bool, same_source: bool
-) -> None:
-    """Raise where outputs of another make lie in the target, and their table is gone: their marks tell.
-
-    A run that was killed leaves outputs without a table too; its recipe may be edited then, as with a table.
-
-    Args:
-        target: The folder, or the address, of the outputs.
-        inputs: The images that are converted.
-        recipe: By which they are.
-        form: ``files``, ``webdataset`` or ``parquet``.
-        elsewhere: The hint.
-        whole: Whether the selection leaves no image out.
-        same_source: Whether it was these inputs' folder that was converted last.
-
-    Raises:
-        UsageError: Names one of another recipe, form or folder.
-    """
-    from cxrprep.api.convert_previous import has_digest
-    from cxrprep.images.local_files import is_url, open_store
-    from cxrprep.images.output_metadata import metadata_in
-    from cxrprep.images.radiograph import DEFAULT_LIMITS
-    from cxrprep.images.shard_files import maker_of_shard
-
-    if not is_url(str(target)) and not Path(target).is_dir():
-        return
-    out = open_store(str(target))
-    names = [entry.name for entry in out.list()]
-    suffixes = {"webdataset": ".tar", "parquet": ".parquet"}
-    ours = {name: made for name in names if name.endswith((".tar", ".parquet")) and (made := maker_of_shard(out, name))}
-    for name, made in ours.items():
-        if not name.endswith(suffixes.get(form, "-")) or made != recipe.fingerprint():
-            raise UsageError(f"{target} holds shards of the recipe {made}, such as {name}", hint=elsewhere)
-    images = [name for name in names if name.endswith(_OUTPUTS)]
-    heads = {name: out.head(name, _HEAD) or b"" for name in images[:: max(1, len(images) // _ASKED)]}
-    marks = {name: mark for name, head in heads.items() if (mark := metadata_in(head)) is not None}
-    for name, mark in marks.items():
-        same = mark.fingerprint == recipe.fingerprint() or (mark.recipe == recipe.name and whole)
-        if form != "files" or not same:
-            raise UsageError(
-                f"{target} holds images of the recipe {mark.recipe} {mark.fingerprint}, such as {name}, and no table "
-                "that names them",
-                hint=elsewhere,
-            )
-    suffix = recipe.output.suffix
-    asked = [item for item in inputs.items() if item.output(suffix) in marks] if marks and not same_source else []
-    if asked and all(has_digest(one, marks[one.output(suffix)].source, DEFAULT_LIMITS) is False for one in asked):
-        raise UsageError(
-            f"{target} holds images of another folder whose files have the same names, and they would be replaced; "
-            f"the first: {asked[0].relative}",
-            hint=elsewhere,
-        )
-
-
-def _same_bytes(one: Path, other: Path) -> bool:
-    import filecmp
-
-    return other.is_file() and filecmp.cmp(one, other, shallow=False)
+        raise UsageError(f"the images of {target} would be converted again and lose {found[0]}", hint=_ELSEWHERE)

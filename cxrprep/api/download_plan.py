@@ -106,10 +106,6 @@ def found_wrong(manifests: Path, folder: DatasetFolder | None = None) -> frozens
     )
 
 
-def _same_mirror(job: DownloadContext) -> bool:
-    return job.folder.record.header.mirror in ("", job.source.address)
-
-
 def made_of(
     job: DownloadContext, transfer: Transfer, listing: Iterable[RemoteFile], selection: Selection, **more: Any
 ) -> Plan:
@@ -129,7 +125,7 @@ def made_of(
         NothingSelectedError: The selection wants nothing.
         UsageError: A draw needs tables that were not asked.
     """
-    local_state = transfer.local_state(same_mirror=_same_mirror(job))
+    local_state = transfer.local_state(same_mirror=job.folder.record.header.mirror in ("", job.source.address))
     made = make_plan(
         listing,
         job.folder.layout,

@@ -100,7 +100,7 @@ def _decode(file: DicomFile, limits: ImageLimits, frame: int | None) -> Radiogra
 def _native_words(file: DicomFile, rows: int, columns: int, notes: list[str]) -> NDArray[Any] | None:
     """The words of uncompressed pixel data where they lie in the file; ``None`` for any other layout."""
     data, start = file.data, file.start
-    header = _NATIVE.get(_syntax(file.dataset))
+    header = _NATIVE.get(str(getattr(getattr(file.dataset, "file_meta", None), "TransferSyntaxUID", "") or ""))
     allocated = file.dataset.get("BitsAllocated")
     if header is None or allocated not in (8, 16) or not file.has_pixel_element:
         return None
@@ -122,10 +122,6 @@ def _native_words(file: DicomFile, rows: int, columns: int, notes: list[str]) ->
     kind: Any = np.uint8 if allocated == 8 else np.dtype("<u2")
     words: NDArray[Any] = np.frombuffer(data, kind, rows * columns, start + header).reshape(rows, columns)
     return words
-
-
-def _syntax(dataset: Any) -> str:
-    return str(getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", "") or "")
 
 
 class _PixelData:

@@ -153,10 +153,6 @@ class _Ids:
             others = named.filter(pc.invert(pc.is_in(named, value_set=ids)))
             self.elsewhere.append(_numbers(pc.unique(others.drop_null())))
 
-    def elsewhere_count(self) -> int:
-        """How many ids are named that no range has."""
-        return len(np.unique(np.concatenate(self.elsewhere))) if self.elsewhere else 0
-
     def check(self) -> None:
         """Raise ``NotByPatientError`` where two ranges have one id, or one names what another has."""
         here = np.sort(np.concatenate(self.here))
@@ -386,7 +382,7 @@ def _worked_out(
         patients=counts["patients"],
         labelled=counts["labelled"],
         without_row=counts["without_row"],
-        not_here=joining.of_images.elsewhere_count(),
+        not_here=len(np.unique(np.concatenate(joining.of_images.elsewhere))) if joining.of_images.elsewhere else 0,
         second_copies=len(joining.second),
         foreign=len(foreign),
         disagreeing_studies=counts["disagreeing"],

@@ -176,7 +176,7 @@ def build_derived_manifest(
     schema = DERIVED if gone is None else derived_schema(gone.schema)
     without = rows
     if base is not None:
-        origin = {**_of_base(read_footer(base)), **origin}
+        origin = {**{k: v for k, v in read_footer(base).items() if k not in _OF_TABLE}, **origin}
         # Of a sample's base the sample's rows alone.
         table = read_rows_where(base, ["path"], _names_of(sources))
         place = positions(sources, table.column("path"))
@@ -317,10 +317,6 @@ _OF_TABLE: Final = frozenset({
     "schema", "schema_version", "tool", "kind", "form", "recipe", "fingerprint", "parent", "pseudonyms", "shards",
     "tables_beside", "choices", SET_DIGEST, DICOM_FILES,
 })  # fmt: skip
-
-
-def _of_base(footer: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in footer.items() if k not in _OF_TABLE}
 
 
 def _chunks(tables: Sequence[pa.Table], name: str) -> list[pa.Array]:

@@ -88,10 +88,6 @@ class MadeFolder:
     are_originals: bool = False
     left_out_as: Callable[[str], str | None] | None = None
 
-    def again_for(self, path: str) -> str:
-        """The command that makes the file ``path`` again."""
-        return self.commands.get(path, self.again)
-
 
 @dataclass(slots=True)
 class _MadeFileCheck(FileCheck):
@@ -295,7 +291,7 @@ def _hinted(finding: Finding, folder: MadeFolder) -> Finding:
     """The finding with the command that mends it here: nothing is fetched again in a folder that was made."""
     if finding.kind not in REPAIRABLE and finding.kind is not Kind.UNPROVEN:
         return finding
-    again = folder.again_for(finding.path)
+    again = folder.commands.get(finding.path, folder.again)
     if finding.kind is Kind.UNPROVEN:
         return dataclasses.replace(finding, hint=f"to have it written down: {again}" if again else "")
     if folder.are_originals:

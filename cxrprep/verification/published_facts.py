@@ -91,7 +91,7 @@ def check_facts(
     for table in dict.fromkeys(fact.table for fact in facts):
         rows = _rows_of(labels, table)
         subject = Subject(rows, spec, release, root)
-        held = _files_here(subject)
+        held = subject.codes("image_id").distinct() or int(subject.rows.num_rows)
         for fact in facts:
             if fact.table == table:
                 whole = complete or held >= _PART * _expected_rows(spec, release, fact)
@@ -120,11 +120,6 @@ def _rows_of(labels: pa.Table, pattern: str) -> pa.Table:
     of_source[sources.at[listed]] = True
     of_source[-1] = False
     return take_rows(labels, np.flatnonzero(listed | ((names.at < 0) & of_source[sources.at])))
-
-
-def _files_here(rows: Subject) -> int:
-    """How many images the rows are about, or studies where they name no images."""
-    return rows.codes("image_id").distinct() or int(rows.rows.num_rows)
 
 
 def _expected_rows(spec: DatasetSpec, release: str, fact: Fact) -> int:
