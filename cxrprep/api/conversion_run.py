@@ -173,19 +173,14 @@ class ConversionRun:
         if self.form != "files":
             return None
         # As they were made: scores are asked of the images of this run alone.
-        task = replace(task, scores=False)
-        tried, made = totals.tried(), totals.images.names("path")
-        before = len(totals.images)
+        task, before = replace(task, scores=False), len(totals.images)
         earlier = add_previous(
             self.inputs,
             finished,
             task,
-            manifests_below(self.shard),
-            totals.add,
-            tried=tried,
-            made=made,
-            done=None if self.allow_loss else totals.images.names("source_path"),
-            failed=totals.failed,
+            totals,
+            below=manifests_below(self.shard),
+            allow_loss=self.allow_loss,
             on_event=self.on_event,
         )
         totals.earlier = len(totals.images) - before + len(earlier)

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from cxrprep.events import Note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
+    from cxrprep.api.conversion_totals import ConversionTotals
     from cxrprep.api.convert_inputs import Inputs
     from cxrprep.events import Sink
-    from cxrprep.images.conversion import ConversionTask, Converted, ConvertItem
+    from cxrprep.images.conversion import ConversionTask, ConvertItem
     from cxrprep.images.conversion_cache import ConversionCache
-    from cxrprep.manifest.previous import Names, PreviousImages
+    from cxrprep.manifest.previous import PreviousImages
     from cxrprep.storage.filesystem import ImageStore, SizeLimit
 
 _BATCH: Final = 8192
@@ -30,16 +31,13 @@ def add_previous(
     inputs: Inputs,
     finished: ConversionCache,
     task: ConversionTask,
-    below: str,
-    take: Callable[[Converted], object],
+    totals: ConversionTotals,
     *,
-    tried: Names,
-    made: Names,
-    done: Names | None,
-    failed: Mapping[str, str],
+    below: str,
+    allow_loss: bool,
     on_event: Sink,
 ) -> PreviousImages:
-    """Give to ``take`` each output of images that this run did not try; the rest are rows of the earlier manifest.
+    """Add to ``totals`` each output of images that this run did not try; the rest are rows of the earlier manifest.
 
     An output whose source is gone stays listed, since it is as good as before. One whose source changed does not, and
     neither does an output that an edited recipe made anew: both are said. What it could not make anew stays, and so
@@ -49,12 +47,9 @@ def add_previous(
         inputs: The images of this run.
         finished: What earlier runs wrote down of their outcomes.
         task: The recipe and the folder of outputs.
+        totals: What became of the images of this run.
         below: The folder of the manifest, in the folder of outputs.
-        take: Gets each outcome.
-        tried: The sources of this run.
-        made: Its outputs.
-        done: The sources of these; ``None`` leaves out whatever another recipe made.
-        failed: The sources that failed now, each with its digest, ``""`` where it is not known.
+        allow_loss: Leave out whatever another recipe made.
         on_event: Told what is not listed any more.
 
     Returns:
@@ -66,7 +61,8 @@ def add_previous(
     def open_file(name: str) -> BinaryIO:
         return task.out.open(f"{below}/{name}")
 
-    tables = _shard_tables(task.out, below)
+    tables, tried, made = _shard_tables(task.out, below), totals.tried(), totals.images.names("path")
+    done = None if allow_loss else totals.images.names("source_path")
     earlier = read_previous(open_file, task.fingerprint, tried=tried, made=made, done=done, others=tables)
     taken: set[str] = set()
     paths: set[str] = set()
@@ -81,14 +77,14 @@ def add_previous(
                 elif found.status == "notneeded":
                     taken.add(found.item.relative)
                     paths.add(found.path)
-                    take(found)
+                    totals.add(found)
     changed: list[str] = []
     is_there = _presence(task.out)
 
     def holds(source: str, digest: str, path: str) -> bool:
         if source in taken or path in paths or not is_there(path):
             return False
-        now = failed.get(source, "")
+        now = totals.failed.get(source, "")
         if now and now != digest and now.partition(":")[0] == digest.partition(":")[0]:
             return False
         if source in unsure and not has_digest(unsure[source], digest, task.limits):

@@ -118,10 +118,7 @@ def extract_labels(
     asked = last_options(path, folder.root).with_given(options, where.tables)
     on_event(StageStarted("extract-labels", unit="rows"))
     choices = Choices.of_last(folder.manifests).with_given(label_source, policy, rule)
-    told = asked.described(folder.root)
-    written = written_labels(
-        folder.spec, folder.root, path, release=where.release, tables=asked.tables, options=asked.options, asked=told
-    )
+    written = written_labels(folder, asked, where.release)
     if written is not None and (same := made_just_so(folder, choices, written[0])) is not None:
         for event in (*written[1], StageFinished("extract-labels", done=written[0].rows), *same[1]):
             on_event(event)
@@ -130,10 +127,7 @@ def extract_labels(
     # Large tables are written apart and let go, before the manifest takes its room.
     apart, prepared = folder.record.cache / LABELS_NAME, None
     try:
-        found = write_in_parts(
-            folder.spec, folder.root, path, apart=apart, release=where.release, tables=asked.tables,
-            options=asked.options, asked=told, allow_loss=allow_loss, on_event=on_event,
-        )  # fmt: skip
+        found = write_in_parts(folder, asked, where.release, apart=apart, allow_loss=allow_loss, on_event=on_event)
         if found is None:
             # The tables decide between two versions in one folder, unless the caller does.
             read = read_labels(
@@ -148,6 +142,7 @@ def extract_labels(
             if not is_large:
                 prepared = prepare(folder, choices, labels=labels, allow_loss=allow_loss, on_event=on_event)
             # What would be lost was asked above: the table that is there is read once.
+            told = asked.described(folder.root)
             found = write_labels(
                 folder.spec.name, labels, path, asked=told, allow_loss=True, apart=apart if is_large else None
             )

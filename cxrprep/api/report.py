@@ -68,12 +68,8 @@ def report(
 
     folder = open_folder(FolderRef.of(root, dataset=dataset, release=release, state=state), files=False)
     made = write_report(
-        folder.spec,
-        folder.release,
-        folder.root,
-        manifests=folder.manifests,
-        out=folder.manifests / "report.html" if out is None else local_path(out, "--out"),
-        header=folder.record.header if folder.record.exists else None,
+        folder,
+        folder.manifests / "report.html" if out is None else local_path(out, "--out"),
         thumbnails=thumbnails,
         beside=None if beside is None else Path(beside) / "manifests",
         on_event=on_event,

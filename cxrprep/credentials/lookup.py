@@ -101,7 +101,7 @@ class Credentials:
         """
         # A login is for its hosts alone, so what was found for some says nothing about others.
         name = " ".join(("physionet", *hosts))
-        found = self._once(name, lambda: self._physionet(hosts or PHYSIONET_HOSTS))
+        found = self._first(name, lambda: self._physionet(hosts or PHYSIONET_HOSTS))
         return found if isinstance(found, Login) else None
 
     def kaggle(self) -> Login | Token | None:
@@ -111,11 +111,11 @@ class Credentials:
         ``KAGGLE_KEY``, ``kaggle.json``, the session of ``kaggle auth login`` (its source renews it), keyring
         ``cxrprep:kaggle``. Raises ``AccessError`` for a ``kaggle.json`` that is not what it should be.
         """
-        return self._once("kaggle", self._kaggle)
+        return self._first("kaggle", self._kaggle)
 
     def box(self) -> Token | None:
         """A Box developer token: ``BOX_DEVELOPER_TOKEN`` or keyring ``cxrprep:box``; ``None`` when there is none."""
-        found = self._once("box", self._box)
+        found = self._first("box", self._box)
         return found if isinstance(found, Token) else None
 
     def hugging_face(self) -> Token | None:
@@ -124,8 +124,8 @@ class Credentials:
         ``HF_TOKEN``, ``HUGGING_FACE_HUB_TOKEN``, keyring ``cxrprep:huggingface``, the file of ``hf auth login``
         (``HF_TOKEN_PATH``, else ``token`` in ``HF_HOME`` or ``~/.cache/huggingface``).
         """
-        found = self._once("huggingface", self._hugging_face)
-        return found if isinstance(found, Token) else None
+        found = self._first("huggingface", self._hugging_face)
+        return sendable(found) if isinstance(found, Token) else None
 
     def signed_url(self, service: str = "chexpert") -> Token | None:
         """The signed URL of a portal, white space around it removed; ``None`` when there is none.
@@ -133,7 +133,7 @@ class Credentials:
         The file of ``--url-file`` (or standard input), ``CHEXPERT_URL``, ``CHEXPERT_URL_FILE``, keyring
         ``cxrprep:chexpert``, a question. After ``refuse`` a file that was renewed meanwhile is read again.
         """
-        found = self._once(service, lambda: self._signed_url(service))
+        found = self._first(service, lambda: self._signed_url(service))
         return found if isinstance(found, Token) else None
 
     def host(self, host: str) -> Login | None:
@@ -220,55 +220,55 @@ class Credentials:
             text = (found.renewal or found.secret).reveal()
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _usable(self, service: str, candidates: Iterator[Login | Token]) -> Login | Token | None:
-        return next((c for c in candidates if (service, self._identity(c)) not in self._refused), None)
+    def _first(self, name: str, candidates: Callable[[], Iterator[Login | Token]]) -> Login | Token | None:
+        """The first that its service, the first word of ``name``, has not refused."""
+        service = name.partition(" ")[0]
 
-    def _physionet(self, hosts: tuple[str, ...]) -> Login | Token | None:
-        def candidates() -> Iterator[Login | Token]:
-            user = self._environment.get("PHYSIONET_USERNAME", "")
-            password = self._environment.get("PHYSIONET_PASSWORD", "")
-            file = self._environment.get("PHYSIONET_PASSWORD_FILE", "")
+        def find() -> Login | Token | None:
+            return next((one for one in candidates() if (service, self._identity(one)) not in self._refused), None)
+
+        return self._once(name, find)
+
+    def _physionet(self, hosts: tuple[str, ...]) -> Iterator[Login | Token]:
+        user = self._environment.get("PHYSIONET_USERNAME", "")
+        password = self._environment.get("PHYSIONET_PASSWORD", "")
+        file = self._environment.get("PHYSIONET_PASSWORD_FILE", "")
+        if user and password:
+            yield Login(user, Secret(password), "PHYSIONET_USERNAME, PHYSIONET_PASSWORD", hosts)
+        if user and file:
+            yield Login(user, secret_in(Path(file)), f"PHYSIONET_PASSWORD_FILE ({file})", hosts)
+        stored = self._from_keyring("physionet", user or None, hosts)
+        if stored is not None:
+            yield stored
+        written = self._netrc(hosts, "physionet")
+        if written is not None:
+            yield written
+        if self._prompt is not None:
+            where = "" if hosts == PHYSIONET_HOSTS else f" at {hosts[0]}"
+            user = user or self._prompt(f"PhysioNet user name or e-mail{where}", False) or ""
+            password = (user and self._prompt(f"PhysioNet password of {user}{where}", True)) or ""
             if user and password:
-                yield Login(user, Secret(password), "PHYSIONET_USERNAME, PHYSIONET_PASSWORD", hosts)
-            if user and file:
-                yield Login(user, secret_in(Path(file)), f"PHYSIONET_PASSWORD_FILE ({file})", hosts)
-            stored = self._from_keyring("physionet", user or None, hosts)
-            if stored is not None:
-                yield stored
-            written = self._netrc(hosts, "physionet")
-            if written is not None:
-                yield written
-            if self._prompt is not None:
-                where = "" if hosts == PHYSIONET_HOSTS else f" at {hosts[0]}"
-                user = user or self._prompt(f"PhysioNet user name or e-mail{where}", False) or ""
-                password = (user and self._prompt(f"PhysioNet password of {user}{where}", True)) or ""
-                if user and password:
-                    yield Login(user, Secret(password), "prompt", hosts)
+                yield Login(user, Secret(password), "prompt", hosts)
 
-        return self._usable("physionet", candidates())
-
-    def _kaggle(self) -> Login | Token | None:
-        def candidates() -> Iterator[Login | Token]:
-            named = self._environment.get("KAGGLE_API_TOKEN", "").strip()
-            if named:
-                yield Token(token_of(named), "KAGGLE_API_TOKEN", KAGGLE_HOSTS)
-            for path in (self._folder() / ".kaggle" / name for name in ("access_token", "access_token.txt")):
-                if path.is_file():
-                    yield Token(secret_in(path), str(path), KAGGLE_HOSTS)
-            user, key = self._environment.get("KAGGLE_USERNAME", ""), self._environment.get("KAGGLE_KEY", "")
-            if user and key:
-                yield Login(user, Secret(key), "KAGGLE_USERNAME, KAGGLE_KEY", KAGGLE_HOSTS)
-            for path in self._kaggle_files():
-                if path.is_file():
-                    yield kaggle_json(path)
-            signed_in = kaggle_session(self._folder() / ".kaggle" / "credentials.json")
-            if signed_in is not None:
-                yield signed_in
-            stored = self._from_keyring("kaggle", None, KAGGLE_HOSTS)
-            if stored is not None:
-                yield stored
-
-        return self._usable("kaggle", candidates())
+    def _kaggle(self) -> Iterator[Login | Token]:
+        named = self._environment.get("KAGGLE_API_TOKEN", "").strip()
+        if named:
+            yield Token(token_of(named), "KAGGLE_API_TOKEN", KAGGLE_HOSTS)
+        for path in (self._folder() / ".kaggle" / name for name in ("access_token", "access_token.txt")):
+            if path.is_file():
+                yield Token(secret_in(path), str(path), KAGGLE_HOSTS)
+        user, key = self._environment.get("KAGGLE_USERNAME", ""), self._environment.get("KAGGLE_KEY", "")
+        if user and key:
+            yield Login(user, Secret(key), "KAGGLE_USERNAME, KAGGLE_KEY", KAGGLE_HOSTS)
+        for path in self._kaggle_files():
+            if path.is_file():
+                yield kaggle_json(path)
+        signed_in = kaggle_session(self._folder() / ".kaggle" / "credentials.json")
+        if signed_in is not None:
+            yield signed_in
+        stored = self._from_keyring("kaggle", None, KAGGLE_HOSTS)
+        if stored is not None:
+            yield stored
 
     def _kaggle_files(self) -> Iterator[Path]:
         named = self._environment.get("KAGGLE_CONFIG_DIR")
@@ -278,55 +278,45 @@ class Credentials:
         base = self._environment.get("XDG_CONFIG_HOME")
         yield (Path(base) if base else self._folder() / ".config") / "kaggle" / "kaggle.json"
 
-    def _box(self) -> Login | Token | None:
-        def candidates() -> Iterator[Login | Token]:
-            token = self._environment.get("BOX_DEVELOPER_TOKEN", "").strip()
-            if token:
-                yield Token(Secret(token), "BOX_DEVELOPER_TOKEN", BOX_HOSTS)
-            stored = self._from_keyring("box", None, BOX_HOSTS)
-            if stored is not None:
-                yield Token(stored.password, stored.origin, BOX_HOSTS)
+    def _box(self) -> Iterator[Login | Token]:
+        token = self._environment.get("BOX_DEVELOPER_TOKEN", "").strip()
+        if token:
+            yield Token(Secret(token), "BOX_DEVELOPER_TOKEN", BOX_HOSTS)
+        stored = self._from_keyring("box", None, BOX_HOSTS)
+        if stored is not None:
+            yield Token(stored.password, stored.origin, BOX_HOSTS)
 
-        return self._usable("box", candidates())
+    def _hugging_face(self) -> Iterator[Login | Token]:
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            if self._environment.get(name, "").strip():
+                yield Token(Secret(self._environment[name].strip()), name, HUGGING_FACE_HOSTS)
+        stored = self._from_keyring("huggingface", None, HUGGING_FACE_HOSTS)
+        if stored is not None:
+            yield Token(stored.password, stored.origin, HUGGING_FACE_HOSTS)
+        named, home = self._environment.get("HF_TOKEN_PATH"), self._environment.get("HF_HOME")
+        cache = Path(self._environment.get("XDG_CACHE_HOME") or self._folder() / ".cache")
+        path = home_path(named or (Path(home) if home else cache / "huggingface") / "token")
+        if path.is_file():
+            yield Token(secret_in(path), str(path), HUGGING_FACE_HOSTS)
 
-    def _hugging_face(self) -> Login | Token | None:
-        def candidates() -> Iterator[Login | Token]:
-            for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-                if self._environment.get(name, "").strip():
-                    yield Token(Secret(self._environment[name].strip()), name, HUGGING_FACE_HOSTS)
-            stored = self._from_keyring("huggingface", None, HUGGING_FACE_HOSTS)
-            if stored is not None:
-                yield Token(stored.password, stored.origin, HUGGING_FACE_HOSTS)
-            named, home = self._environment.get("HF_TOKEN_PATH"), self._environment.get("HF_HOME")
-            cache = Path(self._environment.get("XDG_CACHE_HOME") or self._folder() / ".cache")
-            path = home_path(named or (Path(home) if home else cache / "huggingface") / "token")
-            if path.is_file():
-                yield Token(secret_in(path), str(path), HUGGING_FACE_HOSTS)
-
-        found = self._usable("huggingface", candidates())
-        return sendable(found) if isinstance(found, Token) else None
-
-    def _signed_url(self, service: str) -> Login | Token | None:
-        def candidates() -> Iterator[Login | Token]:
-            name = service.upper().replace("-", "_") + "_URL"
-            if service in self._files:
-                yield signed_url_of(secret_in(self._files[service]), str(self._files[service]))
-            if service in self._values:
-                yield signed_url_of(self._values[service], "standard input")
-            if self._environment.get(name):
-                yield signed_url_of(Secret(self._environment[name]), name)
-            file = self._environment.get(f"{name}_FILE")
-            if file:
-                yield signed_url_of(secret_in(Path(file)), f"{name}_FILE ({file})")
-            stored = self._from_keyring(service, None, ())
-            if stored is not None:
-                yield signed_url_of(stored.password, stored.origin)
-            if self._prompt is not None:
-                answer = self._prompt(f"Signed URL of the {service} download (it is not shown)", True)
-                if answer:
-                    yield signed_url_of(Secret(answer), "prompt")
-
-        return self._usable(service, candidates())
+    def _signed_url(self, service: str) -> Iterator[Login | Token]:
+        name = service.upper().replace("-", "_") + "_URL"
+        if service in self._files:
+            yield signed_url_of(secret_in(self._files[service]), str(self._files[service]))
+        if service in self._values:
+            yield signed_url_of(self._values[service], "standard input")
+        if self._environment.get(name):
+            yield signed_url_of(Secret(self._environment[name]), name)
+        file = self._environment.get(f"{name}_FILE")
+        if file:
+            yield signed_url_of(secret_in(Path(file)), f"{name}_FILE ({file})")
+        stored = self._from_keyring(service, None, ())
+        if stored is not None:
+            yield signed_url_of(stored.password, stored.origin)
+        if self._prompt is not None:
+            answer = self._prompt(f"Signed URL of the {service} download (it is not shown)", True)
+            if answer:
+                yield signed_url_of(Secret(answer), "prompt")
 
     def _bearer(self, host: str) -> Token | None:
         wanted = token_variable(host)

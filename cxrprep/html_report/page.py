@@ -37,11 +37,10 @@ if TYPE_CHECKING:
     import jinja2
     import pyarrow as pa
 
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.collection import DatasetFolder
     from cxrprep.events import Sink
     from cxrprep.html_report.thumbnails import Thumbnail
     from cxrprep.model import ScoreSummary
-    from cxrprep.record import Header
 
 STAGE: Final = "report"
 # Images shown for each measure of quality.
@@ -83,68 +82,15 @@ class Beside:
     labels: tuple[tuple[str, label_statistics.Prevalence | None, label_statistics.Prevalence | None], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """Everything that the template shows."""
-
-    spec: DatasetSpec
-    release: str
-    name: str
-    made: str
-    tool: str
-    images: int
-    studies: int
-    patients: int
-    size: int
-    published: list[FactRow]
-    outcomes: list[tuple[str, int]]
-    splits: list[tuple[str | None, int, int, int]]
-    leak: label_statistics.Leak
-    labels: list[label_statistics.Prevalence]
-    together: label_statistics.Together
-    charts: Mapping[str, Chart]
-    profiles: tuple[label_statistics.SplitProfile, ...]
-    beside: Beside | None
-    views: list[tuple[str | None, int]]
-    sexes: list[tuple[str | None, int]]
-    flags: list[tuple[str | None, int]]
-    ages: list[tuple[str, dict[str, int]]]
-    modes: list[tuple[str | None, int]]
-    sizes: list[tuple[str, int]]
-    originals: list[tuple[str, int]]
-    label_source: str
-    tables: list[tuple[str, str]]
-    sheet: list[tuple[Thumbnail, dict[str, Any]]]
-    agreements: tuple[SourceAgreement, ...]
-    worst: list[tuple[str, list[tuple[Thumbnail | None, dict[str, Any]]]]]
-    worst_images: Mapping[str, list[dict[str, Any]]]
-    scores: ScoreSummary | None
-    header: Header | None
-    footer: Mapping[str, Any] = field(default_factory=dict)
-
-
 @plain_memory(keep=True)
 def write_report(
-    spec: DatasetSpec,
-    release: str,
-    root: Path,
-    *,
-    manifests: Path,
-    out: Path,
-    header: Header | None = None,
-    thumbnails: int = 24,
-    beside: Path | None = None,
-    on_event: Sink = ignore,
+    folder: DatasetFolder, out: Path, *, thumbnails: int = 24, beside: Path | None = None, on_event: Sink = ignore
 ) -> ReportResult:
-    """Write the page of the manifest in ``manifests`` to ``out``, in one step.
+    """Write the page of a folder's manifest to ``out``, in one step.
 
     Args:
-        spec: The dataset, for its published counts and its licence.
-        release: Which release it is.
-        root: The folder; the paths of the manifest are relative to it.
-        manifests: The folder of ``images.parquet`` and ``labels.parquet``.
+        folder: The open folder.
         out: Where the page goes.
-        header: The record's, for the provenance.
         thumbnails: Images on the contact sheet.
         beside: The manifests of another folder, whose numbers stand beside those of this one.
         on_event: Progress.
@@ -160,33 +106,25 @@ def write_report(
     import time
 
     begun = time.monotonic()
-    require_image_table(root, manifests / "images.parquet")
+    images = folder.manifests / "images.parquet"
+    require_image_table(folder.root, images)
     if beside is not None:
         require_image_table(beside.parent, beside / "images.parquet")
     refuse_over_others(out, lambda head: b'name="generator" content="cxrprep' in head, "report page", "--out")
     on_event(StageStarted(STAGE, items=thumbnails, unit="thumbnails"))
     with ThreadPoolExecutor(1, "labels") as pool:
-        of_labels = pool.submit(_of_label_table, spec, release, root, manifests)
+        of_labels = pool.submit(_of_label_table, folder)
         _template()
-        if count_rows(manifests / "images.parquet") > FILES_IN_MEMORY:
+        if count_rows(images) > FILES_IN_MEMORY:
             # Both tables at once would take too much room.
             of_labels.result()
-        page = _page(
-            spec, release, root, manifests=manifests, header=header, thumbnails=thumbnails, beside=beside,
-            of_labels=of_labels,
-        )  # fmt: skip
-    text = render(page)
+        page = _page(folder, thumbnails, beside, of_labels)
+    text = _template().render(page=page)
     replace_file(out, lambda part: part.write_text(text, encoding="utf-8"))
-    size = len(text.encode())
-    on_event(StageFinished(STAGE, done=len(page.sheet), size=0, seconds=time.monotonic() - begun))
-    return ReportResult(
-        out, page.images, page.studies, page.patients, page.leak.count, size, page.scores, page.worst_images
-    )
-
-
-def render(page: _Page) -> str:
-    """The page as HTML text."""
-    return _template().render(page=page)
+    on_event(StageFinished(STAGE, done=len(page["sheet"]), size=0, seconds=time.monotonic() - begun))
+    counts = {name: page[name] for name in ("images", "studies", "patients", "scores")}
+    leaking, size = page["leak"].count, len(text.encode())
+    return ReportResult(out, **counts, leaking_patients=leaking, size=size, worst=page["worst_images"])
 
 
 @functools.cache
@@ -230,17 +168,14 @@ def _percent(value: float | None) -> str:
 
 
 def _page(
-    spec: DatasetSpec,
-    release: str,
-    root: Path,
-    *,
-    manifests: Path,
-    header: Header | None,
+    folder: DatasetFolder,
     thumbnails: int,
     beside: Path | None,
     of_labels: Future[tuple[list[FactRow], tuple[SourceAgreement, ...]]],
-) -> _Page:
-    table, footer = label_statistics.read_images(manifests / "images.parquet")
+) -> dict[str, Any]:
+    """Everything that the template shows, by the names that it has there."""
+    root, manifest = folder.root, folder.manifests / "images.parquet"
+    table, footer = label_statistics.read_images(manifest)
     by_split = label_statistics.prevalence_by_split(table)
     labels = _named(by_split[-1])
     ages = label_statistics.ages(table)
@@ -248,49 +183,49 @@ def _page(
     worst = label_statistics.worst(table, _WORST)
     drawn = sample_rows(table.num_rows, thumbnails)
     shown = dict.fromkeys([*drawn, *(row for rows in worst.values() for row, _ in rows)])
-    images = dict(zip(shown, label_statistics.names_of(manifests / "images.parquet", [*shown]), strict=True))
+    images = dict(zip(shown, label_statistics.names_of(manifest, [*shown]), strict=True))
     worst_images = {name: [{**images[row], "value": value} for row, value in rows] for name, rows in worst.items()}
     together = label_statistics.together(table, labels)
     charts = _charts(table, labels, ages) | _matrix(together)
     profiles = label_statistics.split_profiles(table, by_split)
     sheet = _sheet(table, root, labels, [(row, images[row]) for row in drawn])
     published, agreements = of_labels.result()
-    return _Page(
-        spec=spec,
-        release=release,
-        name=root.absolute().name,
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        tool=__version__,
-        images=table.num_rows,
-        studies=label_statistics.distinct(table, "study_id"),
-        patients=label_statistics.distinct(table, "patient_id"),
-        size=int(numbers(table["bytes"], 0).sum()),
-        published=published,
-        outcomes=sorted(Counter(row.outcome for row in published).items()),
-        splits=label_statistics.by_split(table),
-        leak=label_statistics.leak(table),
-        labels=labels,
-        together=together,
-        charts=charts,
-        profiles=profiles,
-        beside=None if beside is None else _beside(table, labels, beside),
-        views=label_statistics.value_counts(table, "view"),
-        sexes=label_statistics.value_counts(table, "sex"),
-        flags=[(value, count) for value, count in label_statistics.value_counts(table, "age_flag") if value],
-        ages=ages,
-        modes=label_statistics.value_counts(table, "source_mode"),
-        sizes=label_statistics.sizes(table, "width", "height"),
-        originals=label_statistics.sizes(table, "orig_width", "orig_height"),
-        label_source=", ".join(sources) or "none",
-        tables=_tables(table),
-        sheet=sheet,
-        agreements=agreements,
-        worst=_worst(worst_images, root, drawn=thumbnails > 0),
-        worst_images=worst_images,
-        scores=label_statistics.score_summary(table),
-        header=header,
-        footer=footer,
-    )
+    return {
+        "spec": folder.spec,
+        "release": folder.release,
+        "name": root.absolute().name,
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "tool": __version__,
+        "images": table.num_rows,
+        "studies": label_statistics.distinct(table, "study_id"),
+        "patients": label_statistics.distinct(table, "patient_id"),
+        "size": int(numbers(table["bytes"], 0).sum()),
+        "published": published,
+        "outcomes": sorted(Counter(row.outcome for row in published).items()),
+        "splits": label_statistics.by_split(table),
+        "leak": label_statistics.leak(table),
+        "labels": labels,
+        "together": together,
+        "charts": charts,
+        "profiles": profiles,
+        "beside": None if beside is None else _beside(table, labels, beside),
+        "views": label_statistics.value_counts(table, "view"),
+        "sexes": label_statistics.value_counts(table, "sex"),
+        "flags": [(value, count) for value, count in label_statistics.value_counts(table, "age_flag") if value],
+        "ages": ages,
+        "modes": label_statistics.value_counts(table, "source_mode"),
+        "sizes": label_statistics.sizes(table, "width", "height"),
+        "originals": label_statistics.sizes(table, "orig_width", "orig_height"),
+        "label_source": ", ".join(sources) or "none",
+        "tables": _tables(table),
+        "sheet": sheet,
+        "agreements": agreements,
+        "worst": _worst(worst_images, root, drawn=thumbnails > 0),
+        "worst_images": worst_images,
+        "scores": label_statistics.score_summary(table),
+        "header": folder.record.header if folder.record.exists else None,
+        "footer": footer,
+    }
 
 
 def _words(name: str) -> str:
@@ -323,14 +258,12 @@ def _beside(table: pa.Table, labels: list[label_statistics.Prevalence], manifest
     )
 
 
-def _of_label_table(
-    spec: DatasetSpec, release: str, root: Path, manifests: Path
-) -> tuple[list[FactRow], tuple[SourceAgreement, ...]]:
+def _of_label_table(folder: DatasetFolder) -> tuple[list[FactRow], tuple[SourceAgreement, ...]]:
     """What the page says of labels.parquet, a row for each source: it is let go before the manifest is read."""
     from cxrprep.verification.measures import IDS
     from cxrprep.verification.published_facts import check_facts, fact_columns
 
-    path = manifests / "labels.parquet"
+    spec, release, path = folder.spec, folder.release, folder.manifests / "labels.parquet"
     if not path.is_file():
         return [], ()
     schema = read_schema(path)
@@ -343,7 +276,7 @@ def _of_label_table(
         for name, column in zip(others.result().column_names, others.result().columns, strict=True):
             stated = stated.append_column(others.result().schema.field(name), column)
         agreements = pool.submit(source_agreements, stated)
-        facts = check_facts(spec, release, root, stated)
+        facts = check_facts(spec, release, folder.root, stated)
     tables = {fact.id: fact.table for fact in spec.fact}
     rows: dict[str, FactRow] = {}
     for check, _ in facts:

@@ -29,9 +29,11 @@ from cxrprep.storage.table_checksums import is_as_listed, listed_checksums
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from cxrprep.collection import DatasetFolder
     from cxrprep.datasets.catalog import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.labels.label_sources import Parse
+    from cxrprep.labels.last_options import LastOptions
     from cxrprep.labels.locate_tables import Tables
 
 LABELS_NAME: Final = "labels.parquet"
@@ -166,41 +168,22 @@ def _is_same(known: Path, footer: Mapping[str, Any], inputs: str) -> bool:
 
 
 def written_labels(
-    spec: DatasetSpec,
-    root: Path,
-    path: Path,
-    *,
-    release: str | None = None,
-    tables: Path | None = None,
-    options: LabelOptions | None = None,
-    asked: Mapping[str, Any],
+    folder: DatasetFolder, asked: LastOptions, release: str | None
 ) -> tuple[LabelsResult, list[Event]] | None:
     """What ``labels.parquet`` holds, by its footer alone, where it would be made of the same tables again.
 
-    Args:
-        spec: The dataset.
-        root: Its folder.
-        path: The table.
-        release: Which tables count; ``None`` takes the newest that are there.
-        tables: A folder with tables that go over those in ``root``.
-        options: What is read beside the labels.
-        asked: The options and the tables folder, as they would be in the footer.
-
-    Returns:
-        Its counts, and what is to be said; ``None`` where it has to be read or made: it or a table differs, or label
-        sources were added.
-
-    Raises:
-        UsageError: A folder or release that does not exist.
-        TableError: A table that cannot be read.
+    ``release`` says which tables count; ``None`` takes the newest that are there. ``None`` is given where the table has
+    to be read or made: it or a table differs, or label sources were added. Else its counts, and what is to be said.
+    Raises ``UsageError`` for a folder or release that does not exist, ``TableError`` for a table that cannot be read.
     """
+    path, stated = folder.manifests / LABELS_NAME, asked.described(folder.root)
     footer, said = footer_of(path), list[Event]()
-    if "counts" not in footer or footer.get("options", {}) != asked.get("options", {}):
+    if "counts" not in footer or footer.get("options", {}) != stated.get("options", {}):
         return None
     if path.name not in listed_checksums(path.parent) or _has_added(path) or added_sources(path.parent):
         return None
-    found = find_tables(spec, root, release, tables=tables, on_event=said.append)
-    inputs = _digest_of_inputs(spec, found, options or LabelOptions(), stated=release is not None)
+    found = find_tables(folder.spec, folder.root, release, tables=asked.tables, on_event=said.append)
+    inputs = _digest_of_inputs(folder.spec, found, asked.options, stated=release is not None)
     if not _is_same(path, footer, inputs):
         return None
     said += (Note(STAGE, message, level, name) for message, name, level in _notes_of(footer))
@@ -310,29 +293,21 @@ def _made_from(dataset: str, labels: Labels, path: Path, asked: Mapping[str, Any
 
 
 def write_in_parts(
-    spec: DatasetSpec,
-    root: Path,
-    path: Path,
+    folder: DatasetFolder,
+    asked: LastOptions,
+    release: str | None,
     *,
     apart: Path,
-    release: str | None = None,
-    tables: Path | None = None,
-    options: LabelOptions | None = None,
-    asked: Mapping[str, Any],
     allow_loss: bool = False,
     on_event: Sink = ignore,
 ) -> LabelsResult | None:
     """Write the labels of large tables, of which memory holds some thousand patients at a time.
 
     Args:
-        spec: The dataset.
-        root: Its folder.
-        path: The ``labels.parquet``.
-        apart: Where it is written, for whoever puts it in place.
-        release: Which tables count; ``None`` takes the newest that are there.
-        tables: A folder with tables that go over those in ``root``.
-        options: What is read beside the labels.
-        asked: The options and the tables folder, for the footer.
+        folder: The open folder.
+        asked: Which tables are read, and how.
+        release: Which of them count; ``None`` takes the newest that are there.
+        apart: Where ``labels.parquet`` is written, for whoever puts it in place.
         allow_loss: The table may know less than the one that is there.
         on_event: Told the end.
 
@@ -344,23 +319,25 @@ def write_in_parts(
         UsageError: The table would know less than the one that is there; a folder or release that does not exist.
         StorageError: The disk refuses.
     """
+    spec, path = folder.spec, folder.manifests / LABELS_NAME
     if spec.module != "mimic_cxr" or added_sources(path.parent) or _has_added(path):
         return None
     from cxrprep.labels.mimic_parts import read_in_parts
 
     said: list[Event] = []
-    found = find_tables(spec, root, release, tables=tables, on_event=said.append)
-    options, stated = options or LabelOptions(), release is not None
-    parts = read_in_parts(spec.name, found, options, stated=stated, known_of=known_of_sources)
+    found = find_tables(spec, folder.root, release, tables=asked.tables, on_event=said.append)
+    stated = release is not None
+    parts = read_in_parts(spec.name, found, asked.options, stated=stated, known_of=known_of_sources)
     if parts is None:
         return None
     for event in said:
         on_event(event)
-    labels = parts.labels(_digest_of_inputs(spec, found, options, stated=stated))
+    labels = parts.labels(_digest_of_inputs(spec, found, asked.options, stated=stated))
     if not allow_loss:
         check_known(spec.name, parts.known, path)
     result = parts.counts(labels, path)
-    made_from = {**_made_from(spec.name, labels, path, asked), "counts": result.counts()}
+    told = asked.described(folder.root)
+    made_from = {**_made_from(spec.name, labels, path, told), "counts": result.counts()}
     write_parts(parts.rows(), parts.schema, apart, name="labels", made_from=made_from)
     on_event(StageFinished(STAGE, done=result.rows))
     return result

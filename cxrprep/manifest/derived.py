@@ -153,6 +153,49 @@ def build_derived_manifest(
         UsageError: The table would know less than the one that is there.
         StorageError: The disk refuses.
     """
+    derived, origin, headers, without = _derived_rows(
+        converted, base, out, earlier, on_event, recipe=recipe, fingerprint=fingerprint
+    )
+    labels_in = (labels_in or base.parent) if base is not None and whole else None
+    before = footer_of(out / IMAGES_NAME)
+    choices = before.get("choices") or {}
+    about = lineage.as_footer() if lineage is not None else {}
+    about["parent"] = {**(lineage.parent if lineage is not None else {}), "sources": _digest_of_sources(derived)}
+    made_from = {**origin, **about}
+    studies: pa.Table | None = None
+    if whole:
+        brings = labels_in is not None and (labels_in / LABELS_NAME).is_file()
+        place = labels_in if brings and labels_in is not None else out
+        # Another source or policy is looked for in all of them.
+        labels = read_labels_beside(place, None if choices else derived)
+        if choices:
+            derived = with_choices(derived, labels, origin, choices, on_event)
+            made_from["choices"] = choices
+        derived = derived.combine_chunks()
+        studies, _ = studies_of(derived, labels)
+        if not allow_loss and root is not None:
+            # Which rows stay is decided before: an output whose source changed is not listed, and is said.
+            judged = {**made_from, **choices}
+            check_tables(out, derived, studies, root / ".none", made_from=judged, has_labels=labels is not None)
+        if labels_in is not None:
+            carry_labels(labels_in, out)
+    if headers is not None:
+        write_table(headers.sort_by("source_path"), out / HEADERS_NAME, name="headers", made_from=origin)
+    write_converted(derived, studies, out, made_from)
+    return DerivedResult(out / IMAGES_NAME, derived.num_rows, without)
+
+
+def _derived_rows(
+    converted: Iterable[ConvertedImage] | DerivedRows,
+    base: Path | None,
+    out: Path,
+    earlier: PreviousImages | None,
+    on_event: Sink,
+    *,
+    recipe: str,
+    fingerprint: str,
+) -> tuple[pa.Table, dict[str, Any], pa.Table | None, int]:
+    """The rows, what the footer is to say, the headers of DICOM files, and how many rows ``base`` does not list."""
     if not isinstance(converted, DerivedRows):
         gathered = DerivedRows()
         for image in converted:
@@ -216,88 +259,11 @@ def build_derived_manifest(
     derived = null_columns(schema, rows, columns)
     if gone is not None and len(gone):
         derived = one_table([derived, gone])
-        rows = derived.num_rows
-    derived = derived.sort_by(order)
-    # The card reads the manifest again: two of them in memory are enough.
-    del own, sources, columns
-    brought = (labels_in or base.parent) if base is not None and whole else None
-    _write(
-        derived,
-        origin,
-        out,
-        lineage,
-        root,
-        headers=headers,
-        labels_in=brought,
-        whole=whole,
-        allow_loss=allow_loss,
-        on_event=on_event,
-    )
-    return DerivedResult(out / IMAGES_NAME, rows, without)
+    return derived.sort_by(order), origin, headers, without
 
 
 def _names_of(sources: pa.Array) -> Callable[[pa.Table], Any]:
     return lambda rows: pc.is_in(rows["path"], value_set=sources)
-
-
-def _write(
-    derived: pa.Table,
-    origin: dict[str, Any],
-    out: Path,
-    lineage: Lineage | None,
-    root: Path | None,
-    *,
-    headers: pa.Table | None,
-    labels_in: Path | None,
-    whole: bool,
-    allow_loss: bool,
-    on_event: Sink,
-) -> None:
-    """The table with what was chosen for this folder itself, the labels that it came with, and its studies.
-
-    Nothing is written before all of it was checked.
-
-    Args:
-        derived: The rows.
-        origin: What the base's footer says, with the recipe.
-        out: The folder of the manifests.
-        lineage: What the folder is to say of itself.
-        root: The folder of the images, where it is known.
-        headers: What headers of DICOM files say, if any does.
-        labels_in: The folder whose labels are brought along, if any.
-        whole: A part of a job array is not.
-        allow_loss: Let the tables know less than those that are there.
-        on_event: Called with progress and remarks.
-
-    Raises:
-        UsageError: The tables would know less than those that are there.
-        StorageError: The disk refuses.
-    """
-    before = footer_of(out / IMAGES_NAME)
-    choices = before.get("choices") or {}
-    about = lineage.as_footer() if lineage is not None else {}
-    about["parent"] = {**(lineage.parent if lineage is not None else {}), "sources": _digest_of_sources(derived)}
-    made_from = {**origin, **about}
-    studies: pa.Table | None = None
-    if whole:
-        brings = labels_in is not None and (labels_in / LABELS_NAME).is_file()
-        place = labels_in if brings and labels_in is not None else out
-        # Another source or policy is looked for in all of them.
-        labels = read_labels_beside(place, None if choices else derived)
-        if choices:
-            derived = with_choices(derived, labels, origin, choices, on_event)
-            made_from["choices"] = choices
-        derived = derived.combine_chunks()
-        studies, _ = studies_of(derived, labels)
-        if not allow_loss and root is not None:
-            # Which rows stay is decided before: an output whose source changed is not listed, and is said.
-            judged = {**made_from, **choices}
-            check_tables(out, derived, studies, root / ".none", made_from=judged, has_labels=labels is not None)
-        if labels_in is not None:
-            carry_labels(labels_in, out)
-    if headers is not None:
-        write_table(headers.sort_by("source_path"), out / HEADERS_NAME, name="headers", made_from=origin)
-    write_converted(derived, studies, out, made_from)
 
 
 def _digest_of_sources(derived: pa.Table) -> str:

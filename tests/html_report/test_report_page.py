@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import cxrprep
+from cxrprep.collection import DatasetFolder
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import StorageError, TableError, UsageError
 from cxrprep.events import Event, StageFinished
@@ -30,6 +31,7 @@ from cxrprep.html_report.svg_charts import Bar, BarPart, bars, histogram
 from cxrprep.html_report.thumbnails import thumbnail
 from cxrprep.labels.agreement import source_agreements
 from cxrprep.manifest import label_statistics
+from cxrprep.record import Record
 from cxrprep.vocabulary import OBSERVATIONS
 from tests.html_report.folder import EVIL, write_folder
 from tests.manifest.made import made
@@ -42,8 +44,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(root: Path, out: Path, **options: Any) -> ReportResult:
-    spec = find_dataset("nih-chestxray14")
-    return write_report(spec, "v2020", root, manifests=root / "manifests", out=out, **options)
+    folder = DatasetFolder(root, root, find_dataset("nih-chestxray14"), "v2020", Record.open(root))
+    return write_report(folder, out, **options)
 
 
 @pytest.fixture(scope="module")
