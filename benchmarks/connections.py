@@ -36,8 +36,8 @@ from benchmarks.measuring import Row, arguments, finish
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.events import Event, ItemFinished, Retrying, StageStarted
 from cxrprep.model import RemoteFile
-from cxrprep.planning import Action, Item, Plan
-from cxrprep.record import Record
+from cxrprep.planning.plan import Action, Item, Plan
+from cxrprep.record.record import Record
 from cxrprep.sources import open_source
 from cxrprep.sources.base import SourceOptions
 from cxrprep.transfer.connection_limit import ConnectionLimit

@@ -36,7 +36,8 @@ from benchmarks.measuring import (  # noqa: E402  # the project's root must be o
     program_version,
 )
 from cxrprep.model import Digest  # noqa: E402  # likewise
-from cxrprep.record import FileEntry, Origin, Record  # noqa: E402  # likewise
+from cxrprep.record.entry import FileEntry, Origin  # noqa: E402  # likewise
+from cxrprep.record.record import Record  # noqa: E402  # likewise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

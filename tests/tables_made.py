@@ -10,7 +10,7 @@ from cxrprep.events import ignore
 from cxrprep.labels.extract import LABELS_NAME, read_labels, with_added, write_labels
 from cxrprep.manifest.build import prepare_manifest
 from cxrprep.manifest.choices import Choices
-from cxrprep.record import Record
+from cxrprep.record.record import Record
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,8 +18,8 @@ from cxrprep.collection import FolderKind, Lineage
 from cxrprep.errors import CxrprepError, ExitCode, StorageError
 from cxrprep.events import Note, StageFinished
 from cxrprep.humanize import format_count, short_repr
-from cxrprep.record import CACHE_NAME
 from cxrprep.storage.locks import writing_tables
+from cxrprep.storage.paths import CACHE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

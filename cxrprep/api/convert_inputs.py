@@ -13,7 +13,7 @@ from cxrprep.collection import FolderKind
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, ignore
 from cxrprep.model import FolderRef, Selection
-from cxrprep.record import FileState
+from cxrprep.record.entry import FileState
 from cxrprep.selection.filters import SelectionFilter, draw
 
 if TYPE_CHECKING:

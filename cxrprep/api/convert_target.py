@@ -12,9 +12,8 @@ from cxrprep.collection import FolderKind
 from cxrprep.datasets.own_folder import NAME as OWN_NAME
 from cxrprep.errors import UsageError
 from cxrprep.humanize import format_count
-from cxrprep.record import CACHE_NAME
 from cxrprep.storage.atomic import replace_file
-from cxrprep.storage.paths import OWN_FOLDERS
+from cxrprep.storage.paths import CACHE_NAME, OWN_FOLDERS
 from cxrprep.storage.small_files import read_file
 
 if TYPE_CHECKING:
@@ -190,7 +189,7 @@ def _tables_in_store(target: str) -> Iterator[Path]:
     import tempfile
 
     from cxrprep.images.local_files import open_store
-    from cxrprep.record import LOCK_NAME
+    from cxrprep.storage.paths import LOCK_NAME
 
     out = open_store(target)
     with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
@@ -319,7 +318,7 @@ class _Outputs:
 
         from cxrprep.collection.lineage import IMAGES_NAME, read_export
         from cxrprep.labels.extract import LABELS_NAME
-        from cxrprep.record import LOCK_NAME
+        from cxrprep.storage.paths import LOCK_NAME
 
         images, labels = (self.tables / "manifests" / name for name in (IMAGES_NAME, LABELS_NAME))
         source = None if self.inputs.folder is None else self.inputs.folder.read_from / LABELS_NAME

@@ -118,7 +118,7 @@ def prove(
 def _digest_of(where: FolderRef, on_event: Sink, options: dict[str, Any]) -> SetDigest:
     from cxrprep.api.export import load
     from cxrprep.manifest.set_digest import PIXELS_NAME, set_digest
-    from cxrprep.record import CACHE_NAME
+    from cxrprep.storage.paths import CACHE_NAME
 
     dataset = load(where, on_event=on_event, **options)
     return set_digest(dataset, cache=where.home / CACHE_NAME / PIXELS_NAME, on_event=on_event)

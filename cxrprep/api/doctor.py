@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from cxrprep.credentials.lookup import Credentials
-    from cxrprep.datasets.catalog import DatasetSpec, Mirror
+    from cxrprep.datasets.facts import DatasetSpec, Mirror
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,6 @@ class Examination:
                 for c in self.checks
             ]
         }
-
-    def summary_rows(self) -> Sequence[tuple[str, Any]]:
-        """How many checks came out how."""
-        return [(str(state), sum(c.state is state for c in self.checks)) for state in State]
 
 
 _CODES: Final[Mapping[str, ExitCode]] = {

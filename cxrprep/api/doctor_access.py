@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from cxrprep.credentials.lookup import Credentials
-    from cxrprep.datasets.catalog import DatasetSpec, Mirror
+    from cxrprep.datasets.facts import DatasetSpec, Mirror
 
 
 _SKEW: Final = 300.0

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec, Mirror
+    from cxrprep.datasets.facts import DatasetSpec, Mirror
 
 
 _CODECS: Final = (

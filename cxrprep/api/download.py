@@ -25,7 +25,8 @@ from cxrprep.errors import CxrprepError, ExitCode, UsageError, most_pressing
 from cxrprep.events import Note, ignore
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import FolderRef, Selection
-from cxrprep.planning import Action, Plan, load_plan
+from cxrprep.planning.plan import Action, Plan
+from cxrprep.planning.plan_file import load_plan
 from cxrprep.record.requested import remember
 from cxrprep.sources import open_source
 from cxrprep.storage.paths import holds_images

@@ -16,17 +16,17 @@ from cxrprep.collection.recognition import sample_names
 from cxrprep.collection.state_folder import check_state
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import UsageError
-from cxrprep.record import LOCK_NAME, Record
+from cxrprep.record.record import Record
 from cxrprep.sources import open_source
 from cxrprep.sources.base import Selective, SourceOptions
-from cxrprep.storage.paths import local_path
+from cxrprep.storage.paths import LOCK_NAME, local_path
 from cxrprep.storage.unfetched import names_and_sizes
 from cxrprep.transfer.downloader import TransferOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from cxrprep.datasets.catalog import DatasetSpec, PublishedFile
+    from cxrprep.datasets.facts import DatasetSpec, PublishedFile
     from cxrprep.events import Sink
     from cxrprep.model import FolderRef, RemoteFile, Selection
     from cxrprep.sources.base import Source

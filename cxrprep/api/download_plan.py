@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.api.download_context import DownloadContext, in_place, passing
 from cxrprep.events import Note
 from cxrprep.model import Selection
-from cxrprep.planning import Plan, make_plan
-from cxrprep.planning.plan import CHANGED
+from cxrprep.planning.build import make_plan
+from cxrprep.planning.plan import CHANGED, Plan
 from cxrprep.storage.paths import holds_images
 from cxrprep.transfer.downloader import Transfer
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.api.download_context import DownloadContext
-    from cxrprep.datasets.catalog import DatasetSpec, Mirror
+    from cxrprep.datasets.facts import DatasetSpec, Mirror
     from cxrprep.model import RemoteFile
-    from cxrprep.planning import Plan
+    from cxrprep.planning.plan import Plan
     from cxrprep.selection.table_filters import SelectedImages
     from cxrprep.sources.base import Source
     from cxrprep.transfer.downloader import Transfer

@@ -11,7 +11,7 @@ from cxrprep.api.download_context import passing
 from cxrprep.events import Note
 from cxrprep.humanize import format_bytes, format_count, format_rate, format_seconds
 from cxrprep.manifest import FAILURES_NAME
-from cxrprep.planning import Action
+from cxrprep.planning.plan import Action
 from cxrprep.transfer.measured_rate import measured_rate
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cxrprep.api.download_context import DownloadContext
     from cxrprep.events import Sink
-    from cxrprep.planning import Plan
+    from cxrprep.planning.plan import Plan
     from cxrprep.transfer.measured_rate import MeasuredRate
     from cxrprep.transfer.result import TransferResult
 

@@ -218,7 +218,7 @@ def export(
     from cxrprep.manifest.export.run import WITH_IMAGES, ExportOptions
     from cxrprep.manifest.export.run import export as write
     from cxrprep.manifest.set_digest import PIXELS_NAME
-    from cxrprep.record import CACHE_NAME
+    from cxrprep.storage.paths import CACHE_NAME
 
     where = FolderRef.of(root, dataset=dataset, state=state)
     held = load(

@@ -10,7 +10,7 @@ from cxrprep.collection.dataset_folder import DatasetFolder, checked_release, op
 from cxrprep.collection.lineage import FolderKind, Lineage, read_export
 from cxrprep.collection.recognition import release_here, sample_names
 from cxrprep.errors import UsageError, did_you_mean
-from cxrprep.record import Record, folder_words
+from cxrprep.record.record import Record, folder_words
 from cxrprep.sources import check_scheme
 from cxrprep.sources.urls import behind, perhaps_address
 from cxrprep.storage.paths import home_path, is_served, refuse_unserved
@@ -18,7 +18,7 @@ from cxrprep.storage.paths import home_path, is_served, refuse_unserved
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec, Mirror
+    from cxrprep.datasets.facts import DatasetSpec, Mirror
     from cxrprep.model import FolderRef
 
 __all__ = [

@@ -21,8 +21,8 @@ from cxrprep.errors import UnreadableTableError
 from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.manifest.choices import Choices
 from cxrprep.model import FolderRef
-from cxrprep.record import CACHE_NAME
 from cxrprep.storage.locks import writing_tables
+from cxrprep.storage.paths import CACHE_NAME
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from cxrprep.model import FolderRef
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.labels.nlp.readers import Collection, Report
     from cxrprep.manifest.pair_filters import PairFilter

@@ -14,7 +14,7 @@ from cxrprep.errors import ExitCode, UsageError
 from cxrprep.events import ignore
 from cxrprep.executors import Engine
 from cxrprep.model import FolderRef
-from cxrprep.record import CACHE_NAME
+from cxrprep.storage.paths import CACHE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

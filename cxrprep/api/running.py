@@ -13,9 +13,9 @@ from cxrprep.api.keywords import Keywords
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
 from cxrprep.model import FolderRef, Selection
-from cxrprep.record import CACHE_NAME
 from cxrprep.selection.options import options_of
 from cxrprep.storage.locks import writing_tables
+from cxrprep.storage.paths import CACHE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -19,10 +19,10 @@ from cxrprep.errors import ExitCode, UsageError, most_pressing
 from cxrprep.humanize import format_rate, format_seconds, short_repr
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import FolderRef, Selection
-from cxrprep.record import CACHE_NAME
 from cxrprep.record.last_run import RunState, unfinished_runs
 from cxrprep.record.requested import asked
 from cxrprep.selection.options import SELECTING, options_of
+from cxrprep.storage.paths import CACHE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -18,7 +18,7 @@ from cxrprep.collection.lineage import FolderKind, export_journal, read_export, 
 from cxrprep.errors import IntegrityError, TableError, UnsafePathError, UsageError
 from cxrprep.events import Note, ignore
 from cxrprep.model import FolderRef, ImageCheck
-from cxrprep.record import put_aside
+from cxrprep.record.loading import put_aside
 from cxrprep.record.requested import asked
 from cxrprep.storage.working_copy_paths import EXPORT_LIST, address_of
 from cxrprep.verification.made_folder import MadeFolder, verify_made

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import click
     from click.shell_completion import CompletionItem
 
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
 
 
 def dataset(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -106,96 +106,67 @@ def label(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> li
     return [CompletionItem(stem, help=published_name(stem)) for stem in OBSERVATIONS if stem.startswith(wanted)]
 
 
-def _listed(words: Callable[[], Iterable[str]]) -> Callable[..., list[CompletionItem]]:
-    """What completes a list of ``words``: after a comma, with those that are not named yet."""
+def _words(what: str) -> Iterable[str]:
+    """The words that such options take, imported when somebody asks for them."""
+    match what:
+        case "observations":
+            from cxrprep.vocabulary import OBSERVATIONS, PRESETS
+
+            return (*PRESETS, *OBSERVATIONS)
+        case "stratify":
+            from cxrprep.vocabulary import OBSERVATIONS
+
+            return ("all", *OBSERVATIONS)
+        case "steps":
+            from cxrprep.config.job import ALL_STEPS
+
+            return ALL_STEPS
+        case "column":
+            from cxrprep.schemas import IMAGES
+
+            return tuple(map(str, IMAGES.names))
+        case "fix":
+            from cxrprep.images.recipe import FIXES
+
+            return FIXES
+        case "section":
+            from cxrprep.manifest.pairs import SECTIONS
+
+            return SECTIONS
+        case "policy":
+            from cxrprep.labels.nlp.policies import POLICIES
+
+            return POLICIES
+        case "labeler":
+            from cxrprep.labels.labelers.registry import labeler_names
+
+            return labeler_names()
+        case "split":
+            from cxrprep.model import Split
+
+            return map(str, Split)
+        case "view":
+            from cxrprep.config.job import PROJECTIONS
+            from cxrprep.model import View
+
+            return (*PROJECTIONS, *map(str, View))
+    from cxrprep.verification.finding import Kind
+
+    return map(str, Kind)
+
+
+def _listed(what: str) -> Callable[..., list[CompletionItem]]:
+    """What completes a list of such words: after a comma, with those that are not named yet."""
 
     def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         del ctx, parameter
         before, comma, last = incomplete.rpartition(",")
-        rest = [word for word in words() if word not in before.split(",")]
+        rest = [word for word in _words(what) if word not in before.split(",")]
         return _items((before + comma + word for word in rest if word.lower().startswith(last.lower())), "")
 
     return complete
 
 
-def _observations() -> Iterable[str]:
-    from cxrprep.vocabulary import OBSERVATIONS, PRESETS
-
-    return (*PRESETS, *OBSERVATIONS)
-
-
-def _stratify() -> Iterable[str]:
-    from cxrprep.vocabulary import OBSERVATIONS
-
-    return ("all", *OBSERVATIONS)
-
-
-def _steps() -> Iterable[str]:
-    from cxrprep.config.job import ALL_STEPS
-
-    return ALL_STEPS
-
-
-def _fixes() -> Iterable[str]:
-    from cxrprep.images.recipe import FIXES
-
-    return FIXES
-
-
-def _columns() -> Iterable[str]:
-    from cxrprep.schemas import IMAGES
-
-    return tuple(map(str, IMAGES.names))
-
-
-def _sections() -> Iterable[str]:
-    from cxrprep.manifest.pairs import SECTIONS
-
-    return SECTIONS
-
-
-def _policies() -> Iterable[str]:
-    from cxrprep.labels.nlp.policies import POLICIES
-
-    return POLICIES
-
-
-def _labelers() -> Iterable[str]:
-    from cxrprep.labels.labelers.registry import labeler_names
-
-    return labeler_names()
-
-
-observations = _listed(_observations)
-stratify = _listed(_stratify)
-steps = _listed(_steps)
-column = _listed(_columns)
-fix = _listed(_fixes)
-section = _listed(_sections)
-policy = _listed(_policies)
-labeler = _listed(_labelers)
-
-
-def split(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The names of splits."""
-    from cxrprep.model import Split
-
-    del ctx, parameter
-    return _items(map(str, Split), incomplete)
-
-
-def view(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The names of views and projections."""
-    from cxrprep.config.job import PROJECTIONS
-    from cxrprep.model import View
-
-    del ctx, parameter
-    return _items((*PROJECTIONS, *(view.value for view in View)), incomplete)
-
-
-def kind(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The kinds of findings."""
-    from cxrprep.verification.finding import Kind
-
-    del ctx, parameter
-    return _items(map(str, Kind), incomplete)
+observations, stratify, steps, column = map(_listed, ("observations", "stratify", "steps", "column"))
+fix, section, policy, labeler = map(_listed, ("fix", "section", "policy", "labeler"))
+split, view, kind = map(_listed, ("split", "view", "kind"))

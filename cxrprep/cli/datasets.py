@@ -15,7 +15,7 @@ from cxrprep.humanize import format_bytes, format_number
 if TYPE_CHECKING:
     from cxrprep.cli.context import Invocation
     from cxrprep.cli.output import Output
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.events import Event, Sink
 
 ACCESS = {

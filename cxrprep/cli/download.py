@@ -20,7 +20,7 @@ from cxrprep.storage.paths import home_path, is_served
 if TYPE_CHECKING:
     from cxrprep.cli.context import Invocation
     from cxrprep.events import Sink
-    from cxrprep.planning import Plan
+    from cxrprep.planning.plan import Plan
 
 
 @verb(
@@ -67,7 +67,7 @@ def command(invocation: Invocation, dry_run: bool, save_plan: Path | None) -> in
     # Asked of the option itself: the settings are made of what it says of dataset and root.
     option, _ = invocation.flags.get("download.from_plan", ("", ""))
     if option and "root" not in invocation.flags:
-        from cxrprep.planning import load_plan
+        from cxrprep.planning.plan_file import load_plan
 
         served = is_served(option)
         saved = load_plan(invocation.bucket(option, writes=False, kind="file") if served else home_path(option))
@@ -146,7 +146,7 @@ def read_plan(invocation: Invocation, file: Path | Plan, sink: Sink) -> Any:
 def _print_plan(invocation: Invocation, planned: Any, file: Path | None, *, dry_run: bool) -> int:
     headline = f"Plan for {invocation.root} (dry run: no image is fetched)"
     if file is not None:
-        from cxrprep.planning import save_plan
+        from cxrprep.planning.plan_file import save_plan
 
         save_plan(planned.value, file)
         headline = f"Plan saved in {file} (no image is fetched)"

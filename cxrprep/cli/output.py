@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
@@ -22,6 +22,7 @@ from cxrprep.humanize import format_number, one_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cxrprep.api.result import Result
     from cxrprep.errors import CxrprepError
 
 Row = Mapping[str, Any]
@@ -30,23 +31,6 @@ Row = Mapping[str, Any]
 _CONTROLS: Final = "\\x00-\\x08\\x0b-\\x1a\\x1c-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069"
 _OBEYED: Final = re.compile(f"[\\x1b{_CONTROLS}]")
 _OBEYED_BUT_COLORS: Final = re.compile(rf"\x1b(?!\[[0-9;]*m)|[{_CONTROLS}]")
-
-
-class VerbResult(Protocol):
-    """What every verb of ``api`` returns, as far as printing goes."""
-
-    @property
-    def exit_code(self) -> int:
-        """What the process says to the shell."""
-        ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as plain values, ready for JSON."""
-        ...
-
-    def summary_rows(self) -> Sequence[tuple[str, Any]]:
-        """Label and value pairs for people."""
-        ...
 
 
 def inert(text: str, *, colors: bool = False) -> str:
@@ -155,7 +139,7 @@ class Output:
             self._write(text, self.stdout)
 
     def result(
-        self, headline: str, result: VerbResult, *, command: str = "", following: Sequence[str] = (), failed: str = ""
+        self, headline: str, result: Result[Any], *, command: str = "", following: Sequence[str] = (), failed: str = ""
     ) -> int:
         """Print what a verb achieved.
 
@@ -180,7 +164,7 @@ class Output:
         return code
 
     def _summary(
-        self, headline: str, result: VerbResult, following: Sequence[str], stream: TextIO, command: str
+        self, headline: str, result: Result[Any], following: Sequence[str], stream: TextIO, command: str
     ) -> None:
         code = int(result.exit_code)
         kind = "ok" if code == ExitCode.DONE else "problem"
@@ -218,13 +202,12 @@ class Output:
             lines += [" " * len(head) + part for part in folded[1:]]
         return lines
 
-    def table(self, rows: Sequence[Row], columns: Mapping[str, str], *, title: str = "", data: Any = None) -> None:
+    def table(self, rows: Sequence[Row], columns: Mapping[str, str], *, data: Any = None) -> None:
         """Print rows below the headings of ``columns``; JSON prints ``data`` or the rows, quiet the first column.
 
         Args:
             rows: the cells of each row by column.
             columns: heading by column, in order.
-            title: what stands above it on a terminal.
             data: what JSON prints in place of the rows.
         """
         if self.form == "json":
@@ -234,33 +217,24 @@ class Output:
             for row in rows:
                 self._write(cell(row.get(first)), self.stdout)
         elif self.stdout.isatty():
-            self._rich_table(rows, columns, title)
+            self._rich_table(rows, columns)
         else:
-            self._plain_table(rows, columns, title)
+            self._plain_table(rows, columns)
 
-    def _plain_table(self, rows: Sequence[Row], columns: Mapping[str, str], title: str) -> None:
+    def _plain_table(self, rows: Sequence[Row], columns: Mapping[str, str]) -> None:
         lines = [tuple(columns.values()), *(tuple(one_line(cell(row.get(key))) for key in columns) for row in rows)]
         widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
         numbers = [all(isinstance(row.get(key), int | float | None) for row in rows) for key in columns]
-        if title:
-            self._write(title, self.stdout)
         for line in lines:
             cells = (f"{t:>{w}}" if n else f"{t:<{w}}" for t, w, n in zip(line, widths, numbers, strict=True))
             self._write("  ".join(cells).rstrip(), self.stdout)
 
-    def _rich_table(self, rows: Sequence[Row], columns: Mapping[str, str], title: str) -> None:
+    def _rich_table(self, rows: Sequence[Row], columns: Mapping[str, str]) -> None:
         from rich import box
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(
-            box=box.SIMPLE_HEAD,
-            title=title or None,
-            title_justify="left",
-            pad_edge=False,
-            header_style="bold",
-            show_edge=False,
-        )
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
         for key, heading in columns.items():
             number = all(isinstance(row.get(key), int | float | None) for row in rows)
             table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number)

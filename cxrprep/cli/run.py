@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cxrprep.api.result import Result
 from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
@@ -20,7 +21,6 @@ from cxrprep.humanize import short_repr
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from cxrprep.api.result import Result
     from cxrprep.cli.context import Invocation
     from cxrprep.events import Sink
     from cxrprep.model import Shard
@@ -180,7 +180,6 @@ def run(
         >>> [step.step for step in done.value.steps], done.exit_code.name
         (['download', 'verify'], 'DONE')
     """
-    from cxrprep.api.result import Result
     from cxrprep.cli.context import Invocation
     from cxrprep.cli.job_check import check_names, steps_of
 
@@ -194,16 +193,15 @@ def run(
     invocation.config = Path(file)
     invocation.flags = {key: (value, key) for key, value in chosen.items() if value is not None}
     check_names(invocation.settings, Path(file))
-    made = run_steps(invocation, steps_of(invocation.job), on_event)
-    return Result("run", made, ExitCode(made.exit_code), rows=tuple(made.summary_rows()), data=made.to_dict())
+    return run_steps(invocation, steps_of(invocation.job), on_event)
 
 
-def run_steps(invocation: Invocation, steps: Sequence[str], sink: Sink) -> JobResult:
+def run_steps(invocation: Invocation, steps: Sequence[str], sink: Sink) -> Result[JobResult]:
     """Do the steps until one needs a person; an error of ours is that step's result."""
     done: list[StepResult] = []
     performers = _performers(invocation)
-    todo = [name for step in steps for name in performers if name.partition(": ")[0] == step]
-    for index, step in enumerate(todo):
+    todo = iter([name for step in steps for name in performers if name.partition(": ")[0] == step])
+    for step in todo:
         begun = time.monotonic()
         try:
             result = performers[step](invocation, sink)
@@ -217,8 +215,9 @@ def run_steps(invocation: Invocation, steps: Sequence[str], sink: Sink) -> JobRe
             message = hint = ""
         done.append(StepResult(step, code, time.monotonic() - begun, facts, rows, message, hint))
         if code not in _GO_ON:
-            return JobResult(tuple(done), tuple(todo[index + 1 :]))
-    return JobResult(tuple(done), ())
+            break
+    made = JobResult(tuple(done), tuple(todo))
+    return Result("run", made, ExitCode(made.exit_code), rows=tuple(made.summary_rows()), data=made.to_dict())
 
 
 def _performers(invocation: Invocation) -> dict[str, Callable[[Invocation, Sink], Any]]:

@@ -6,6 +6,6 @@ to every verb. ``open_folder`` says which of them a folder is.
 
 from cxrprep.collection.dataset_folder import DatasetFolder, open_folder
 from cxrprep.collection.lineage import FolderKind, Lineage, ShardFile
-from cxrprep.record import folder_words
+from cxrprep.record.record import folder_words
 
 __all__ = ["DatasetFolder", "FolderKind", "Lineage", "ShardFile", "folder_words", "open_folder"]

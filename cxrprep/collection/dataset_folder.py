@@ -23,7 +23,7 @@ from cxrprep.datasets.own_folder import NAME as OWN_NAME
 from cxrprep.datasets.own_folder import OWN_FOLDER, SUFFIXES
 from cxrprep.errors import FolderKindError, TableError, UsageError
 from cxrprep.model import FolderRef
-from cxrprep.record import Record, folder_words
+from cxrprep.record.record import Record, folder_words
 from cxrprep.storage.paths import refuse_address
 from cxrprep.storage.small_files import open_file
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.datasets.layout import Layout
 
 

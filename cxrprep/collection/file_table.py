@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from cxrprep.record import Record
+    from cxrprep.record.record import Record
 
 SCHEMA: Final = pa.schema(
     [("path", pa.string()), ("size", pa.int64()), ("digest", pa.string()), ("state", pa.string())]

@@ -16,7 +16,7 @@ from cxrprep.storage.unfetched import names_and_sizes
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
 
 _SAMPLE: Final = 2_000
 # measured: `report` on MIMIC-CXR-JPG's 377,110 images spent a third of its time on entering all 66,000 folders.

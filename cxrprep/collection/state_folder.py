@@ -9,8 +9,8 @@ from typing import Final
 
 from cxrprep.collection.lineage import IMAGES_NAME, read_lineage
 from cxrprep.errors import StorageError, UsageError
-from cxrprep.record import CACHE_NAME
 from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.paths import CACHE_NAME
 from cxrprep.storage.small_files import read_text
 from cxrprep.storage.working_copy_paths import address_of
 

@@ -15,18 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.config.toml import TomlText
-from cxrprep.datasets.facts import (
-    DatasetSpec,
-    Fact,
-    ImageFacts,
-    Licence,
-    Mirror,
-    Part,
-    PublishedFile,
-    Quirk,
-    Table,
-    build,
-)
+from cxrprep.datasets.facts import DatasetSpec, build
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
 from cxrprep.storage.paths import home_path
 from cxrprep.storage.small_files import MAX_BYTES, read_text
@@ -35,27 +24,6 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from cxrprep.datasets.declaration import Declaration
-
-__all__ = [
-    "DatasetSpec",
-    "Fact",
-    "ImageFacts",
-    "Licence",
-    "Mirror",
-    "Part",
-    "PublishedFile",
-    "Quirk",
-    "Table",
-    "catalog",
-    "check_aliases",
-    "declaration_of",
-    "file_of",
-    "find_dataset",
-    "is_built_in",
-    "is_dataset",
-    "known_dataset",
-    "parse_spec",
-]
 
 ENTRY_POINTS: Final = "cxrprep.datasets"
 CATALOG_VARIABLE: Final = "CXRPREP_CATALOG"

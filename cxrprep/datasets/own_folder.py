@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cxrprep.datasets.catalog import DatasetSpec, ImageFacts, Licence
+from cxrprep.datasets.facts import DatasetSpec, ImageFacts, Licence
 from cxrprep.model import ImageId
 
 NAME: Final = "folder"

@@ -170,9 +170,8 @@ def _about(table: TextTable, ids: dict[str, Any], label_rows: LabelRows) -> dict
     if "Frontal/Lateral" not in table:
         beam = pa.nulls(table.rows, pa.int8())
         return {"view": _views(beam, lateral), "projection": coded(lateral, _SIDES)}
-    stated = table.mapped(
-        "Frontal/Lateral", {"Frontal": False, "Lateral": True}, pa.bool_(), "expected Frontal or Lateral"
-    )
+    sides = {"Frontal": False, "Lateral": True}
+    stated = table.translated("Frontal/Lateral", sides.__getitem__, pa.bool_(), "expected Frontal or Lateral")
     table.require("Frontal/Lateral")
     differs = first_true(pc.not_equal(stated, lateral))
     if differs >= 0:
@@ -186,7 +185,8 @@ def _about(table: TextTable, ids: dict[str, Any], label_rows: LabelRows) -> dict
             str(table.path),
             "warning",
         )
-    beam = table.mapped("AP/PA", {**codes, **zeros}, pa.int8(), f"expected {', '.join(_BEAMS)} or blank")
+    known = {**codes, **zeros}.__getitem__
+    beam = table.translated("AP/PA", known, pa.int8(), f"expected {', '.join(_BEAMS)} or blank")
     misfiled = pc.and_not(pc.fill_null(pc.greater(beam, codes["PA"]), fill_value=False), lateral)
     count = count_true(misfiled)
     strict = label_rows.options.strict_source

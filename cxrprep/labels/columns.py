@@ -46,7 +46,7 @@ def is_grouped(text: Any) -> bool:
 
 def labels(table: TextTable, column: str, cells: Mapping[str, int | None] = LABEL_CELLS) -> pa.Array:
     """An int8 column of 1, 0, -1 and null (blank)."""
-    return table.mapped(column, cells, pa.int8(), _LABEL)
+    return table.translated(column, cells.__getitem__, pa.int8(), _LABEL)
 
 
 def labels_of_rows(
@@ -98,7 +98,7 @@ def filled_with_zeros(table: TextTable, columns: Sequence[str]) -> str:
 
 def sex(table: TextTable, column: str) -> pa.Array:
     """M, F, or null where the table says Unknown or nothing."""
-    return table.mapped(column, SEX_CELLS, CATEGORY, "expected M, F, Male, Female or Unknown")
+    return table.translated(column, SEX_CELLS.__getitem__, CATEGORY, "expected M, F, Male, Female or Unknown")
 
 
 def projection_of(views: pa.Array) -> pa.Array:

@@ -223,10 +223,10 @@ def _check_cells(table: DeclaredTable, csv: TextTable) -> None:
     for name, rule in table.cells.items():
         if name not in csv:
             continue
-        if not rule.blank:
-            csv.require(name)
         if rule.match:
-            csv.require_words(name, rule.match, f"expected {rule.what}")
+            csv.require_match(name, rule.match, f"expected {rule.what}", blank=rule.blank)
+        elif not rule.blank:
+            csv.require(name)
         if rule.unique:
             csv.require_unique(name)
 

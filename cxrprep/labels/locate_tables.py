@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec, Table
+    from cxrprep.datasets.facts import DatasetSpec, Table
     from cxrprep.events import Sink
 
 STAGE: Final = "extract-labels"

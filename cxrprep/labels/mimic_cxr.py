@@ -297,7 +297,7 @@ class _People:
         table = read_table(path, _PATIENTS).trimmed("subject_id", r"^p?(\d{8})(?:\.0)?$")
         table.require_match("subject_id", r"^\d{8}$", "expected a patient such as 10000032")
         table.require_unique("subject_id")
-        sex = table.mapped("gender", {"M": "M", "F": "F"}, CATEGORY, "expected M or F")
+        sex = table.translated("gender", {"M": "M", "F": "F"}.__getitem__, CATEGORY, "expected M or F")
         age = table.translated("anchor_age", whole, pa.int32(), "expected an age in years")
         year = table.translated("anchor_year", whole, pa.int32(), "expected a year")
         label_rows.use(table, "patients", used=table.rows)

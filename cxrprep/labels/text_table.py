@@ -15,7 +15,7 @@ from cxrprep.labels.joins import all_distinct, are_eight_digits
 from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from cxrprep.model import Digest
@@ -146,23 +146,6 @@ class TextTable:
         line = line_of(read_content(self.path, self.written), self._place(row))
         return TableError(f"{self.path}, line {line}, column {column!r}: {what} ({shown})", hint=hint)
 
-    def mapped(self, name: str, values: Mapping[str, Any], kind: pa.DataType, what: str) -> pa.Array:
-        """A column with each text replaced by its value in ``values``; blank stays null.
-
-        Args:
-            name: The column.
-            values: Text to value.
-            kind: The type of the result.
-            what: What was expected, for the error.
-
-        Returns:
-            As many values as the table has rows.
-
-        Raises:
-            TableError: At the first cell that ``values`` does not know.
-        """
-        return self.translated(name, values.__getitem__, kind, what)
-
     def translated(self, name: str, value_of: Callable[[str], Any], kind: pa.DataType, what: str) -> pa.Array:
         """A column with each distinct text replaced by what a function makes of it; blank stays null.
 
@@ -256,43 +239,27 @@ class TextTable:
             row = first_true(pc.is_null(column))
             raise self.error(row, name, "this cell must not be blank")
 
-    def require_match(self, name: str, pattern: str, what: str) -> None:
-        """Refuse a column with a cell of another form; blank is of another form.
+    def require_match(self, name: str, pattern: str, what: str, *, blank: bool = False) -> None:
+        """Refuse a column with a word of another form; each word is looked at once.
 
         Args:
             name: The column.
             pattern: A regular expression (RE2).
             what: What was expected, for the error.
+            blank: Whether cells may be blank.
 
         Raises:
             TableError: At the first cell that ``pattern`` does not match.
         """
         if (name, pattern) in self.matched:
             return
-        self.require(name)
-        matches = pc.match_substring_regex(self.text(name), pattern)
-        row = first_true(pc.invert(matches))
-        if row >= 0:
-            raise self.error(row, name, what)
-
-    def require_words(self, name: str, pattern: str, what: str) -> None:
-        """Refuse a column with a word of another form; each word is looked at once, and blank is none.
-
-        Args:
-            name: The column.
-            pattern: A regular expression (RE2).
-            what: What was expected, for the error.
-
-        Raises:
-            TableError: At the first cell that ``pattern`` does not match.
-        """
-        if (name, pattern) in self.matched:
-            return
+        if not blank:
+            self.require(name)
         column = self.column(name)
-        encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-        strange = pc.invert(pc.match_substring_regex(encoded.dictionary, pattern))
+        coded = pa.types.is_dictionary(column.type)
+        strange = pc.invert(pc.match_substring_regex(column.dictionary if coded else column, pattern))
         if pc.any(strange).as_py():
-            row = first_true(strange.take(encoded.indices))
+            row = first_true(strange.take(column.indices) if coded else strange)
             if row >= 0:
                 raise self.error(row, name, what)
 

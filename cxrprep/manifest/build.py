@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.collection import DatasetFolder
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.events import Event, Sink
     from cxrprep.labels.label_rows import Labels
     from cxrprep.manifest.choices import Choices

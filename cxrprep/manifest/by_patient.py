@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cxrprep.collection import DatasetFolder
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.manifest.image_files import ImageFiles
     from cxrprep.manifest.image_sizes import Measure

@@ -20,7 +20,7 @@ from cxrprep.storage.table_checksums import forget_checksum, replace_listed
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.manifest.load import Dataset
 
 # Stands in each description that is written here.

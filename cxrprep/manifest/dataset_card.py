@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.manifest.load import Dataset
 
 _COUNTED: Final = ("split", "study_id", "patient_id")

@@ -17,7 +17,7 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
 
 # The package has a name of its own for one split; a release's other names stay as they are.
 _SPLITS: Final = {"validate": "validation", "": "unsplit"}

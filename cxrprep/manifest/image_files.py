@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.datasets.layout import Layout
     from cxrprep.events import Sink
     from cxrprep.storage.folder_stamps import FolderStamps

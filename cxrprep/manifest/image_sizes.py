@@ -23,7 +23,7 @@ from cxrprep.storage.unfetched import names_and_sizes
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.storage.journal import Journal
 

@@ -18,7 +18,7 @@ from cxrprep.storage.parquet import read_rows, read_schema
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.manifest.image_files import ImageFiles
 
 ORIGIN: Final = ("label_source", "table_name", "table_digest", "labels_raw")

@@ -16,7 +16,7 @@ from cxrprep.storage.paths import is_archive, safe_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from cxrprep.datasets.catalog import PublishedFile
+    from cxrprep.datasets.facts import PublishedFile
     from cxrprep.datasets.layout import Layout
     from cxrprep.model import ImageId
 

@@ -17,7 +17,7 @@ from cxrprep.vocabulary import column_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
 
 _OPERATORS: Final[Mapping[str, Callable[..., Any]]] = {
     "=": pc.equal,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import BusyError, CxrprepError
 from cxrprep.events import ItemFinished, Note, StageFinished, StageStarted, Stalled, ignore
-from cxrprep.planning import Action
-from cxrprep.record import Origin
+from cxrprep.planning.plan import Action
+from cxrprep.record.entry import Origin
 from cxrprep.sources.base import RequestsMany, ReusesConnections, SourceOptions
 from cxrprep.storage.locks import FolderLock, LockLost, RunId
 from cxrprep.transfer.connection_limit import ConnectionLimit, ConnectionTuner
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from cxrprep.datasets.layout import Layout
     from cxrprep.events import Sink
     from cxrprep.model import Shard
-    from cxrprep.planning import Plan
-    from cxrprep.record import Record
+    from cxrprep.planning.plan import Plan
+    from cxrprep.record.record import Record
     from cxrprep.sources.base import Source
 
 _BUFFER: Final = 1 << 18

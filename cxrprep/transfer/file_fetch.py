@@ -11,7 +11,7 @@ from cxrprep.digests import finished, new_hasher
 from cxrprep.errors import IntegrityError, SourceUnreachableError
 from cxrprep.events import Note
 from cxrprep.model import Digest
-from cxrprep.record import Origin
+from cxrprep.record.entry import Origin
 from cxrprep.sources.network_errors import FEW_TRIES, NotConnectedError
 from cxrprep.transfer.limits import ByteCounter
 from cxrprep.transfer.partial_file import Segment
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cxrprep.digests import Hasher
     from cxrprep.events import Sink
     from cxrprep.model import RemoteFile
-    from cxrprep.planning import Item
+    from cxrprep.planning.plan import Item
     from cxrprep.sources.base import ByteStream, ConnectionState, Source
     from cxrprep.transfer.connection_limit import ConnectionLimit
     from cxrprep.transfer.limits import IdleTimer, Rate, Stop

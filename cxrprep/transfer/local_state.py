@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.planning import RecordedFile
-from cxrprep.record import FileState
+from cxrprep.planning.build import RecordedFile
+from cxrprep.record.entry import FileState
 from cxrprep.storage.unfetched import names_and_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cxrprep.record import Record
+    from cxrprep.record.record import Record
     from cxrprep.transfer.partial_folder import PartialFolder
 
 # As the record's rows spell it: text is compared faster than a member of an enumeration.

@@ -7,14 +7,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import AccessError, SomeFailedError, SourceUnreachableError, StorageError
-from cxrprep.planning import Action
-from cxrprep.planning.plan import MOVING
+from cxrprep.planning.plan import MOVING, Action
 from cxrprep.transfer.result import Outcome, OutcomeStatus, TransferResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cxrprep.planning import Item, Plan
+    from cxrprep.planning.plan import Item, Plan
     from cxrprep.planning.plan_items import Kind, SortedItems
     from cxrprep.transfer.limits import Stop
 

@@ -14,7 +14,7 @@ from cxrprep.transfer.partial_file import Segment
 
 if TYPE_CHECKING:
     from cxrprep.model import Digest
-    from cxrprep.planning import Item
+    from cxrprep.planning.plan import Item
     from cxrprep.sources.base import ByteStream, Source
     from cxrprep.transfer.connection_limit import ConnectionLimit
     from cxrprep.transfer.limits import ByteCounter, Stop

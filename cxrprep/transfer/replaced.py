@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.events import Sink
-    from cxrprep.record import Record
+    from cxrprep.record.record import Record
     from cxrprep.transfer.partial_folder import PartialFolder
 
 

@@ -11,7 +11,7 @@ from cxrprep.humanize import short_repr
 
 if TYPE_CHECKING:
     from cxrprep.errors import CxrprepError
-    from cxrprep.planning import Item
+    from cxrprep.planning.plan import Item
 
 
 _MOST: Final = 10_000

@@ -17,7 +17,7 @@ from cxrprep.transfer.result import Outcome, OutcomeStatus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cxrprep.planning import Item
+    from cxrprep.planning.plan import Item
     from cxrprep.sources.base import Received, Requests
     from cxrprep.transfer.connection_limit import ConnectionLimit
     from cxrprep.transfer.limits import IdleTimer, Stop

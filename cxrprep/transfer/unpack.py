@@ -11,7 +11,7 @@ from cxrprep.digests import read_digest
 from cxrprep.errors import ArchiveError
 from cxrprep.events import ignore
 from cxrprep.model import Digest
-from cxrprep.record import FileEntry, FileState, Origin
+from cxrprep.record.entry import FileEntry, FileState, Origin
 from cxrprep.storage.archives import read_members, reading
 from cxrprep.storage.paths import safe_path
 from cxrprep.transfer.partial_file import Segment
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.events import Sink
-    from cxrprep.record import Record
+    from cxrprep.record.record import Record
     from cxrprep.storage.archives import Member
     from cxrprep.transfer.limits import Stop
     from cxrprep.transfer.partial_file import Partial

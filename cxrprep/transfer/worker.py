@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.digests import file_digest, new_hasher, read_digest
 from cxrprep.errors import IntegrityError, StorageError, storage_error
-from cxrprep.planning import Action
-from cxrprep.record import FileEntry, FileState, Origin, was_written_at
+from cxrprep.planning.plan import Action
+from cxrprep.record.entry import FileEntry, FileState, Origin, was_written_at
 from cxrprep.selection.filters import SelectionFilter
 from cxrprep.sources.base import SMALL_FILE
 from cxrprep.storage.atomic import settle
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.layout import Layout
     from cxrprep.events import Sink
-    from cxrprep.planning import Item, Plan
-    from cxrprep.record import Record
+    from cxrprep.planning.plan import Item, Plan
+    from cxrprep.record.record import Record
     from cxrprep.sources.base import ConnectionState, Source
     from cxrprep.transfer.file_fetch import Fetcher
     from cxrprep.transfer.limits import Stop

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from cxrprep.digests import FileToRead, digest_files
 from cxrprep.events import ItemFinished, Throttle
-from cxrprep.record import Origin
+from cxrprep.record.entry import Origin
 from cxrprep.storage.filesystem import REQUESTS
 from cxrprep.storage.stored_digests import digests_in_bucket
 from cxrprep.storage.unfetched import unfetched
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec, Quirk
+    from cxrprep.datasets.facts import DatasetSpec, Quirk
     from cxrprep.digests import FileDigests
     from cxrprep.events import Sink
     from cxrprep.verification.check_cache import Checks

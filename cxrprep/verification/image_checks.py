@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec, Quirk
+    from cxrprep.datasets.facts import DatasetSpec, Quirk
     from cxrprep.events import Sink
     from cxrprep.executors import Engine
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from cxrprep.digests import file_digest
 from cxrprep.events import StageFinished, StageStarted
-from cxrprep.record import Origin
+from cxrprep.record.entry import Origin
 from cxrprep.storage.paths import CACHE_NAME
 from cxrprep.storage.sorted_tables import HeldRows, by_path
 from cxrprep.verification.check_cache import Checks
@@ -38,7 +38,7 @@ from cxrprep.verification.scan import leftover, scan
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.executors import Engine
     from cxrprep.model import ImageCheck

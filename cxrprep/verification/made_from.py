@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec
-    from cxrprep.datasets.facts import Table
-    from cxrprep.record import Record
+    from cxrprep.datasets.facts import DatasetSpec, Table
+    from cxrprep.record.record import Record
 
 _LABELS: Final = "labels.parquet"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.record import FileState
+from cxrprep.record.entry import FileState
 from cxrprep.storage.sorted_tables import SortedCursor
 from cxrprep.verification.finding import Finding, Kind, make_finding
 

@@ -14,16 +14,16 @@ from cxrprep.checksum_files import NAMES, as_text
 from cxrprep.digests import file_digest
 from cxrprep.errors import IntegrityError
 from cxrprep.model import Digest
-from cxrprep.record import check_path
+from cxrprep.storage.paths import safe_path
 from cxrprep.storage.sorted_tables import SortedCursor, SortedTable, by_path, parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.datasets.layout import Layout
-    from cxrprep.record import Record
+    from cxrprep.record.record import Record
     from cxrprep.storage.sorted_tables import Rows
 
 SCHEMA: Final = pa.schema([("path", pa.string()), ("digest", pa.string())])
@@ -74,7 +74,7 @@ def _lines_of(path: Path) -> Iterator[pa.Table]:
                 found = _LINE.match(lines[index])
                 if found is not None:
                     value, name = found.group(1).lower(), found.group(2).removeprefix("./")
-                    names.append(check_path(name))
+                    names.append(safe_path(name))
                     digests.append(f"{_ALGORITHMS[len(value)]}:{value}")
                 elif lines[index].strip():
                     raise IntegrityError(
@@ -110,7 +110,7 @@ def _placed(sums: pa.Table, layout: Layout, release: str, known: pa.ChunkedArray
     foreign, placed = sums.filter(pc.invert(settled)), [sums.filter(settled)]
     # measured: a million names as objects of Python at once took 350 MiB of a check's 1,500.
     for part in parts(foreign):
-        paths = [layout.place(check_path(name), release=release) or name for name in part["path"].to_pylist()]
+        paths = [layout.place(safe_path(name), release=release) or name for name in part["path"].to_pylist()]
         placed.append(pa.table([pa.array(paths, pa.string()), part["digest"]], schema=SCHEMA))
     return pa.concat_tables(placed)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from cxrprep.datasets.catalog import DatasetSpec, Fact
+    from cxrprep.datasets.facts import DatasetSpec, Fact
 
 _PART: Final = 0.5
 # A selection of studies has gaps in their numbers; every other "none at all" holds for a part as well.

@@ -16,7 +16,7 @@ from cxrprep.collection import folder_words
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.model import ImageCheck
-from cxrprep.record import Record
+from cxrprep.record.record import Record
 from cxrprep.storage.sorted_tables import FilteredRows, HeldRows, SortedTable, by_path
 from cxrprep.system import plain_memory
 from cxrprep.verification import table_checks
@@ -40,7 +40,7 @@ from cxrprep.verification.report import VerifyReport
 from cxrprep.verification.scan import scan, stat_paths
 
 if TYPE_CHECKING:
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.datasets.layout import Layout
     from cxrprep.events import Sink
     from cxrprep.executors import Engine

@@ -37,7 +37,7 @@ from cxrprep.errors import (
 from cxrprep.events import Note
 from cxrprep.executors import Engine
 from cxrprep.model import Digest, Shard
-from cxrprep.planning import Action
+from cxrprep.planning.plan import Action
 from cxrprep.record.merging import merge_records
 from cxrprep.storage import stored_digests, unfetched, working_copy
 from cxrprep.storage.bucket_lock import NAME as LOCK

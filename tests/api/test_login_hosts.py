@@ -58,7 +58,7 @@ def lock(folder: Path, mirror: str) -> Path:
     root.mkdir()
     about = {"dataset": "mimic-cxr-jpg", "release": "2.1.0", "mirror": mirror, "tool": "cxrprep"}
     (root / "mimic-cxr-2.0.0-split.csv.gz").write_bytes(b"x")
-    from cxrprep.record import Record
+    from cxrprep.record.record import Record
 
     with Record.open(root) as record:
         record.describe(**about)

@@ -19,8 +19,8 @@ from cxrprep.cli.main import cli
 from cxrprep.config.settings import load_settings
 from cxrprep.events import StageStarted, ignore
 from cxrprep.model import LabelTest, Selection, Split
-from cxrprep.record import Record
 from cxrprep.record.last_run import LastRun
+from cxrprep.record.record import Record
 from cxrprep.selection.options import options_of, selection_of
 from tests.integration.river import phantom
 from tests.servers.faults import serving

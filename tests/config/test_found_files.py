@@ -11,8 +11,8 @@ import pytest
 from cxrprep.config.job import KEYS
 from cxrprep.config.settings import FOUND_FILE_KEYS, load_settings
 from cxrprep.errors import ConfigError
-from cxrprep.planning import load_plan
-from cxrprep.record import Record
+from cxrprep.planning.plan_file import load_plan
+from cxrprep.record.record import Record
 from cxrprep.storage.small_files import parse_json, parse_toml
 from tests.commands import cxrprep
 from tests.record.entries import entries_of

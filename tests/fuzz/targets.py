@@ -323,7 +323,7 @@ label = ["Edema=-1"]
 
 
 def _lock(data: bytes, scratch: Path) -> None:
-    from cxrprep.record import Record
+    from cxrprep.record.record import Record
 
     _file(scratch, "cxrprep.files.parquet", _locks()[1])
     _file(scratch, "cxrprep.lock", data)
@@ -333,7 +333,7 @@ def _lock(data: bytes, scratch: Path) -> None:
 
 def _lock_table(data: bytes, scratch: Path) -> None:
     # The header's digest would refuse every change; whoever alters the table may alter the digest too.
-    from cxrprep.record import Record
+    from cxrprep.record.record import Record
 
     path = _file(scratch, "cxrprep.files.parquet", data)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -343,7 +343,7 @@ def _lock_table(data: bytes, scratch: Path) -> None:
 
 
 def _journal(data: bytes, scratch: Path) -> None:
-    from cxrprep.record import Record
+    from cxrprep.record.record import Record
 
     for name, content in zip(("cxrprep.lock", "cxrprep.files.parquet"), _locks(), strict=True):
         _file(scratch, name, content)
@@ -397,7 +397,7 @@ _CHECKED = b'{"files":[["images/a.png",5,7,9,"sha256:00"],["images/b.png",6,8,10
 
 def _journal_line() -> bytes:
     from cxrprep.model import Digest
-    from cxrprep.record import FileEntry, Origin
+    from cxrprep.record.entry import FileEntry, Origin
 
     return json.dumps(FileEntry("images/a.png", 5, Digest("md5", "0" * 32), Origin.PUBLISHED).as_row()).encode() + b"\n"
 
@@ -405,7 +405,8 @@ def _journal_line() -> bytes:
 @cache
 def _locks() -> tuple[bytes, bytes]:
     from cxrprep.model import Digest, Selection, Split
-    from cxrprep.record import FileEntry, Origin, Record
+    from cxrprep.record.entry import FileEntry, Origin
+    from cxrprep.record.record import Record
 
     with tempfile.TemporaryDirectory() as folder:
         with Record.open(Path(folder)) as record:

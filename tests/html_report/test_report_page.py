@@ -31,7 +31,7 @@ from cxrprep.html_report.svg_charts import Bar, BarPart, bars, histogram
 from cxrprep.html_report.thumbnails import thumbnail
 from cxrprep.labels.agreement import source_agreements
 from cxrprep.manifest import label_statistics
-from cxrprep.record import Record
+from cxrprep.record.record import Record
 from cxrprep.vocabulary import OBSERVATIONS
 from tests.html_report.folder import EVIL, write_folder
 from tests.manifest.made import made

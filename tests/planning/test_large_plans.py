@@ -13,8 +13,10 @@ import pytest
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import CxrprepError, StorageError
 from cxrprep.model import Digest, RemoteFile, Selection, Shard
-from cxrprep.planning import Action, Plan, RecordedFile, load_plan, make_plan, plan_file, plan_items, save_plan
-from cxrprep.planning.plan import CHANGED
+from cxrprep.planning import plan_file, plan_items
+from cxrprep.planning.build import RecordedFile, make_plan
+from cxrprep.planning.plan import CHANGED, Action, Plan
+from cxrprep.planning.plan_file import load_plan, save_plan
 
 SPEC = find_dataset("mimic-cxr-jpg")
 

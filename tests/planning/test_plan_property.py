@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from cxrprep.errors import ConfigError, UnsafePathError
 from cxrprep.model import Digest, LabelTest, RemoteFile, Selection, Shard, Split
-from cxrprep.planning import Action, Plan, load_plan
-from cxrprep.planning.plan import Item
-from cxrprep.planning.plan_file import save_plan
+from cxrprep.planning.plan import Action, Item, Plan
+from cxrprep.planning.plan_file import load_plan, save_plan
 from cxrprep.selection.filters import sample_ids
 
 NAMES = st.lists(

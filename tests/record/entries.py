@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cxrprep.record import FileEntry, Record
+    from cxrprep.record.entry import FileEntry
+    from cxrprep.record.record import Record
 
 
 def entries_of(record: Record) -> dict[str, FileEntry]:

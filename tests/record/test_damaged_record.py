@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrprep.record import Record
+from cxrprep.record.record import Record
 from tests.collection.hints import commands_in
 from tests.commands import cxrprep, ok, result
 from tests.generators.small import nih_chestxray14

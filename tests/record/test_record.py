@@ -21,8 +21,11 @@ from hypothesis import strategies as st
 
 from cxrprep.errors import ConfigError, IntegrityError, StorageError, UnsafePathError, UsageError
 from cxrprep.model import Digest, LabelTest, Selection, Split
-from cxrprep.record import FILES_NAME, LOCK_NAME, FileEntry, FileState, Origin, Record, check_path, file_table
-from cxrprep.storage.paths import UNSAFE_PATTERN, is_safe
+from cxrprep.record import file_table
+from cxrprep.record.entry import FileEntry, FileState, Origin
+from cxrprep.record.record import Record
+from cxrprep.storage.paths import FILES_NAME, LOCK_NAME, UNSAFE_PATTERN, is_safe
+from cxrprep.storage.paths import safe_path as check_path
 from tests.record.entries import entries_of
 
 SHA = Digest("sha256", "ab" * 32)
@@ -183,8 +186,8 @@ def test_a_path_that_looks_plain_is_a_path_that_is_safe(path: str) -> None:
 _WRITER = textwrap.dedent("""
     import os, sys
     from pathlib import Path
-    from cxrprep.record import FileEntry
-    from cxrprep.record import Record
+    from cxrprep.record.entry import FileEntry
+    from cxrprep.record.record import Record
     record = Record.open(Path(sys.argv[1]))
     for n in range(int(sys.argv[2]), int(sys.argv[3])):
         record.add(FileEntry(f"images/{n:08d}_000.png", n))
@@ -330,7 +333,7 @@ def test_columns_are_read_as_their_entries(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_record_is_opened_without_pyarrow(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; import cxrprep.api.download; from cxrprep.record import Record\n"
+        "import sys; from pathlib import Path; import cxrprep.api.download; from cxrprep.record.record import Record\n"
         "with Record.open(Path(sys.argv[1])) as record:\n"
         "    assert record.get('a') is None and not list(record.rows(['path']))\n"
         "    record.describe(dataset='chexpert', release='v1.0')\n"
@@ -346,7 +349,7 @@ _PLANNED = ["path", "size", "digest", "validator", "state", "archive"]
 def test_what_a_plan_asks_of_a_small_record_needs_no_pyarrow(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     nih(tmp_path, entry("a", archive="one.zip", validator='"1"'), entry("b", state=FileState.DISCARDED), entry("ü"))
     code = (
-        "import sys; from pathlib import Path; from cxrprep.record import Record\n"
+        "import sys; from pathlib import Path; from cxrprep.record.record import Record\n"
         f"with Record.open(Path(sys.argv[1])) as record: found = list(record.rows({_PLANNED}))\n"
         "print(ascii(found)); print('pyarrow' in sys.modules)"
     )

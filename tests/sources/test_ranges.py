@@ -12,8 +12,8 @@ import pytest
 
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.model import Digest, RemoteFile
-from cxrprep.planning import make_plan
-from cxrprep.record import Record
+from cxrprep.planning.build import make_plan
+from cxrprep.record.record import Record
 from cxrprep.sources import open_source
 from cxrprep.sources.base import SourceOptions
 from cxrprep.transfer import range_fetch

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cxrprep.errors import ArchiveError, ExitCode
-from cxrprep.record import Record
+from cxrprep.record.record import Record
 from cxrprep.storage.archives import read_members
 from tests.commands import cxrprep
 from tests.record.entries import entries_of

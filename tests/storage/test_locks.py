@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from cxrprep.errors import BusyError, ExitCode, StorageError
-from cxrprep.record import FileEntry, Record
+from cxrprep.record.entry import FileEntry
 from cxrprep.record.lockfile import load_header
+from cxrprep.record.record import Record
 from cxrprep.storage import locks
 from cxrprep.storage.locks import FolderLock, LockLost, RunId, SaveLock
 from tests.record.entries import entries_of
@@ -131,7 +132,9 @@ def test_a_run_that_slept_hears_that_the_folder_is_anothers(tmp_path: Path, monk
 SAVER = """
 import sys, time
 from pathlib import Path
-from cxrprep.record import FileEntry, Record, file_table
+from cxrprep.record import file_table
+from cxrprep.record.entry import FileEntry
+from cxrprep.record.record import Record
 
 root, marks = Path(sys.argv[1]), Path(sys.argv[2])
 write = file_table.write

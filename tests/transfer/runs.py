@@ -10,8 +10,8 @@ import tarfile
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.datasets.catalog import find_dataset
-from cxrprep.planning import make_plan
-from cxrprep.record import Record
+from cxrprep.planning.build import make_plan
+from cxrprep.record.record import Record
 from cxrprep.sources import open_source
 from cxrprep.sources.base import SourceOptions
 from cxrprep.transfer.downloader import Transfer, TransferOptions
@@ -20,7 +20,7 @@ from cxrprep.transfer.retry import RetryPolicy
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.planning import Plan
+    from cxrprep.planning.plan import Plan
     from cxrprep.transfer.result import TransferResult
 
 QUICK = RetryPolicy(attempts=4, first_wait=0.01, longest_wait=0.02, jitter=0.0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cxrprep.record import Record
+from cxrprep.record.record import Record
 from cxrprep.storage.locks import FolderLock, RunId
 from tests.commands import cxrprep, ok, result
 from tests.generators.small import mimic_cxr_jpg, nih_chestxray14

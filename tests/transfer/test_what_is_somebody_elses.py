@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cxrprep.record import Record
+from cxrprep.record.record import Record
 from cxrprep.transfer.partial_file import Partial
 from tests.commands import cxrprep, ok, result
 from tests.generators.small import nih_chestxray14

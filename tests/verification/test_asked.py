@@ -11,7 +11,7 @@ import cxrprep
 from cxrprep.errors import UsageError
 from cxrprep.events import Event, StageFinished
 from cxrprep.model import Selection, Shard
-from cxrprep.record import Record
+from cxrprep.record.record import Record
 from cxrprep.record.requested import asked, remember
 from tests.generators.small import mimic_cxr_jpg
 from tests.verification.trees import check, found, nih, write_sums

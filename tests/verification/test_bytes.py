@@ -17,7 +17,8 @@ from cxrprep.errors import IntegrityError, StorageError, UnsafePathError
 from cxrprep.events import Advanced, Event, ItemFinished, StageFinished, StageStarted
 from cxrprep.model import Digest, Shard
 from cxrprep.progress_stats import StageProgress
-from cxrprep.record import FileEntry, FileState, Origin, Record
+from cxrprep.record.entry import FileEntry, FileState, Origin
+from cxrprep.record.record import Record
 from cxrprep.verification import findings_table
 from tests.record.entries import entries_of
 from tests.verification.trees import MIMIC, check, files, flip, found, mimic, nih, nih_spec, remember, write_sums

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from cxrprep.datasets.catalog import DatasetSpec, catalog
+from cxrprep.datasets.catalog import catalog
+from cxrprep.datasets.facts import DatasetSpec
 from cxrprep.labels.extract import read_labels
 from cxrprep.verification.finding import Finding, Level
 from cxrprep.verification.measures import Subject, measure, shared_patients

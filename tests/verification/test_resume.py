@@ -10,7 +10,8 @@ import textwrap
 from pathlib import Path
 
 from cxrprep.model import Digest
-from cxrprep.record import FileEntry, Origin, Record
+from cxrprep.record.entry import FileEntry, Origin
+from cxrprep.record.record import Record
 from tests.verification.trees import check, flip, nih_spec
 
 PROJECT = Path(__file__).parents[2]

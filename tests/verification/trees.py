@@ -14,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pydicom
 
-from cxrprep.datasets.catalog import DatasetSpec, catalog
+from cxrprep.datasets.catalog import catalog
+from cxrprep.datasets.facts import DatasetSpec
 from cxrprep.labels.extract import read_labels
 from cxrprep.model import Digest, ImageCheck
-from cxrprep.record import FileEntry, Origin, Record
+from cxrprep.record.entry import FileEntry, Origin
+from cxrprep.record.record import Record
 from cxrprep.verification.report import VerifyReport
 from cxrprep.verification.verifier import VerifyOptions, verify
 from tests.generators.small import mimic_cxr_jpg, nih_chestxray14

@@ -21,7 +21,7 @@ from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, card_of
 from cxrprep.manifest.hugging_face_card import EVERY_SPLIT, Config, front_matter
 
 if TYPE_CHECKING:
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
 
 _TEXT, _NUMBER = pa.string(), pa.int64()
 _LISTS: Final = {

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from cxrprep.datasets.catalog import DatasetSpec
+    from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.events import Sink
     from cxrprep.manifest.export.run import ExportOptions
     from cxrprep.manifest.load import Dataset

@@ -23,7 +23,7 @@ from cxrprep.events import Event, Note
 from cxrprep.executors import Engine
 from cxrprep.images.image_folder import plain_images, stems_of
 from cxrprep.model import Selection
-from cxrprep.record import Record
+from cxrprep.record.record import Record
 from cxrprep.storage.filesystem import StoredFile
 from tests.api.convert import hospital
 from tests.generators.small import mimic_cxr
