@@ -72,26 +72,4 @@ class ConversionTotals:
             self.kept += outcome.status == "notneeded"
             self.done += outcome.status == "ok"
             self.size += outcome.size
-            self.add(outcome)
-
-    def add(self, outcome: Converted) -> None:
-        """The row of one image."""
-        from cxrprep.manifest.derived import ConvertedImage
-
-        spacing = outcome.spacing_mm
-        self.images.add(
-            ConvertedImage(
-                source_path=outcome.item.relative,
-                source_digest=outcome.source_digest,
-                path=outcome.path,
-                size=outcome.size,
-                digest=outcome.digest,
-                width=outcome.width,
-                height=outcome.height,
-                mode=outcome.mode,
-                spacing_mm=None if spacing is None else (spacing[1], spacing[0]),
-                boxes=outcome.boxes,
-                about=outcome.about,
-                measures={"pixels": outcome.pixels or None, **outcome.measures()},
-            )
-        )
+            self.images.add(outcome.as_row())

@@ -77,7 +77,7 @@ def add_previous(
                 elif found.status == "notneeded":
                     taken.add(found.item.relative)
                     paths.add(found.path)
-                    totals.add(found)
+                    totals.images.add(found.as_row())
     changed: list[str] = []
     is_there = _presence(task.out)
 

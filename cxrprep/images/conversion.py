@@ -108,6 +108,26 @@ class Converted:
     kind: str = ""
     hint: str = ""
 
+    def as_row(self) -> dict[str, Any]:
+        """The columns of the manifest that the conversion knows, and what the header says as text."""
+        spacing = self.spacing_mm or (None, None)
+        return {
+            "path": self.path,
+            "bytes": self.size,
+            "digest": self.digest,
+            "width": self.width,
+            "height": self.height,
+            "source_mode": self.mode,
+            "spacing_x_mm": spacing[1],
+            "spacing_y_mm": spacing[0],
+            "boxes": None if self.boxes is None else [box.as_dict() for box in self.boxes],
+            "source_path": self.item.relative,
+            "source_digest": self.source_digest,
+            "pixels": self.pixels or None,
+            "about": spelled(self.about),
+            **self.measures(),
+        }
+
     def measures(self) -> dict[str, Any]:
         """How the image came out, in the words of the manifest's columns."""
         found: dict[str, Any] = {"voi": self.voi, "codec": self.codec or None, "notes": list(self.notes)}

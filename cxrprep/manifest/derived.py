@@ -33,53 +33,34 @@ from cxrprep.schemas import (
 from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_footer, read_rows_where, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from cxrprep.collection import Lineage
     from cxrprep.events import Sink
-    from cxrprep.model import Box
 
 # Images held as objects before they become columns.
 _ROWS: Final = 8192
 _CHANGED: Final = ("path", "bytes", "digest", "width", "height", "source_mode", "spacing_x_mm", "spacing_y_mm", "boxes")
 
 
-@dataclass(frozen=True, slots=True)
-class ConvertedImage:
-    """One converted image: ``source_path`` in the dataset, ``path`` under the derived folder.
-
-    ``boxes`` are in its own pixels, already transformed; ``None`` where nobody drew any. ``spacing_mm`` is (x, y).
-    ``measures`` are values of ``MEASURED`` columns: see ``cxrprep.schemas``. ``about`` is what the header of a plain
-    folder's image says: see ``cxrprep.images.dicom_metadata``.
-    """
-
-    source_path: str
-    source_digest: str | None
-    path: str
-    size: int
-    digest: str
-    width: int
-    height: int
-    mode: str
-    spacing_mm: tuple[float, float] | None = None
-    boxes: Sequence[Box] | None = None
-    about: Mapping[str, Any] | None = None
-    measures: Mapping[str, Any] | None = None
-
-
 class DerivedRows:
-    """Converted images, gathered one by one and kept as columns: some hundred bytes each."""
+    """Converted images, gathered one by one and kept as columns: some hundred bytes each.
+
+    A row has the columns that the manifest takes from a conversion, ``source_path`` in the dataset, ``path`` under the
+    derived folder, boxes in its own pixels and spacing in mm among them, and as ``about`` what the header of a plain
+    folder's image says: see ``cxrprep.images.conversion.Converted.as_row``.
+    """
 
     def __init__(self) -> None:
         self._tables: list[pa.Table] = []
-        self._rows: list[ConvertedImage] = []
+        self._rows: list[Mapping[str, Any]] = []
 
-    def add(self, image: ConvertedImage) -> None:
+    def add(self, row: Mapping[str, Any]) -> None:
         """Take one image in."""
-        self._rows.append(image)
+        self._rows.append(row)
         if len(self._rows) == _ROWS:
-            self._tables.append(_own(self._rows))
+            self._tables.append(pa.Table.from_pylist(self._rows, _OWN))
             self._rows = []
 
     def __len__(self) -> int:
@@ -88,12 +69,12 @@ class DerivedRows:
 
     def names(self, column: str, also: Sequence[str] = ()) -> Names:
         """What stands in ``source_path`` or ``path`` of all of them, in no promised order, and ``also`` these."""
-        own = [*(getattr(row, column) for row in self._rows), *also]
+        own = [*(row[column] for row in self._rows), *also]
         return pa.chunked_array([*_chunks(self._tables, column), pa.array(own, pa.string())])
 
     def take(self) -> pa.Table:
         """All of them, sorted by path; none is left here, since two copies of 400,000 would be too many."""
-        tables = [_OWN.empty_table(), *self._tables, _own(self._rows)]
+        tables = [_OWN.empty_table(), *self._tables, pa.Table.from_pylist(self._rows, _OWN)]
         self._tables, self._rows = [], []
         table = pa.concat_tables(tables)
         del tables
@@ -111,7 +92,7 @@ class DerivedResult:
 
 
 def build_derived_manifest(
-    converted: Iterable[ConvertedImage] | DerivedRows,
+    converted: DerivedRows,
     *,
     base: Path | None,
     out: Path,
@@ -186,7 +167,7 @@ def build_derived_manifest(
 
 
 def _derived_rows(
-    converted: Iterable[ConvertedImage] | DerivedRows,
+    converted: DerivedRows,
     base: Path | None,
     out: Path,
     earlier: PreviousImages | None,
@@ -196,11 +177,6 @@ def _derived_rows(
     fingerprint: str,
 ) -> tuple[pa.Table, dict[str, Any], pa.Table | None, int]:
     """The rows, what the footer is to say, the headers of DICOM files, and how many rows ``base`` does not list."""
-    if not isinstance(converted, DerivedRows):
-        gathered = DerivedRows()
-        for image in converted:
-            gathered.add(image)
-        converted = gathered
     own = converted.take()
     gone: pa.Table | None = None
     if earlier is not None and len(earlier):
@@ -310,29 +286,6 @@ _OWN: Final = pa.schema(
         pa.field("about", pa.string()),
     ]
 )
-
-
-def _own(rows: Sequence[ConvertedImage]) -> pa.Table:
-    """What the conversion knows of each image."""
-    boxes = [None if row.boxes is None else [box.as_dict() for box in row.boxes] for row in rows]
-    columns = {
-        "path": pa.array([row.path for row in rows], pa.string()),
-        "bytes": pa.array([row.size for row in rows], pa.int64()),
-        "digest": pa.array([row.digest for row in rows], pa.string()),
-        "width": pa.array([row.width for row in rows], pa.int32()),
-        "height": pa.array([row.height for row in rows], pa.int32()),
-        "source_mode": pa.array([row.mode for row in rows], pa.string()),
-        "spacing_x_mm": pa.array([row.spacing_mm and row.spacing_mm[0] for row in rows], pa.float32()),
-        "spacing_y_mm": pa.array([row.spacing_mm and row.spacing_mm[1] for row in rows], pa.float32()),
-        "boxes": pa.array(boxes, pa.list_(READ_BOX)),
-        "source_path": pa.array([row.source_path for row in rows], pa.string()),
-        "source_digest": pa.array([row.source_digest for row in rows], pa.string()),
-        **{
-            name: pa.array([(row.measures or {}).get(name) for row in rows], _OWN.field(name).type) for name in MEASURED
-        },
-        "about": pa.array([json.dumps(row.about) if row.about else "" for row in rows], pa.string()),
-    }
-    return pa.Table.from_arrays([columns[name] for name in _OWN.names], schema=_OWN)
 
 
 def _own_of(rows: pa.Table) -> pa.Table:

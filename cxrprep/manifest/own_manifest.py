@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 from cxrprep.datasets.own_folder import NAME, OWN_FOLDER
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, StageStarted
+from cxrprep.images.conversion import spelled
 from cxrprep.labels.columns import categories, constant
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.manifest.build import IMAGES_NAME, STAGE, STUDIES_NAME, PreparedManifest, check_tables, described_result
 from cxrprep.manifest.converted import read_labels_beside
-from cxrprep.manifest.derived import DICOM_FILES, ConvertedImage, DerivedRows, columns_of_headers
+from cxrprep.manifest.derived import DICOM_FILES, DerivedRows, columns_of_headers
 from cxrprep.manifest.label_join import default_sources, relabel_from, stated_sources
 from cxrprep.manifest.previous import HEADERS_NAME
 from cxrprep.manifest.studies import studies_of
@@ -128,17 +129,16 @@ def _image_rows(found: Iterable[OwnImage]) -> tuple[DerivedRows, int]:
     for image in found:
         dicom_files += image.is_dicom
         rows.add(
-            ConvertedImage(
-                source_path=image.path,
-                source_digest=None,
-                path=image.path,
-                size=image.size,
-                digest=image.digest,
-                width=image.width,  # type: ignore[arg-type]  # null where nobody can say it
-                height=image.height,  # type: ignore[arg-type]
-                mode=image.mode,
-                about=image.about,
-            )
+            {
+                "path": image.path,
+                "bytes": image.size,
+                "digest": image.digest,
+                "width": image.width,
+                "height": image.height,
+                "source_mode": image.mode,
+                "source_path": image.path,
+                "about": spelled(image.about),
+            }
         )
     return rows, dicom_files
 

@@ -13,7 +13,7 @@ from cxrprep.errors import StorageError, TableError, UsageError
 from cxrprep.images.decode import measure
 from cxrprep.labels.policy import Policy
 from cxrprep.labels.splits import SplitRule
-from cxrprep.manifest.derived import ConvertedImage, build_derived_manifest
+from cxrprep.manifest.derived import DerivedRows, build_derived_manifest
 from cxrprep.model import Box
 from cxrprep.schemas import DERIVED
 from cxrprep.storage.parquet import read_footer
@@ -287,18 +287,26 @@ def test_a_file_where_the_manifests_should_go_is_named(tmp_path):
 def converted(path, **changes):
     values = {
         "source_path": f"images/{path}.png", "source_digest": "sha256:" + "0" * 64, "path": f"images/{path}.png",
-        "size": 5, "digest": "sha256:" + "1" * 64, "width": 32, "height": 32, "mode": "L", "spacing_mm": (1.5, 2.5),
+        "bytes": 5, "digest": "sha256:" + "1" * 64, "width": 32, "height": 32, "source_mode": "L", "spacing_x_mm": 1.5,
+        "spacing_y_mm": 2.5, "about": "",
     }  # fmt: skip
-    return ConvertedImage(**{**values, **changes})
+    return {**values, **changes}
+
+
+def gathered(*images):
+    rows = DerivedRows()
+    for image in images:
+        rows.add(image)
+    return rows
 
 
 def test_a_derived_manifest_keeps_what_is_known_and_says_what_changed(tmp_path):
     root = made("nih-chestxray14", tmp_path)
     out = root / "derived" / "small" / "manifests"
-    rows = [converted("00000005_000", boxes=[Box("Effusion", 1, 2, 3, 4)]), converted("00000001_000")]
+    rows = [converted("00000005_000", boxes=[Box("Effusion", 1, 2, 3, 4).as_dict()]), converted("00000001_000")]
     for _ in range(2):
         result = build_derived_manifest(
-            rows, base=root / "manifests" / "images.parquet", out=out, recipe="small", fingerprint="abc"
+            gathered(*rows), base=root / "manifests" / "images.parquet", out=out, recipe="small", fingerprint="abc"
         )
     assert (result.images, result.without_row) == (2, 0)
     table = pq.read_table(result.path)
@@ -316,11 +324,11 @@ def test_a_derived_manifest_keeps_what_is_known_and_says_what_changed(tmp_path):
 
 def test_a_plain_folder_has_no_patients_made_up(tmp_path):
     result = build_derived_manifest(
-        [converted("a/b"), converted("c")], base=None, out=tmp_path, recipe="r", fingerprint="f"
+        gathered(converted("a/b"), converted("c")), base=None, out=tmp_path, recipe="r", fingerprint="f"
     )
     rows = pq.read_table(result.path).to_pylist()
     assert [row["image_id"] for row in rows] == ["images/a/b.png", "images/c.png"]
     assert {row["dataset"] for row in rows} == {"folder"}
     assert {row["label_edema"] for row in rows} == {None}
     with pytest.raises(TableError, match="two converted images"):
-        build_derived_manifest([converted("c")] * 2, base=None, out=tmp_path, recipe="r", fingerprint="f")
+        build_derived_manifest(gathered(*[converted("c")] * 2), base=None, out=tmp_path, recipe="r", fingerprint="f")
