@@ -96,6 +96,8 @@ def load(
     keywords = Keywords(words)
     wanted, rule = keywords.selection(selection), keywords.split_rule(split_by, "split_seed")
     keywords.finish()
+    # A verb names a folder so, and works through its images part by part.
+    held = not isinstance(root, FolderRef)
     if isinstance(root, FolderRef):
         where = FolderRef.of(root, dataset=dataset, state=state)
         dataset, state, root = where.dataset, where.state, where.path
@@ -119,6 +121,7 @@ def load(
             text=text,
             pairs=None if pairs is None else Path(pairs),
             paired=paired,
+            held=held,
             on_event=on_event,
         )
         for one in roots
@@ -127,10 +130,10 @@ def load(
         raise UsageError("no folder is named", hint="name a folder with a manifest, or several")
     for part in parts:
         check_dataset(part.root, dataset, part.name)
-    held = combined(parts, selection=wanted, observations=observations) if several else parts[0]
+    whole = combined(parts, selection=wanted, observations=observations) if several else parts[0]
     if split is None:
-        return held
-    return held.split(*(split.split(",") if isinstance(split, str) else split))
+        return whole
+    return whole.split(*(split.split(",") if isinstance(split, str) else split))
 
 
 def _warn_among_originals(where: FolderRef, target: Path, form: str, on_event: Sink) -> None:

@@ -24,10 +24,11 @@ from cxrprep.manifest.dataset_card import write_card_beside
 from cxrprep.manifest.label_join import relabel_from, rows_for, stated_sources
 from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
-from cxrprep.storage.parquet import SET_DIGEST, VERIFY_NAMES_IT, footer_of, read_rows, read_rows_where, write_table
+from cxrprep.storage.parquet import SET_DIGEST, VERIFY_NAMES_IT, footer_of, read_rows, write_table
 from cxrprep.storage.paths import is_in_shard
 from cxrprep.storage.small_files import open_file
 from cxrprep.storage.table_checksums import digest_as_written, is_as_listed, note_checksum, replace_listed
+from cxrprep.storage.table_on_disk import TableOnDisk
 from cxrprep.storage.unfetched import lies_there
 from cxrprep.storage.value_codes import flat
 
@@ -88,10 +89,10 @@ def read_labels_beside(manifests: Path, images: pa.Table | None = None) -> pa.Ta
         if images is None:
             return read_rows(path, use_threads=False).combine_chunks()
         keys = {name: flat(images.column(name)) for name in ("image_id", "study_id")}
-        return read_rows_where(
-            path,
-            list(keys),
-            lambda rows: pc.or_(*(pc.is_in(rows[name], value_set=held) for name, held in keys.items())),
+        return (
+            TableOnDisk.open(path)
+            .where([*keys], lambda rows: pc.or_(*(pc.is_in(rows[name], value_set=held) for name, held in keys.items())))
+            .whole()
         )
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="convert again into this folder") from error

@@ -78,7 +78,9 @@ def write_card(
         parts.append(
             f"Release {dataset.made_from.get('release', '')}, {len(dataset):,} images here. <{spec.homepage}>\n"
         )
-    splits = split_counts(dataset.to_arrow(), dataset.observations)
+    stated = dataset.stated
+    counted = [name for name in stated.column_names if name.startswith("label_") or name in ("dataset", *_COUNTED)]
+    splits = split_counts(dataset.policy.apply(stated.select(counted)), dataset.observations)
     parts += [_counts(splits, moments or {}), *(_labels(part) for part in splits if part.labels)]
     if spec is not None and spec.vocabulary in VOCABULARIES:
         parts.append(f"**No Finding** in this release: {VOCABULARIES[spec.vocabulary].no_finding}\n")

@@ -30,7 +30,8 @@ from cxrprep.schemas import (
     own_columns,
     with_boxes,
 )
-from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_footer, read_rows_where, write_table
+from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_footer, write_table
+from cxrprep.storage.table_on_disk import TableOnDisk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -197,7 +198,7 @@ def _derived_rows(
     if base is not None:
         origin = {**{k: v for k, v in read_footer(base).items() if k not in _OF_TABLE}, **origin}
         # Of a sample's base the sample's rows alone.
-        table = read_rows_where(base, ["path"], _names_of(sources))
+        table = TableOnDisk.open(base).where(["path"], _names_of(sources)).whole()
         place = positions(sources, table.column("path"))
         without = place.null_count
         schema = derived_schema(table.schema)

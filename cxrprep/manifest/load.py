@@ -30,15 +30,12 @@ from cxrprep.model import Split
 from cxrprep.selection.table_filters import asked_columns, drawn_ids, undrawn_rows, wanted_rows
 from cxrprep.storage.parquet import (
     CONVERT_AGAIN,
-    check_columns,
     footer_of,
     read_footer,
-    read_groups,
     read_rows,
-    read_rows_where,
-    read_schema,
 )
 from cxrprep.storage.paths import is_in_shard, local_path
+from cxrprep.storage.table_on_disk import TableOnDisk
 from cxrprep.storage.unfetched import unfetched
 from cxrprep.vocabulary import published_name
 
@@ -63,6 +60,8 @@ _PART: Final = 1 << 14
 @dataclass(frozen=True, repr=False)
 class Dataset:
     """The images of a folder. ``root`` is what their paths are relative to; ``stated`` their labels before the policy.
+
+    To verbs that work through the images part by part ``stated`` is a ``TableOnDisk``.
 
     ``observations`` are the stems of the labels that ``torch``, ``hf`` and exports contain. ``made_from`` is the
     footer of the manifest: dataset, release, tables, recipe. ``box_categories`` are the names that boxes may have;
@@ -95,7 +94,7 @@ class Dataset:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The images one by one, as ``dataset[0]`` gives them."""
         for start in range(0, len(self), _ROWS):
-            part = self.select(range(start, min(start + _ROWS, len(self))))
+            part = self.rows(start, _ROWS)
             rows = zip(part.stated.to_pylist(), part.labels().to_pylist(), part.mask().to_pylist(), strict=True)
             yield from (_row(*each) for each in rows)
 
@@ -115,7 +114,11 @@ class Dataset:
     def parts(self) -> Iterator[Dataset]:
         """The same images some thousands at a time, in their order."""
         starts = range(0, len(self), _PART)
-        return (dataclasses.replace(self, stated=self.stated.slice(start, _PART)) for start in starts)
+        return (self.rows(start, _PART) for start in starts)
+
+    def rows(self, start: int, count: int) -> Dataset:
+        """``count`` of the images from one place on, fewer at the end."""
+        return dataclasses.replace(self, stated=self.stated.slice(start, count))
 
     def select(self, places: Iterable[int]) -> Dataset:
         """The images at these places, in their order."""
@@ -184,7 +187,7 @@ class Dataset:
 
     def to_arrow(self) -> pa.Table:
         """The manifest's table with the policy applied to its labels."""
-        return self.policy.apply(self.stated)
+        return self.policy.apply(self.stated.select(self.stated.column_names))
 
     def to_pandas(self) -> Any:
         """The same as a data frame: labels as ``Int8`` with missing values, categories as categories."""
@@ -224,7 +227,12 @@ class Dataset:
 
     def paths(self) -> Iterator[Path]:
         """The files of the images, in order."""
-        return (self.root / path for path in self.stated.column("path").to_pylist())
+        return (self.root / path for path in self.names())
+
+    def names(self) -> Iterator[str]:
+        """The paths of the images as the manifest states them, in order."""
+        for batch in self.stated.select(["path"]).to_batches(max_chunksize=_PART):
+            yield from batch.column(0).to_pylist()
 
     def torch(self, transform: Callable[[Any], Any] | None = None) -> Images:
         """A map-style data set for ``torch.utils.data.DataLoader``.
@@ -299,6 +307,7 @@ def load(
     text: str | Iterable[str] = (),
     pairs: Path | None = None,
     paired: bool = False,
+    held: bool = True,
     on_event: Sink = ignore,
 ) -> Dataset:
     """The images of ROOT, or of ``derived/RECIPE`` below one.
@@ -316,6 +325,8 @@ def load(
         pairs: The table that holds them; by default that of ``cxrprep pairs`` in this folder, or in the one it was made
             from.
         paired: Only images whose report has one of these sections.
+        held: Hold the rows in memory, so that each is there at once; else they are read part by part, unless labels
+            come from elsewhere, patients are divided anew or texts go along, which is a join of all of them.
         on_event: Called with remarks.
 
     Returns:
@@ -333,8 +344,11 @@ def load(
     applied = made_from.get("policy")
     again = label_source is not None or (applied is not None and policy != KEEP)
     wanted = None if selection is None or selection.is_everything else selection
-    if wanted is not None and not again and split is None:
+    sections = sections_of(text)
+    if not again and split is None:
         about, table = _selected(path, made_from, wanted)
+        if held or sections:
+            table = table.whole()
     else:
         table = read_rows(path)
         if again:
@@ -352,7 +366,6 @@ def load(
     policy = dataclasses.replace(policy, knows=tuple(about.knows.items()))
     known = ordered(about.known)
     categories = box_categories(str(made_from.get("dataset", "")), sorted(about.boxes))
-    sections = sections_of(text)
     if sections:
         place = pairs or find_pairs(root, label_folders(path, root))
         table = with_texts(table, place, sections, paired=paired)
@@ -385,13 +398,13 @@ class _Whole:
         self.splits.update(pc.unique(table.column("split").cast(pa.string())).drop_null().to_pylist())
 
 
-def _selected(path: Path, made_from: dict[str, Any], selection: Selection) -> tuple[_Whole, pa.Table]:
-    """What the whole manifest says, and its selected rows; of the others a group is held at a time.
+def _selected(path: Path, made_from: dict[str, Any], selection: Selection | None) -> tuple[_Whole, TableOnDisk]:
+    """What the whole manifest says, and its selected rows, of which none are held.
 
     Args:
         path: The manifest.
         made_from: Its footer.
-        selection: What is wanted.
+        selection: What is wanted; ``None`` is all.
 
     Returns:
         Both.
@@ -399,26 +412,20 @@ def _selected(path: Path, made_from: dict[str, Any], selection: Selection) -> tu
     Raises:
         UsageError: A view, split or observation that does not exist.
     """
-    schema, about = read_schema(path), _Whole()
-    check_columns(schema, path)
-    stated = [name for name in schema.names if name.startswith("label_") or name in ("dataset", "split", "boxes")]
-    for group in read_groups(path, stated):
+    table, about = TableOnDisk.open(path), _Whole()
+    names = table.column_names
+    stated = [name for name in names if name.startswith("label_") or name in ("dataset", "split", "boxes")]
+    for group in table.groups(stated):
         about.add(group, made_from)
-    splits, asked = frozenset(about.splits), asked_columns(selection, schema)
-    masks = [undrawn_rows(group, selection, splits=splits) for group in read_groups(path, asked)]
-    drawn = None
+    if selection is None:
+        return about, table
+    splits, asked = frozenset(about.splits), asked_columns(selection, table.schema)
+    table = table.where(asked, lambda group: undrawn_rows(group, selection, splits=splits))
     if selection.draws:
-        groups = zip(read_groups(path, ["image_id"]), masks, strict=True)
-        drawn = drawn_ids(
-            (name for one, mask in groups for name in one["image_id"].filter(mask).to_pylist()), selection
-        )
-    following = iter(masks)
-
-    def is_wanted(group: pa.Table) -> Any:
-        mask = next(following)
-        return mask if drawn is None else pc.and_(mask, pc.is_in(group["image_id"], value_set=drawn))
-
-    return about, read_rows_where(path, ["image_id"], is_wanted)
+        ids = (name for group in table.groups(["image_id"]) for name in group["image_id"].to_pylist())
+        drawn = drawn_ids(ids, selection)
+        table = table.where(["image_id"], lambda group: pc.is_in(group["image_id"], value_set=drawn))
+    return about, table
 
 
 def label_folders(path: Path, root: Path) -> tuple[Path, ...]:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from cxrprep.errors import CxrprepError
 from cxrprep.manifest.build import IMAGES_NAME
 from cxrprep.schemas import DERIVED, HEADERS, derived_schema, null_columns
-from cxrprep.storage.parquet import read_rows, read_rows_where
+from cxrprep.storage.parquet import read_rows
+from cxrprep.storage.table_on_disk import TableOnDisk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -60,7 +61,7 @@ class PreviousImages:
         if base is None:
             return self.rows.slice(0, 0), self.rows
         sources = self.rows.column("source_path").combine_chunks()
-        found = read_rows_where(base, ["path"], lambda rows: pc.is_in(rows["path"], value_set=sources), ["path"])
+        found = TableOnDisk.open(base).where(["path"], lambda rows: pc.is_in(rows["path"], value_set=sources))
         named = pc.is_in(self.rows.column("source_path"), value_set=found.column("path").combine_chunks())
         named = pc.and_(named, _made_by(self.rows, fingerprint))
         return self.rows.filter(named), self.rows.filter(pc.invert(named))

@@ -13,7 +13,8 @@ from cxrprep.labels.source_vocabulary import known_observations, ordered
 from cxrprep.model import Box, Digest, ImageId, Selection, View
 from cxrprep.selection.filters import SelectionFilter
 from cxrprep.selection.table_filters import chosen_rows, drawn_ids, matching
-from cxrprep.storage.parquet import read_footer, read_groups, read_rows, read_rows_where, read_schema
+from cxrprep.storage.parquet import read_footer, read_groups, read_rows, read_schema
+from cxrprep.storage.table_on_disk import TableOnDisk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -93,8 +94,10 @@ def source_images(images: Path, wanted: Callable[[pa.Table], Any] | None = None)
 
     Raises ``TableError`` when it cannot be read.
     """
-    for group in read_groups(images, _COLUMNS):
-        rows = group if wanted is None else group.filter(wanted(group))
+    held = TableOnDisk.open(images)
+    columns = [name for name in _COLUMNS if name in held.column_names]
+    # Of a few wanted ones, groups of rows without any are not read.
+    for rows in (held if wanted is None else held.where(_DECIDING, wanted)).groups(columns):
         for batch in rows.to_batches(max_chunksize=_ROWS):
             for row in batch.to_pylist():
                 yield _source(row)
@@ -112,8 +115,8 @@ def images_by_split(images: Path, wanted: Callable[[pa.Table], Any] | None = Non
     known = ordered({stem for group in read_groups(images, labels) for stem in known_observations(group, footer)})
     kept = [*_ABOUT, *(f"label_{stem}" for stem in known)]
     columns = list(dict.fromkeys([*_COLUMNS, *kept]))
-    rows = read_rows(images, columns) if wanted is None else read_rows_where(images, _DECIDING, wanted, columns)
-    table = rows.combine_chunks()
+    held = TableOnDisk.open(images)
+    table = (held if wanted is None else held.where(_DECIDING, wanted)).select(columns).combine_chunks()
     place = pa.array(range(table.num_rows), pa.int64())
     order = pc.sort_indices(
         pa.table({"split": table.column("split").cast(pa.string()), "place": place}),

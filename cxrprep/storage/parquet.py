@@ -22,7 +22,7 @@ from cxrprep.storage.table_checksums import replace_listed
 from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 SCHEMA_VERSION: Final = 1
@@ -255,37 +255,6 @@ def read_groups(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
             yield file.read_row_group(group, schema.names, use_threads=False)
         if not file.num_row_groups:
             yield schema.empty_table()
-
-
-def read_rows_where(
-    path: Path, asked: Sequence[str], wanted: Callable[[pa.Table], Any], columns: Sequence[str] | None = None
-) -> pa.Table:
-    """The rows that are wanted of a table; of the others no more than a group is held at a time.
-
-    Args:
-        path: The table.
-        asked: The columns that decide.
-        wanted: Says of the rows of a group, with those columns, which ones are wanted.
-        columns: Those of the rows that are; all by default.
-
-    Returns:
-        The rows, in their order.
-
-    Raises:
-        OSError: It is not there, or may not be read.
-        UnreadableTableError: It is no Parquet file, or a page is not what was written.
-    """
-    with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        stored = file.schema_arrow
-        check_columns(stored, path, columns)
-        names = stored.names if columns is None else list(columns)
-        schema = pa.schema([stored.field(name) for name in names], stored.metadata)
-        found = [schema.empty_table()]
-        for group in range(file.num_row_groups):
-            mask = wanted(file.read_row_group(group, list(asked), use_threads=False))
-            if pc.any(mask).as_py():
-                found.append(file.read_row_group(group, names, use_threads=False).filter(mask))
-        return pa.concat_tables(found).unify_dictionaries().combine_chunks()
 
 
 def read_single_rows(path: Path, columns: Sequence[str], rows: Sequence[int]) -> list[dict[str, Any]]:

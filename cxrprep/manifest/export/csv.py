@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -67,7 +66,8 @@ def _write_parts(file: BinaryIO, tables: Iterable[pa.Table], style: str) -> None
         if not number:
             header = ",".join(table.column_names)
             file.write(f"{header}\n".encode())
-        pacsv.write_csv(table, file, pacsv.WriteOptions(include_header=False, quoting_style=style))
+        # In one piece: pyarrow 26 writes what stood in memory before where a first piece has no rows.
+        pacsv.write_csv(table.combine_chunks(), file, pacsv.WriteOptions(include_header=False, quoting_style=style))
 
 
 def _features(table: pa.Table) -> pa.Schema:
@@ -103,7 +103,7 @@ def export(task: ExportTask) -> ExportResult:
     task.target.write(task.target.file("images.csv"), fill)
     task.on_event(Advanced(STAGE, items=len(dataset)))
     _write_regions(task)
-    features = _features(_rows_of(dataclasses.replace(dataset, stated=dataset.stated.slice(0, 1))))
+    features = _features(_rows_of(dataset.rows(0, 1)))
     front = front_matter([Config([(EVERY_SPLIT, task.target.file("images.csv").name)], features)], task.spec)
     text = card_of(task, front=front) + _NOTE
     task.target.write(task.target.card, lambda part: part.write_text(text, encoding="utf-8"))

@@ -70,12 +70,12 @@ def _write(temporary: Path, table: pa.Table, paths: list[str], reader: ImageRead
 def _shards(task: ExportTask, parts: list[tuple[str, Dataset]], write: Callable[..., object]) -> Iterator[ExportFile]:
     each = task.options.per_shard
     for name, part in parts:
-        table, paths = _table(part), part.stated.column("path").to_pylist()
-        count = -(-len(paths) // each)
+        count = -(-len(part) // each)
         for number in range(count):
-            chosen = paths[number * each : (number + 1) * each]
+            some = part.rows(number * each, each)
+            chosen = list(some.names())
             # Taken and not sliced: what goes to a worker is these rows alone.
-            rows = table.take(pa.array(range(number * each, number * each + len(chosen)), pa.int64()))
+            rows = _table(some).take(pa.array(range(len(chosen)), pa.int64()))
             path = task.target.out / "data" / f"{split_name(name)}-{number:05d}-of-{count:05d}.parquet"
             of = made_of(rows.to_pylist(), task.dataset.root, chosen)
             yield ExportFile(path, partial(write, table=rows, paths=chosen), of, len(chosen))
@@ -88,9 +88,7 @@ def export(task: ExportTask) -> ExportResult:
     """
     # DICOM files are no images to the package: their bytes come as they are.
     kind = IMAGE if member_suffix(task) in PICTURES else FILE
-    features = pa.schema(
-        [("image", kind), *_table(task.dataset.filter(pa.nulls(len(task.dataset), pa.bool_()))).schema]
-    )
+    features = pa.schema([("image", kind), *_table(task.dataset.rows(0, 0)).schema])
     parts = by_split(task.dataset)
     with ImageReader(images_of(task)) as reader:
         write_shards(task, _shards(task, parts, partial(_write, reader=reader, kind=kind)))

@@ -274,7 +274,7 @@ def card_of(task: ExportTask, *, front: str = "", digest: str | None = None) -> 
     found: dict[str, Moments] = {}
     with ImageReader(task.dataset.root) as reader:
         for name in task.dataset.splits if task.options.sample else ():
-            paths = task.dataset.split(name).stated.column("path").to_pylist()
+            paths = task.dataset.split(name).names()
             measured = moments(reader, paths, sample=task.options.sample, on_event=task.on_event)
             if measured is not None:
                 found[name] = measured

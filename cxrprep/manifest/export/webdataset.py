@@ -45,6 +45,10 @@ _ABOUT = ("image_id", "patient_id", "study_id", "split", "view", "projection", "
 
 def samples(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each image's path with its JSON object: no nulls, but numbers and the masks that say which of them count."""
+    return itertools.chain.from_iterable(map(_samples, dataset.parts()))
+
+
+def _samples(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
     about = plain(dataset.stated.select([*_ABOUT, *dataset.split_columns])).to_pylist()
     if dataset.texts:
         sections = dataset.report_sections().to_pylist()
@@ -55,7 +59,7 @@ def samples(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
             row | {"regions": [_plain(one) for one in on_it or ()]} for row, on_it in zip(about, drawn, strict=True)
         ]
     labels, masks = dataset.labels().to_pylist(), dataset.mask().to_pylist()
-    for path, row, label, mask in zip(dataset.stated.column("path").to_pylist(), about, labels, masks, strict=True):
+    for path, row, label, mask in zip(dataset.names(), about, labels, masks, strict=True):
         numbers = {name: 0 if value is None else value for name, value in label.items()}
         yield path, {**plain_row(row), "labels": numbers, "mask": mask}
 
@@ -67,7 +71,7 @@ def _plain(region: dict[str, Any]) -> dict[str, Any]:
 
 def _features(dataset: Dataset) -> pa.Schema:
     """The types of a sample's JSON object."""
-    about = plain_schema(plain(dataset.stated.select([*_ABOUT, *dataset.split_columns]).slice(0, 0)).schema)
+    about = plain_schema(plain(dataset.rows(0, 0).stated.select([*_ABOUT, *dataset.split_columns])).schema)
     names = [published_name(stem) for stem in dataset.observations]
     numbers = pa.struct([(name, pa.int8()) for name in names])
     texts = [(name, pa.large_string()) for name in dataset.texts]
