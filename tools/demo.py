@@ -1,12 +1,11 @@
 """The demo: generate a phantom NIH collection, and run download, verify, extract-labels, convert and manifest on it.
 
-usage: demo.py [FOLDER]        FOLDER defaults to ./demo and is made anew
-
 No account and no network are needed. Every step is the command that a user would type.
 """
 
 from __future__ import annotations
 
+import argparse
 import http.server
 import os
 import shlex
@@ -38,7 +37,11 @@ def _run(*words: str) -> None:
 
 def main() -> None:
     """Run the whole job and say where its results are."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "demo")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("demo"), help="made anew; ./demo when none is named"
+    )
+    folder = parser.parse_args().folder
     if folder.exists() and any(folder.iterdir()) and not (folder / "mirror" / "MD5SUMS").exists():
         sys.exit(f"{folder} holds something else; name another folder: python tools/demo.py FOLDER")
     shutil.rmtree(folder, ignore_errors=True)

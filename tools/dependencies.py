@@ -1,12 +1,11 @@
 """Writes the page about dependencies: what needs each package, what it weighs, and what each command loads.
 
-usage: dependencies.py [FILE]        FILE is docs/explanation/dependencies.md when none is named
-
 Sizes are those of the environment that runs this.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib.metadata
 import os
@@ -151,7 +150,11 @@ def imports(words: Sequence[str], folder: str) -> dict[str, int]:
 
 def main() -> None:
     """Write the page."""
-    out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "file", nargs="?", type=Path, default=OUT, help="docs/explanation/dependencies.md when none is named"
+    )
+    out = parser.parse_args().file
     lines = [
         "# Dependencies",
         "",

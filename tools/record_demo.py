@@ -1,10 +1,11 @@
 """Records the demo as a picture for the README: what ``make demo`` prints, as SVG.
 
-usage: record_demo.py [FILE]        FILE is docs/demo.svg when none is named; run it again when the output has changed
+Run it again when the output has changed.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -31,7 +32,11 @@ def recorded() -> str:
 
 def main() -> None:
     """Write the picture."""
-    out = Path(sys.argv[1]) if len(sys.argv) > 1 else PROJECT / "docs" / "demo.svg"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "file", nargs="?", type=Path, default=PROJECT / "docs" / "demo.svg", help="docs/demo.svg when none is named"
+    )
+    out = parser.parse_args().file
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=_WIDTH, file=nowhere, force_terminal=True, highlight=False)
         for line in recorded().splitlines():

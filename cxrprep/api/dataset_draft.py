@@ -58,7 +58,6 @@ _OF_REGION: Final = re.compile(
     r"(?i)(?P<begin>(?:mask|segmentation)[-_ ]?)?(?P<id>.+?)(?P<behind>[-_ ]?(?:mask|segmentation))?\.\w+$"
 )
 _BOXES_ASIDE: Final = "# [[boxes]]"
-_YOLO: Final = re.compile(r"\d+(?: (?:0?\.\d+|[01](?:\.0*)?)){4,5}")
 # A folder for each patient, as most people call it.
 _PATIENT: Final = r"(?i:p|pt|pat|patient|subj|subject|sub|case|person)[-_ ]?\d+"
 
@@ -116,13 +115,8 @@ def draft_dataset(
             what = broken or "no column of it names images, studies or patients as the folder and its other tables do"
             on_event(Note("datasets", f"not read: {table.key}: {what}", "warning", table.key))
     if _BOXES_ASIDE in text:
-        on_event(
-            Note("datasets", f"{file}: a column may hold boxes; how, only who knows the collection can say", "info")
-        )
-    lines = [table for table in found.tables if table.form == "names" and all(map(_is_yolo, table.columns["name"]))]
-    if lines:
-        what = "lines as YOLO writes boxes; docs/howto/own-dataset.md has a file for such a folder"
-        on_event(Note("datasets", f"not read: {lines[0].key} and {len(lines) - 1:,} more: {what}", "warning"))
+        what = "boxes may be here; how they are written, or how large the images are, only who knows them can say"
+        on_event(Note("datasets", f"{file}: {what}", "info"))
     replace_file(file, lambda place: place.write_text(text, encoding="utf-8"))
     on_event(Note("datasets", f"written: {file}, a draft: correct what is wrong in it", "info"))
     return check_dataset(file, root, on_event=on_event)
@@ -182,6 +176,7 @@ class _Writer:
                 self.used.append(table)
                 self._block("splits", table=table.name, image=self._id(table), split=split)
         self._drawn()
+        self._yolo()
         tables = list(chain.from_iterable(self._declared(table) for table in self.used))
         tables += self._left_out()
         return "\n".join([*self._head(), *self._paths(), *tables, *self._vocabulary(), *self.blocks])
@@ -380,23 +375,18 @@ class _Writer:
             if cells and all(POLYGON.match(cell) for cell in cells):
                 self._block("masks", **about, encoding="polygons", points=column)
             elif plain_name(column) in BOXES and cells and any(re.search(r"\d\D+\d", cell) for cell in cells):
-                lines = [
-                    f"# Column {column!r} may hold boxes: x, y, w, h, or say corners (x1, y1, x2, y2) or centre_size."
-                ]
-                lines += [_BOXES_ASIDE, *(f"# {key} = {_toml(value)}" for key, value in about.items())]
-                self.blocks.append("\n".join([*lines, f"# corner_size = {_toml(column)}", ""]))
+                why = f"Column {column!r} may hold boxes: x, y, w, h, or say corners (x1, y1, x2, y2) or centre_size."
+                self._block("boxes", aside=why, **about, corner_size=column)
 
     def _masks(self, table: FolderTable) -> None:
         """How a column of run lengths would be declared; how they count only their publisher knows."""
         self._shapes(table)
         column = table.first(RUNS)
         if column:
-            keys = {"table": table.name, "image": self._id(table), "label": table.first(FINDINGS) or {"text": "mask"},
-                    "encoding": "rle", "runs": column, "order": "columns", "start": "absolute", "base": 1,
-                    "size": [1024, 1024]}  # fmt: skip
-            lines = [f"# Column {column!r} may hold masks as run lengths: order may be rows, start relative, base 0."]
-            lines += ["# [[masks]]", *(f"# {key} = {_toml(value)}" for key, value in keys.items())]
-            self.blocks.append("\n".join([*lines, ""]))
+            why = f"Column {column!r} may hold masks as run lengths: order may be rows, start relative, base 0."
+            label = table.first(FINDINGS) or {"text": "mask"}
+            self._block("masks", aside=why, table=table.name, image=self._id(table), label=label, encoding="rle",
+                        runs=column, order="columns", start="absolute", base=1, size=[1024, 1024])  # fmt: skip
 
     def _drawn(self) -> None:
         """Pictures of regions that have the names of images, a table for each of their folders."""
@@ -420,6 +410,26 @@ class _Writer:
             label = slug(re.sub(r"(?i)masks?|segmentations?", "", folder.rsplit("/", 1)[-1])).replace("_", " ")
             self._block("masks", table=name, image="id", label={"text": label or "region"}, encoding="files")
 
+    def _yolo(self) -> None:
+        """Labels and boxes of YOLO's files; where images differ in size, boxes wait for a table that says how."""
+        boxes = self.found.yolo
+        if boxes is None:
+            return
+        columns: dict[str, list[str | None]] = {
+            "patterns": [boxes.pattern],
+            "groups": [boxes.groups],
+            "header": [*boxes.header],
+        }
+        self.used.append(FolderTable("", "files", columns, name="yolo"))
+        self.findings += boxes.classes.values()
+        word = {"column": "class", "map": boxes.classes}
+        source = "yolo" if self.sources else "tables"
+        self._block("labels", source=source, table="yolo", image="id", shape="rows", name=word, absent=0)
+        about: dict[str, Any] = {"score": "score"} if "score" in boxes.header else {}
+        about |= {"centre_size": boxes.header[1:5], "size": boxes.size or "image"}
+        aside = "" if boxes.size else "Images differ in size: [image] needs their height and width, which no table has."
+        self._block("boxes", aside=aside, table="yolo", image="id", label=word, **about)
+
     def _reports(self, tables: list[FolderTable], taken: Sequence[str]) -> None:
         main = joined(tables)
         columns = [name for name in main.columns if plain_name(name) in REPORTS and is_text(main, name)]
@@ -435,7 +445,8 @@ class _Writer:
         if table.form == "files":
             patterns = table.columns["patterns"]
             (groups,) = table.columns["groups"]
-            return [*lines, 'form = "files"', f"patterns = {_toml(patterns)}", f"groups = {_toml(groups)}", ""]
+            header = [f"header = {_toml(table.columns['header'])}"] if "header" in table.columns else []
+            return [*lines, 'form = "files"', f"patterns = {_toml(patterns)}", f"groups = {_toml(groups)}", *header, ""]
         name = table.key.removesuffix(".gz").removesuffix(".zip")
         form = [] if table.form == "csv" else [f"form = {_toml(table.form)}"]
         return [*lines, *form, f"patterns = {_toml([name])}", ""]
@@ -466,16 +477,14 @@ class _Writer:
             lines += [""]
         return lines
 
-    def _block(self, kind: str, *, several: bool = True, **values: Any) -> None:
+    def _block(self, kind: str, *, several: bool = True, aside: str = "", **values: Any) -> None:
+        """Write a block; as a comment, where ``aside`` says why it may not hold."""
         if kind == "labels":
             self.sources.append(values["source"])
         head = f"[[{kind}]]" if several else f"[{kind}]"
-        lines = [head, *(f"{key} = {_toml(value)}" for key, value in values.items()), ""]
-        self.blocks.append("\n".join(lines))
-
-
-def _is_yolo(line: str | None) -> bool:
-    return _YOLO.fullmatch(line or "") is not None
+        lines = [head, *(f"{key} = {_toml(value)}" for key, value in values.items())]
+        lines = [f"# {line}" for line in (aside, *lines)] if aside else lines
+        self.blocks.append("\n".join([*lines, ""]))
 
 
 def _is_named(name: str, blocks: str) -> bool:

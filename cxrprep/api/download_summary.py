@@ -129,7 +129,10 @@ def _time_row(shortest: float, longest: float, measured: MeasuredRate | None) ->
 def result_rows(result: TransferResult, made: Plan, job: DownloadContext) -> tuple[tuple[str, Any], ...]:
     """A download in words."""
     rows: list[tuple[str, Any]] = [("from", made.mirror), ("release", f"{made.dataset} {made.release}")]
-    size = format_bytes(result.size)
+    size, link = format_bytes(result.size), job.options.link
+    if link != "copy":
+        links = {"hardlink": "hard links to the source's", "reflink": "clones of the source's"}[link]
+        size = f"{result.linked:,} of them as {links}, {size} copied"
     rows.append(("fetched", f"{format_count(result.done, 'file')}, {size} in {format_seconds(result.seconds)}"))
     if result.unpacked:
         rows.append(("unpacked", result.unpacked))
@@ -177,6 +180,7 @@ def result_data(result: TransferResult, made: Plan, job: DownloadContext) -> dic
         "done": result.done,
         "kept": result.kept,
         "unpacked": result.unpacked,
+        "linked": result.linked,
         "failed": result.failed,
         "impossible": result.impossible,
         "left": result.left,

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.api.draft_yolo import YoloBoxes, read_boxes
 from cxrprep.datasets.declaration import slug
 from cxrprep.datasets.facts import RESAVED
 from cxrprep.errors import CxrprepError, TableError, UsageError
@@ -69,6 +70,7 @@ class FolderFiles:
     images: list[str]
     drawn: list[str] = field(default_factory=list)
     tables: list[FolderTable] = field(default_factory=list)
+    yolo: YoloBoxes | None = None
     depth: int = 1
     """How many parts of a path name an image: more than one where two images in different folders have one name."""
 
@@ -95,15 +97,20 @@ def read_folder(root: Path, given: Mapping[str, str], on_event: Sink) -> FolderF
     found = FolderFiles(images, [key for key in keys if key.lower().endswith(PICTURES) and key not in {*images}])
     while len({found.id_of(key) for key in images}) < len(images) and found.depth < _DEEPEST:
         found.depth += 1
-    ids = {found.id_of(key) for key in images}
+    image_of = {found.id_of(key): key for key in images}
+    texts = [(key, found.id_of(f"{key[:-4]}.png")) for key in keys if key.endswith(".txt")]
+    beside = {key: image_of[image] for key, image in texts if image in image_of}
+    found.yolo = read_boxes(root, keys, beside, found.inside, on_event)
     for key in keys:
+        if found.yolo is not None and key in beside:
+            continue
         try:
             table = _read(root, key)
         except CxrprepError as error:
             on_event(Note("datasets", f"left out: {error.message}", "warning", key))
             continue
         if table is not None:
-            _find_images(table, found, ids, given.get("image", ""))
+            _find_images(table, found, {*image_of}, given.get("image", ""))
             found.tables.append(table)
     wanted = {column for column in given.values() if column}
     missing = wanted - {column for table in found.tables for column in table.columns}

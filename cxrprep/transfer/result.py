@@ -31,7 +31,7 @@ class Outcome:
     """How one item ended.
 
     ``size`` is the bytes that moved for it, ``error`` why it failed; of an archive ``unpacked`` counts the files that
-    came out of it, ``foreign`` those that do not belong to the release.
+    came out of it, ``foreign`` those that do not belong to the release. A ``linked`` one shares the source's bytes.
     """
 
     item: Item
@@ -40,6 +40,7 @@ class Outcome:
     error: CxrprepError | None = None
     unpacked: int = 0
     foreign: int = 0
+    linked: bool = False
 
 
 @dataclass(slots=True)
@@ -59,6 +60,7 @@ class TransferResult:
     failed: int = 0
     unpacked: int = 0
     foreign: int = 0
+    linked: int = 0
     left: int = 0
     size: int = 0
     seconds: float = 0.0
@@ -70,6 +72,7 @@ class TransferResult:
         self.size += outcome.size
         self.unpacked += outcome.unpacked
         self.foreign += outcome.foreign
+        self.linked += outcome.linked
         if outcome.status is OutcomeStatus.OK:
             self.done += 1
         elif outcome.status is OutcomeStatus.NOT_NEEDED:

@@ -175,7 +175,7 @@ class Worker:
         if got.came_over is not None:
             self.unproven.append((item, got.came_over))
         self._hand_on(item.dest, arrived=True)
-        return Outcome(item, OutcomeStatus.OK, got.moved)
+        return Outcome(item, OutcomeStatus.OK, got.moved, linked=self._link != "copy" and not got.moved)
 
     def _brought(self, item: Item, buffer: memoryview) -> Fetched:
         """Fetch or link the file, and record it; one that cxrprep did not put there stays under another name."""

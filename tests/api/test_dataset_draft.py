@@ -298,17 +298,85 @@ def test_shapes_in_cells(tmp_path):
     assert check_dataset(tmp_path / "drafted.toml", root).value.masks == 1
     aside = (tmp_path / "drafted.toml").read_text().split("# [[boxes]]")[1].split("\n\n")[0]
     assert '# corner_size = "boxes"' in aside
-    assert any("may hold boxes" in getattr(note, "message", "") for note in notes)
+    assert any("boxes may be here" in getattr(note, "message", "") for note in notes)
 
 
-def test_boxes_of_yolo_and_tables_that_nothing_reads_are_said(tmp_path):
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("data.yaml", "nc: 2\nnames: ['nodule', \"pleural effusion\"]\ntrain: images/train\n"),
+        ("set.yml", "names:\n  1: pleural effusion # fluid\n  0: nodule\nroboflow: {names: x}\n"),
+        ("labels/train/classes.txt", "nodule\npleural effusion\n"),
+        ("", ""),
+    ],
+)
+def test_boxes_of_yolo_are_drafted_with_the_names_of_their_classes(tmp_path, file, text):
     root = yolo(tmp_path / "yolo")
+    if file:
+        (root / file).write_text(text)
+    rows = drafted(tmp_path, root)
+    nodule, effusion = ("nodule", "pleural effusion") if file else ("class 0", "class 1")
+    assert [row["split"] for row in rows.values()] == ["train", "train", "validate"]
+    assert rows["p1_1"]["boxes"][0] == {"label": nodule, "x": 24, "y": 12, "w": 16, "h": 24}
+    assert [box["label"] for box in rows["p2_1"]["boxes"]] == [effusion]
+    own = f"label_drafted__{nodule.replace(' ', '_')}"
+    other = "label_pleural_effusion" if file else "label_drafted__class_1"
+    assert [(row[own], row[other]) for row in rows.values()] == [(1, 1), (0, 0), (0, 1)]
+
+
+def test_boxes_of_yolo_with_scores_and_beside_a_table_are_a_source_of_their_own(tmp_path):
+    root = yolo(tmp_path / "yolo")
+    for text in root.glob("labels/*/*.txt"):
+        text.write_text("0 0.5 0.5 0.25 0.5 0.75\n")
+    (root / "t.csv").write_text("image,patient,label\np1_1,A,rib\np1_2,A,\np2_1,B,rib\n")
+    draft_dataset(tmp_path / "drafted.toml", root)
+    rows = read_labels(find_dataset(str(tmp_path / "drafted.toml")), root).table.to_pylist()
+    assert {row["label_source"] for row in rows} == {"tables", "yolo"}
+    assert {row["patient_id"] for row in rows} == {"A", "B"}
+    assert {box["score"] for row in rows for box in row["boxes"] or ()} == {0.75}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"labels/val/p2_1.txt": "1 0.5 0.5 0.2 0.2 0.1 0.1\n"}, "a line of YOLO is a class, then x, y, w, h"),
+        ({"labels/val/p2_1.txt": "1 100 100 20 20\n"}, "a line of YOLO is a class, then x, y, w, h"),
+        ({"labels/val/n2.txt": "any"}, "no pattern tells them from labels/val/n2.txt"),
+        ({"images/p1_2.txt": ""}, "some lie further down than others"),
+    ],
+)
+def test_lines_of_another_form_than_yolos_are_said(tmp_path, change, said):
+    root = yolo(tmp_path / "yolo")
+    for name, text in change.items():
+        (root / name).write_text(text)
+    notes = []
+    draft_dataset(tmp_path / "drafted.toml", root, on_event=notes.append)
+    assert any(said in getattr(note, "message", "") for note in notes)
+    assert "[[boxes]]" not in (tmp_path / "drafted.toml").read_text()
+
+
+def test_boxes_of_yolo_on_images_of_different_sizes_wait_for_a_table_of_sizes(tmp_path):
+    root = yolo(tmp_path / "yolo")
+    pictures.png(root / "images/val/p2_1.png", 1, width=32, height=32)
+    assert drafted(tmp_path, root)["p1_1"]["label_drafted__class_0"] == 1
+    text = (tmp_path / "drafted.toml").read_text()
+    block = text[text.index("# [[boxes]]") :].replace("\n# ", "\n").removeprefix("# ")
+    table = '[[table]]\nname = "sizes"\npatterns = ["sizes.csv"]\n'
+    link = '[[link]]\ntable = "sizes"\nimage = "image"\nheight = "height"\nwidth = "width"\n'
+    (tmp_path / "sized.toml").write_text(text + table + link + block)
+    (root / "sizes.csv").write_text("image,height,width\np1_1,48,64\np1_2,48,64\np2_1,32,32\n")
+    rows = read_labels(find_dataset(str(tmp_path / "sized.toml")), root).table.to_pylist()
+    found = {row["image_id"]: (row["boxes"] or [{}])[0] for row in rows}
+    assert (found["p1_1"]["w"], found["p2_1"]["w"]) == (16, 32)
+
+
+def test_tables_that_nothing_reads_are_said(tmp_path):
+    root = ward(tmp_path / "ward", images=2)
     (root / "labels.csv").write_text("image,finding\n5.04E+07,nodule\n")
     (root / "other.csv").write_text("what\nnothing\n")
     notes = []
     draft_dataset(tmp_path / "drafted.toml", root, on_event=notes.append)
     said = [note.message for note in notes if getattr(note, "level", "") == "warning"]
-    assert any("labels/train/p1_1.txt and 1 more: lines as YOLO writes boxes" in message for message in said)
     assert any("labels.csv: '5.04E+07' is a number that a spreadsheet cut short" in message for message in said)
     assert any("other.csv: no column of it names images" in message for message in said)
 

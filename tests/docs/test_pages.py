@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -42,3 +43,15 @@ def test_the_recording_shows_the_commands_of_the_demo() -> None:
     assert len(verbs) == 5
     for verb in verbs:
         assert f"$ cxrprep {verb} " in shown
+
+
+@pytest.mark.parametrize("name", ["demo", "dependencies", "record_demo"])
+def test_a_tool_says_what_it_takes_and_makes_no_file_of_the_name_help(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: {name}.py")
+    assert [*tmp_path.iterdir()] == []

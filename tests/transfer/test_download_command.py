@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tarfile
@@ -441,7 +442,11 @@ def test_an_image_that_cannot_be_converted_stays(tmp_path: Path, nih: Path) -> N
 @pytest.mark.parametrize("how", ["copy", "hardlink", "reflink"])
 def test_a_labs_copy_is_linked_or_copied_by_choice(tmp_path: Path, mimic: Path, how: str) -> None:
     root = tmp_path / "root"
-    ok("download", "mimic-cxr-jpg", root, "--source", mimic, "--link", how)
+    said = ok("download", "mimic-cxr-jpg", root, "--source", mimic, "--link", how)
+    fetched = re.search(r"fetched +(\d+) files, (?:(\d+) of them as hard links to the source's, )?(.*)", said)
+    assert fetched is not None or how == "reflink"
+    assert fetched is None or how != "hardlink" or (fetched[1] == fetched[2] and fetched[3].startswith("0 B copied in"))
+    assert "clones of the source's" in said or how != "reflink"
     for path in wanted(*range(7)):
         assert (root / path).read_bytes() == (mimic / path).read_bytes()
         assert (root / path).samefile(mimic / path) == (how == "hardlink")
