@@ -185,18 +185,32 @@ class ProxyOrCertificateError(AccessError):
 
 
 class SourceUnreachableError(CxrprepError):
-    """Raise when a server cannot be reached, is overloaded after retries, or stalls. Do not raise for 401, 403, 404.
-
-    ``retry_after`` is the number of seconds that the server asked for, ``None`` when it asked for nothing; ``lasting``
-    says that to ask again would bring the same answer, ``overloaded`` that the server has too much to do (429, 503),
-    and ``tries`` how often at most it is asked for what is hardly an accident of the network.
-    """
+    """Raise when a server cannot be reached, is overloaded after retries, or stalls. Do not raise for 401, 403, 404."""
 
     exit_code = ExitCode.UNREACHABLE
-    retry_after: float | None = None
-    lasting: bool = False
-    tries: int | None = None
-    overloaded: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        retry_after: float | None = None,
+        lasting: bool = False,
+        tries: int | None = None,
+        overloaded: bool = False,
+    ) -> None:
+        """Remember what happened, what to do about it, and whether another try is worth it.
+
+        Args:
+            message: What happened.
+            hint: The next step.
+            retry_after: Seconds that the server asked for; ``None`` when it asked for nothing.
+            lasting: To ask again would bring the same answer.
+            tries: How often at most it is asked for what is hardly an accident of the network.
+            overloaded: The server has too much to do (429, 503).
+        """
+        super().__init__(message, hint=hint)
+        self.retry_after, self.lasting, self.tries, self.overloaded = retry_after, lasting, tries, overloaded
 
 
 class NotInSourceError(CxrprepError):

@@ -12,8 +12,8 @@ from cxrprep.collection.recognition import release_here, sample_names
 from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.record.record import Record, folder_words
 from cxrprep.sources import check_scheme
-from cxrprep.sources.urls import behind, perhaps_address
-from cxrprep.storage.paths import home_path, is_served, refuse_unserved
+from cxrprep.sources.urls import behind
+from cxrprep.storage.paths import home_path, is_served, perhaps_address, refuse_unserved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +79,8 @@ def find_mirror(spec: DatasetSpec, source: str | None, release: str | None = Non
         folder = path.resolve()
         return MirrorChoice(folder.as_uri(), wanted or release_here(spec, sample_names(folder)))
     mirrors = [mirror.name for mirror in spec.mirror]
-    meant = perhaps_address(name) or did_you_mean(name, mirrors)
+    # A question mark right behind it would be that of a query, and what follows masked as one.
+    meant = f"did you mean https://{name}, with its scheme? " if perhaps_address(name) else did_you_mean(name, mirrors)
     raise UsageError(
         f"{name!r} is neither a mirror of {spec.name} nor a folder",
         hint=f"{meant}mirrors: {', '.join(mirrors)}; or give an address or an existing folder",

@@ -92,6 +92,7 @@ class Output:
         self.color = color
         # Working copies of buckets are named by their addresses.
         self.shown: Callable[[str], str] = str
+        self._warnings: list[dict[str, str]] = []
 
     # ---- what streams can show ----
 
@@ -128,7 +129,9 @@ class Output:
     # ---- results ----
 
     def document(self, data: Any) -> None:
-        """One JSON document on standard output."""
+        """One JSON document on standard output, with what a person would have been warned of."""
+        if self._warnings and isinstance(data, dict):
+            data = {**data, "warnings": self._warnings}
         self._write(json.dumps(data, indent=2, ensure_ascii=False, default=str), self.stdout)
 
     def text(self, text: str, data: Any) -> None:
@@ -271,8 +274,10 @@ class Output:
     # ---- everything else ----
 
     def note(self, message: str, *, level: str = "info", subject: str = "") -> None:
-        """Something to read once, on standard error; only problems are said in quiet and JSON form."""
+        """Something to read once, on standard error; in quiet and JSON form only problems are said there."""
         if self.form != "human" and level != "problem":
+            if level == "warning":
+                self._warnings.append({"subject": subject, "message": message})
             return
         if self.events == "jsonl":
             self._write(

@@ -24,7 +24,7 @@ from cxrprep.datasets.own_folder import OWN_FOLDER, SUFFIXES
 from cxrprep.errors import FolderKindError, TableError, UsageError
 from cxrprep.model import FolderRef
 from cxrprep.record.record import Record, folder_words
-from cxrprep.storage.paths import refuse_address
+from cxrprep.storage.paths import perhaps_address, refuse_address
 from cxrprep.storage.small_files import open_file
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def open_folder(
     if root.is_file():
         raise UsageError(f"{root} is a file, not a folder", hint="name the folder of the dataset")
     if not root.is_dir():
-        raise UsageError(f"there is no folder {root}", hint="check the path, or run: cxrprep download DATASET ROOT")
+        raise _no_folder(root)
     named = _named(dataset)
     record = Record.open(root, asked.state, files=files, held=held)
     home = record.home
@@ -177,6 +177,13 @@ def open_folder(
         return DatasetFolder(root, home, spec, "", record, FolderKind.OWN)
     found = checked_release(spec, release) or release_here(spec, names)
     return DatasetFolder(root, home, spec, found, record, tables=asked.tables)
+
+
+def _no_folder(root: Path) -> UsageError:
+    address = "an address begins with its scheme (s3://, gs://, az://); " if perhaps_address(str(root)) else ""
+    return UsageError(
+        f"there is no folder {root}", hint=f"{address}check the path, or run: cxrprep download DATASET ROOT"
+    )
 
 
 def check_converted(root: Path, home: Path, names: frozenset[str], *, as_own: bool = False) -> None:
@@ -215,9 +222,9 @@ def require_image_table(root: Path, path: Path) -> None:
     if path.is_file():
         return
     if not root.is_dir():
-        raise UsageError(f"there is no folder {root}", hint="check the path")
+        raise _no_folder(root)
     home = path.parent.parent
-    if root.is_dir() and not Record.open(root, home, files=False).header.dataset:
+    if not Record.open(root, home, files=False).header.dataset:
         check_converted(root, home, sample_names(root))
     if exports := read_export(root):
         form = ", ".join(dict.fromkeys(one.form.partition(":")[0] for one in exports))

@@ -139,9 +139,8 @@ class BoxApi:
             return self.refused(status, "the shared folder")
         if status == 404:
             return NotInSourceError("the shared folder does not exist on Box (404)", hint="check the address")
-        failed = SourceUnreachableError(f"the Box API answered {status}", hint="run again later")
-        failed.retry_after = seconds_to_wait(str(headers.get("Retry-After") or headers.get("retry-after") or ""))
-        return failed
+        asked = seconds_to_wait(str(headers.get("Retry-After") or headers.get("retry-after") or ""))
+        return SourceUnreachableError(f"the Box API answered {status}", hint="run again later", retry_after=asked)
 
     def _connected(self) -> Any:
         with self._lock:

@@ -228,9 +228,10 @@ class GcsSource:
         if failed is not None:
             return failed
         headers = getattr(error.response, "headers", None) or {}
-        unreachable = SourceUnreachableError(f"gs://{self._bucket} answered {status}", hint="run again later")
-        unreachable.retry_after = seconds_to_wait(str(headers.get("Retry-After", "")))
-        return unreachable
+        asked = seconds_to_wait(str(headers.get("Retry-After", "")))
+        return SourceUnreachableError(
+            f"gs://{self._bucket} answered {status}", hint="run again later", retry_after=asked
+        )
 
     def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
         if answer.elsewhere:

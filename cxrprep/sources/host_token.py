@@ -46,21 +46,15 @@ class HostToken:
         if answer.status != 401:
             return None
         host = self._endpoint.host
-        if answer.elsewhere:
-            # A redirect led there, and took no token along.
+        if answer.elsewhere or self._found is None:
             if "bearer" not in answer.headers.get("www-authenticate", "").lower():
                 return None
+            # A redirect took no token along.
+            way = f", to which {host} redirects," if answer.elsewhere else ""
+            name = f"if {answer.host} has the files, name its address in the command, and " if way else ""
             return LoginError(
-                f"{key}: {answer.url}, to which {host} redirects, wants a token (401)",
-                hint=f"if {answer.host} has the files, name its address in the command, and set "
-                f"{token_variable(answer.host)} to its token",
-            )
-        if self._found is None:
-            if "bearer" not in answer.headers.get("www-authenticate", "").lower():
-                return None
-            return LoginError(
-                f"{key}: {answer.url} wants a token (401)",
-                hint=f"set {token_variable(host)} to it, or to the name of a file that holds it",
+                f"{key}: {answer.url}{way} wants a token (401)",
+                hint=f"{name}set {token_variable(answer.host)} to it, or to the name of a file that holds it",
             )
         if not self._may_go:
             return LoginError(

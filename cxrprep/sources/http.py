@@ -190,8 +190,7 @@ class HttpSource:
             if found:
                 break
         if top is not None:
-            rest = [entry for entry in top if entry.name not in listed]
-            rest = [dataclasses.replace(e, folder=e.folder or self._may_be_folder(e)) for e in rest]
+            rest = self._told_apart([entry for entry in top if entry.name not in listed])
             yield from (RemoteFile(e.name, e.size) for e in rest if not e.folder)
             yield from self._walk([e.name + "/" for e in rest if e.folder], prefix, top)
         elif not found:
@@ -213,15 +212,13 @@ class HttpSource:
                 NotInSourceError(f"{folder}: {without_query(self._url(folder))} shows no list of files", hint=_LOOK)
             )
             return ()
-        doubtful = [e for e in entries if not e.folder and e.size is None and "." not in e.name][:_ASKED_SINGLY]
-        if not doubtful:
-            return entries
-        # mini_httpd writes no slash behind a folder's name; it says so when it is asked.
-        folders = {e.name for e in doubtful if self._is_folder(folder + e.name)}
-        return [dataclasses.replace(e, folder=True) if e.name in folders else e for e in entries]
+        return self._told_apart(entries, folder)
 
-    def _may_be_folder(self, entry: PageEntry) -> bool:
-        return entry.size is None and "." not in entry.name and self._is_folder(entry.name)
+    def _told_apart(self, entries: Sequence[PageEntry], folder: str = "") -> Sequence[PageEntry]:
+        """Files and folders: mini_httpd writes no slash behind a folder's name, and says so when it is asked."""
+        doubtful = [e.name for e in entries if not e.folder and e.size is None and "." not in e.name]
+        folders = {name for name in doubtful[:_ASKED_SINGLY] if self._is_folder(folder + name)}
+        return [dataclasses.replace(e, folder=True) if e.name in folders else e for e in entries]
 
     def _is_folder(self, key: str) -> bool:
         try:

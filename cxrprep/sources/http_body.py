@@ -118,11 +118,11 @@ class GzipBody(Closing):
         try:
             return self._plain.readinto(buffer)
         except (EOFError, OSError, zlib.error) as error:
-            damaged = SourceUnreachableError(
-                f"{self._body.answer.url} sent a compressed answer that is damaged: {error}", hint="run again"
-            )
-            damaged.tries = FEW_TRIES
-            raise damaged from error
+            raise SourceUnreachableError(
+                f"{self._body.answer.url} sent a compressed answer that is damaged: {error}",
+                hint="run again",
+                tries=FEW_TRIES,
+            ) from error
 
     def close(self) -> None:
         """Close the body beneath."""

@@ -260,9 +260,10 @@ class HttpClient:
             return GzipBody(HttpBody(key + ".html", response, connection, self.release))
         if not _DECODABLE.issuperset(codings) or request.decode:
             connection.close()
-            raise _lasting(
+            raise SourceUnreachableError(
                 f"{key}: {response.url} sent it in the coding {', '.join(codings)}, which was not asked for",
                 hint="the server, or a proxy before it, must not compress what is fetched; try another mirror",
+                lasting=True,
             )
         connection.close()
         request.decode = True
@@ -280,13 +281,13 @@ class HttpClient:
         self.release(connection)
         explained = None if response.is_rate_limit or self._explain is None else self._explain(response, key)
         if explained is None and response.status < 400:
-            error = SourceUnreachableError(
-                f"{key}: {response.url} answered {response.status} without a file", hint="check the address"
+            raise SourceUnreachableError(
+                f"{key}: {response.url} answered {response.status} without a file",
+                hint="check the address",
+                retry_after=response.retry_after,
+                # 202 says that there will be one; asked again, the others say the same.
+                lasting=response.status != _NOT_YET,
             )
-            error.retry_after = response.retry_after
-            # 202 says that there will be one; asked again, the others say the same.
-            error.lasting = response.status != _NOT_YET
-            raise error
         raise explained or refusal(response, key)
 
     # ---- one request, with its redirects and its login ----
@@ -305,14 +306,13 @@ class HttpClient:
                     response = replace(response, status=206)
                 if response.status == 206 and request.byte_range is None and response.content_range[0]:
                     connection.close()
-                    part = SourceUnreachableError(
+                    raise SourceUnreachableError(
                         f"{query.key}: {response.url} sent a part from byte {response.content_range[0]:,} on, where "
                         "all of it was asked for",
                         hint="a cache or proxy on the way may mix answers up; try without it, or another mirror",
+                        # It may have been another one's answer, once.
+                        tries=FEW_TRIES,
                     )
-                    # It may have been another one's answer, once.
-                    part.tries = FEW_TRIES
-                    raise part
                 if response.status >= 400:
                     elsewhere = endpoint.host != origin.host
                     response = replace(response, body=_beginning(connection), elsewhere=elsewhere)
@@ -322,11 +322,14 @@ class HttpClient:
             try:
                 endpoint, target = split_url(response.location)
             except UsageError as error:
-                raise _lasting(
+                raise SourceUnreachableError(
                     f"{query.key}: {response.url} redirects to no address: {error.message}",
                     hint="try another mirror; only those who run the site can fix it",
+                    lasting=True,
                 ) from error
-        raise _lasting(f"{query.key}: {without_query(query.url)} redirects in circles", hint="check the address")
+        raise SourceUnreachableError(
+            f"{query.key}: {without_query(query.url)} redirects in circles", hint="check the address", lasting=True
+        )
 
     def _with_login(self, request: Request, endpoint: Endpoint, key: str) -> tuple[HttpResponse, HttpConnection]:
         """One request, with the login of its endpoint where that is asked for."""
@@ -425,13 +428,9 @@ def _check_redirect(endpoint: Endpoint, response: HttpResponse, key: str) -> Non
         reason = f"{response.url} redirects to an address without encryption"
     else:
         return
-    raise _lasting(f"{key}: {reason}", hint="the site, or something between it and here, is not to be trusted")
-
-
-def _lasting(message: str, hint: str) -> SourceUnreachableError:
-    error = SourceUnreachableError(message, hint=hint)
-    error.lasting = True
-    return error
+    raise SourceUnreachableError(
+        f"{key}: {reason}", hint="the site, or something between it and here, is not to be trusted", lasting=True
+    )
 
 
 def _own_compression(codings: tuple[str, ...], key: str) -> bool:

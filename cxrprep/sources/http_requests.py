@@ -116,7 +116,7 @@ class HttpRequests:
             multi.perform()
             _, done, failed = multi.info_read()
             found += map(self._answer, done)
-            found += (self._failed(curl) for curl, _, _ in failed)
+            found += (self._answer(curl, failed=True) for curl, _, _ in failed)
             left = deadline - time.monotonic()
             if found or left <= 0:
                 return found
@@ -161,33 +161,22 @@ class HttpRequests:
             pycurl.LOW_SPEED_TIME: max(int(timeout), 1),
         }
 
-    def _answer(self, curl: Any) -> Received:
-        handle = self._take_out(curl)
+    def _answer(self, curl: Any, *, failed: bool = False) -> Received:
+        self._multi.remove_handle(curl)
+        handle = self._under_way.pop(curl)
         data = b"".join(handle.pieces)
-        self._finished += len(data)
-        status = curl.getinfo(pycurl.RESPONSE_CODE)
+        self._finished += 0 if failed else len(data)
+        status = 0 if failed else curl.getinfo(pycurl.RESPONSE_CODE)
         file, answer = handle.file, None
         if status == 200:
             answer = Received(file, data, file.validator or _validator(handle, len(data)))
         elif status in _OVERLOADED:
             error = refusal(_response(handle, status), file.key)
             self.refusal = error if isinstance(error, SourceUnreachableError) else None
-        self._give_back(handle)
-        return answer or Received(file, None, None)
-
-    def _failed(self, curl: Any) -> Received:
-        handle = self._take_out(curl)
-        self._give_back(handle)
-        return Received(handle.file, None, None)
-
-    def _take_out(self, curl: Any) -> _Handle:
-        self._multi.remove_handle(curl)
-        return self._under_way.pop(curl)
-
-    def _give_back(self, handle: _Handle) -> None:
         handle.lines.clear()
         handle.pieces.clear()
         self._idle.append(handle)
+        return answer or Received(file, None, None)
 
 
 def _response(handle: _Handle, status: int) -> HttpResponse:

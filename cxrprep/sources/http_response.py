@@ -63,7 +63,9 @@ def seconds_to_wait(text: str) -> float | None:
     text = text.strip()
     numbers = [_SECONDS.fullmatch(part.strip()) for part in text.split(",")]
     if all(numbers):
-        return min(max(_from_now(float(number[1])) for number in numbers if number), _LONGEST_WAIT)
+        asked = max(float(number[1]) for number in numbers if number)
+        # Some servers count them from 1970, as other headers of theirs do.
+        return min(max(asked - (time.time() if asked >= _DATES_FROM else 0.0), 0.0), _LONGEST_WAIT)
     try:
         date = dt.datetime.fromisoformat(text) if text[:4].isdigit() else _mail_date(text)
         # asctime's form names no zone, and means Greenwich all the same.
@@ -71,11 +73,6 @@ def seconds_to_wait(text: str) -> float | None:
     except (ValueError, OverflowError):
         return None
     return min(max(when - time.time(), 0.0), _LONGEST_WAIT)
-
-
-def _from_now(seconds: float) -> float:
-    """Seconds from now on; some servers count them from 1970, as other headers of theirs do."""
-    return seconds if seconds < _DATES_FROM else max(seconds - time.time(), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,10 +263,10 @@ def _refusal(response: HttpResponse, key: str) -> CxrprepError:
     if status in (404, 410):
         return NotInSourceError(f"{key}: {url} does not exist ({status})", hint="the mirror may lack this file")
     passes = status in _TRANSIENT or (500 <= status < 600 and status not in _INCAPABLE) or response.is_rate_limit
-    error = SourceUnreachableError(
-        f"{key}: {url} answered {status}", hint="run again later" if passes else "check the address"
+    return SourceUnreachableError(
+        f"{key}: {url} answered {status}",
+        hint="run again later" if passes else "check the address",
+        retry_after=response.retry_after,
+        lasting=not passes,
+        overloaded=status == 503 or response.is_rate_limit,
     )
-    error.retry_after = response.retry_after
-    error.overloaded = status == 503 or response.is_rate_limit
-    error.lasting = not passes
-    return error

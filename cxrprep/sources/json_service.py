@@ -76,13 +76,12 @@ class JsonService:
                 method, f"{self.base}{path}", json=body, headers=headers, allow_redirects=False
             )
         except requests.RequestException as error:
-            failure = SourceUnreachableError(
+            raise SourceUnreachableError(
                 f"{self.host} cannot be reached: {type(error).__name__}",
                 hint="start the server, or name another: --endpoint http://127.0.0.1:PORT/v1",
-            )
-            # Where nothing has answered yet, nothing listens.
-            failure.lasting = not self._reached
-            raise failure from None
+                # Where nothing has answered yet, nothing listens.
+                lasting=not self._reached,
+            ) from None
         self._reached = True
         self._check(answer)
         try:
@@ -106,12 +105,12 @@ class JsonService:
                 f"{self.host} refuses the request ({status})", hint="set LABELER_API_KEY to a key that it accepts"
             )
         if status in _OVERLOADED:
-            error = SourceUnreachableError(
-                f"{self.host} is overloaded or broken ({status})", hint="run it again: what was answered is kept"
-            )
             asked = seconds_to_wait(answer.headers.get("Retry-After", ""))
-            error.retry_after = None if asked is None else min(asked, _LONGEST_WAIT)
-            raise error
+            raise SourceUnreachableError(
+                f"{self.host} is overloaded or broken ({status})",
+                hint="run it again: what was answered is kept",
+                retry_after=None if asked is None else min(asked, _LONGEST_WAIT),
+            )
         raise NotInSourceError(
             f"{self.host} refuses the request ({status})", hint="look at the address, and at the name of the model"
         )

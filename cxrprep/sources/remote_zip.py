@@ -37,7 +37,7 @@ _LOCAL: Final = struct.Struct("<4s5H3L2H")
 # The end record, the longest comment behind it, and the zip64 records before it.
 _TAIL: Final = _END.size + 65_535 + _LOCATOR.size + _END64.size
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
-_STORED, _DEFLATED = 0, 8
+_STORED, _DEFLATED, _AES = 0, 8, 99
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 # What a local header's extra field takes at most in practice; what lies beyond costs a second request.
 _SLACK: Final = 128
@@ -120,7 +120,8 @@ class RemoteZip:
         """The content of a member from ``offset`` on.
 
         A stored member is read from there; a deflated one from its start, since deflate cannot be entered midway, and
-        what lies before ``offset`` is passed over. Raises ``ArchiveError`` and ``NotInSourceError``.
+        what lies before ``offset`` is passed over. Raises ``ArchiveError``, also for a member that is encrypted or
+        packed in another way, and ``NotInSourceError``.
         """
         name = file.key.partition(SEPARATOR)[2]
         place = self._place(file)
@@ -188,12 +189,7 @@ class RemoteZip:
             return None
         extra = entry[_ENTRY.size + name_length : _ENTRY.size + name_length + extra_length]
         size, packed, header = _zip64(extra, size, packed, header)
-        if flags & _ENCRYPTED or method not in (_STORED, _DEFLATED):
-            reason = "is encrypted" if flags & _ENCRYPTED else f"is packed by method {method}"
-            raise ArchiveError(
-                f"{self._key}: {name} {reason}, which cannot be read by range",
-                hint="download the archive as a whole",
-            )
+        method = _AES if flags & _ENCRYPTED else method
         return RemoteFile(
             f"{self._key}{SEPARATOR}{name}",
             size,
@@ -209,7 +205,14 @@ class RemoteZip:
             raise ArchiveError(
                 f"{file.key}: the archive has changed since it was listed", hint="run again; the plan is made again"
             )
-        return _Place(int(found[2]), int(found[3]), int(found[4]))
+        method = int(found[4])
+        if method not in (_STORED, _DEFLATED):
+            # Said of this member alone: the others of the archive are read.
+            reason = "is encrypted" if method == _AES else f"is packed by method {method}"
+            raise ArchiveError(
+                f"{file.key} {reason}, which cannot be read by range", hint="download the archive as a whole"
+            )
+        return _Place(int(found[2]), int(found[3]), method)
 
     def _local_header(self, raw: Ranged, key: str, name: str) -> int:
         """The length of the header before a member's data, read and checked."""

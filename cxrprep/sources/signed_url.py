@@ -195,10 +195,8 @@ class SignedUrlSource:
             return None
         if answer.status in (401, 403):
             share = self._share
-            until = ""
-            if share is not None and share.expires is not None:
-                verb = "expired" if _now() >= share.expires else "was good until"
-                until = f"; it {verb} on {share.expires:%Y-%m-%d %H:%M} UTC" if verb == "expired" else ""
+            expired = share is not None and share.expires is not None and _now() >= share.expires
+            until = f"; it expired on {share.expires:%Y-%m-%d %H:%M} UTC" if share and expired else ""
             return self._refused(f"{key}: the signed URL is refused ({reason}){until}")
         if answer.status == 412:
             return _ChangedError(f"{key}: it has changed since it was listed ({reason})", hint="run again")

@@ -160,18 +160,6 @@ _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _LINK: Final = re.compile(rf"{_SCHEME.pattern}[^\s\"'<>\u2018\u2019\u201c\u201d]+")
 
 
-# A host, and what lies there: a name with a dot, or an address, before a port or a slash.
-_HOST_AND_PATH: Final = re.compile(
-    r"(?:(?:[\w-]+\.)+(?:[^\W\d_]{2,}|\d{1,3})|localhost)(?::\d+(?:/.*)?|/.*)", re.DOTALL
-)
-
-
-def perhaps_address(text: str) -> str:
-    """``"did you mean https://TEXT, ..."`` where only its scheme keeps ``text`` from being an address, else ``""``."""
-    # A question mark right behind it would be that of a query, and what follows masked as one.
-    return f"did you mean https://{text}, with its scheme? " if _HOST_AND_PATH.fullmatch(text) else ""
-
-
 # Where a slash at the end means something: web servers tell folders by it, and / is a folder.
 _AS_THEY_ARE: Final = ("http://", "https://", "file://", "/")
 

@@ -110,6 +110,17 @@ def refuse_address(text: str, what: str) -> None:
         )
 
 
+# A host, and what lies there: a name with a dot, or an address, before a port or a slash.
+_HOST_AND_PATH: Final = re.compile(
+    r"(?:(?:[\w-]+\.)+(?:[^\W\d_]{2,}|\d{1,3})|localhost)(?::\d+(?:/.*)?|/.*)", re.DOTALL
+)
+
+
+def perhaps_address(text: str) -> bool:
+    """Whether only its scheme keeps ``text`` from being an address."""
+    return _HOST_AND_PATH.fullmatch(text) is not None
+
+
 # The addresses that a verb takes wherever it takes a folder.
 SCHEMES: Final = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 

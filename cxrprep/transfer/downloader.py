@@ -125,6 +125,9 @@ class Transfer:
         """Take the lock. Raises ``BusyError``."""
         if self._lock is not None and not self._options.planning:
             self._lock.__enter__()
+        if not (self._options.planning or self._record.exists):
+            # Something will be saved: while the mirror lists its files there is time.
+            self._record.expect_save()
         return self
 
     def __exit__(

@@ -331,12 +331,12 @@ class Fetcher:
         if segment.done < (stream.length or 0) and stream.offset and segment.done - stream.offset >= WORTH:
             return False
         if segment.done < whole and (way.expected is None or finished(way.algorithm, hasher) != way.expected):
-            error = SourceUnreachableError(
-                f"{partial.dest}: the mirror sent {segment.done} of {whole} bytes", hint="run again"
+            raise SourceUnreachableError(
+                f"{partial.dest}: the mirror sent {segment.done} of {whole} bytes",
+                hint="run again",
+                # All that the server says it has came: nothing broke off.
+                tries=FEW_TRIES if segment.done == stream.length else None,
             )
-            # All that the server says it has came: nothing broke off.
-            error.tries = FEW_TRIES if segment.done == stream.length else None
-            raise error
         return True
 
     def _hash_again(self, partial: Partial, way: _Way, size: int, buffer: memoryview) -> None:

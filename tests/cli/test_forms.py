@@ -338,6 +338,18 @@ def test_help_and_version_are_understood_as_words(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.startswith("cxrprep ")
 
 
+def test_a_document_holds_what_a_person_would_have_been_warned_of() -> None:
+    stdout, stderr = io.StringIO(), io.StringIO()
+    out = Output("json", stdout=stdout, stderr=stderr)
+    out.note("batch 2.zip: it is cut short", level="warning", subject="url://chexpert")
+    out.note("three files are here already")
+    out.result("done", Result("download", {"files": 3}, exit_code=ExitCode.DONE))
+    document = json.loads(stdout.getvalue())
+    assert document["warnings"] == [{"subject": "url://chexpert", "message": "batch 2.zip: it is cut short"}]
+    assert document["files"] == 3
+    assert not stderr.getvalue()
+
+
 def test_json_and_quiet_together_give_the_document(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["--json", "--quiet"], ["--quiet", "--json"]):
         assert run(["datasets", *words]) == 0

@@ -281,6 +281,9 @@ def test_a_download_goes_into_no_folder_of_another_dataset(nih: Path, tmp_path: 
 def test_nothing_to_open(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no folder"):
         open_folder(tmp_path / "gone")
+    with pytest.raises(UsageError, match="there is no folder") as caught:
+        open_folder(type(tmp_path)("mirror.example.org/chexpert"))
+    assert "s3://" in caught.value.hint
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(UsageError, match="not a dataset that cxrprep knows"):
         open_folder(tmp_path)

@@ -910,13 +910,13 @@ def test_an_address_that_is_silent_costs_no_time_out(monkeypatch: pytest.MonkeyP
             silent = socket.create_server(("::1", server.port), family=socket.AF_INET6, backlog=0)
         except OSError as error:
             pytest.skip(f"no IPv6 here: {error}")
-        set_up = HttpConnection._set_up
+        set_up = HttpConnection.__init__
 
-        def named(connection: HttpConnection) -> None:
-            set_up(connection)
+        def named(connection: HttpConnection, *given: object) -> None:
+            set_up(connection, *given)  # type: ignore[arg-type]  # what it was given
             connection._curl.setopt(pycurl.RESOLVE, [f"both.test:{server.port}:[::1],127.0.0.1"])
 
-        monkeypatch.setattr(HttpConnection, "_set_up", named)
+        monkeypatch.setattr(HttpConnection, "__init__", named)
         # Once its queue is full, what else knocks there hears nothing.
         waiting = [socket.socket(socket.AF_INET6) for _ in range(4)]
         for one in waiting:

@@ -143,9 +143,21 @@ def test_folders_are_no_files_and_names_keep_their_letters(tmp_path: Path) -> No
 
 def test_a_packing_that_cannot_be_read_by_range(tmp_path: Path) -> None:
     wire = written(tmp_path / "a.zip", {"a.txt": b"hello" * 50}, zipfile.ZIP_LZMA)
-    with pytest.raises(ArchiveError, match="packed by method 14") as caught:
-        [*wire.archive().members()]
+    (file,) = wire.archive().members()
+    with pytest.raises(ArchiveError, match=r"a\.txt is packed by method 14") as caught:
+        wire.archive().open(file)
     assert "as a whole" in caught.value.hint
+
+
+def test_an_encrypted_member_leaves_the_others(tmp_path: Path) -> None:
+    wire = written(tmp_path / "a.zip", {"a.txt": b"hello", "b.txt": b"hello again"})
+    data = bytearray(wire.path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    wire.path.write_bytes(bytes(data))
+    secret, plain = wire.archive().members()
+    with pytest.raises(ArchiveError, match=r"a\.txt is encrypted"):
+        wire.archive().open(secret)
+    assert content(wire.archive().open(plain)) == b"hello again"
 
 
 def _cut(data: bytes) -> bytes:

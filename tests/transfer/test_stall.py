@@ -13,6 +13,9 @@ import pytest
 import cxrprep
 from cxrprep.api.download_context import FetchOptions
 from cxrprep.events import Event, ItemFinished, Stalled
+from cxrprep.model import RemoteFile
+from cxrprep.record.record import Record
+from cxrprep.sources.http import HttpSource
 from cxrprep.transfer.limits import IdleTimer
 from tests.soak import faults
 from tests.soak.faults import OBJECT, Mirror, serving
@@ -33,6 +36,25 @@ def test_silence_counts_only_while_somebody_waits() -> None:
         now[0] += 2
         assert idle_timer.idle_seconds == 2
     assert idle_timer.idle_seconds == 0
+
+
+def test_what_the_record_is_written_with_is_loaded_while_the_mirror_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading: list[str] = []
+    monkeypatch.setattr(Record, "expect_save", lambda record: loading.append("record"))
+
+    def listed(source: HttpSource, prefix: str = "") -> Iterator[RemoteFile]:
+        loading.append("listing")
+        yield RemoteFile(OBJECT, 3)
+
+    monkeypatch.setattr(HttpSource, "list", listed)
+    with serving(Mirror(b"abc", [faults.honest])) as port:
+        address = f"http://127.0.0.1:{port}/mirror/"
+        cxrprep.plan("nih-chestxray14", tmp_path / "root", source=address)
+        assert loading == ["listing"], "a plan alone writes no record"
+        cxrprep.download("nih-chestxray14", tmp_path / "root", source=address)
+    assert loading[1:3] == ["record", "listing"]
 
 
 def test_a_stall_names_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
