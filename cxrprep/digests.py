@@ -71,6 +71,13 @@ def finished(algorithm: str, hasher: Hasher) -> Digest:
     return Digest(algorithm, hasher.hexdigest())
 
 
+def digest_of(data: Buffer, algorithm: str = "sha256") -> Digest:
+    """The digest of bytes in memory, by one of the algorithms that ``Digest`` knows."""
+    hasher = new_hasher(algorithm)
+    hasher.update(data)
+    return finished(algorithm, hasher)
+
+
 def read_digest(path: Path, algorithm: str, check: Callable[[], None], buffer: memoryview) -> tuple[Digest, int]:
     """Digest and size of the file at ``path``; ``check``, called after a block, may raise. Raises ``StorageError``.
 

@@ -151,6 +151,15 @@ IMAGE_AGAIN: Final = "cxrprep verify ROOT says how to get it again"
 """The hint where an image is damaged: a release is fetched again, and what was made is made again."""
 
 
+class AlteredImageError(ImageError):
+    """Raise when an image has other bytes than were recorded of it. Do not raise where none were recorded."""
+
+    @classmethod
+    def of(cls, name: str) -> AlteredImageError:
+        """The error about the image that is called ``name``."""
+        return cls(f"{name}: its bytes are not those that were recorded", hint=IMAGE_AGAIN)
+
+
 class SeveralFramesError(ImageError):
     """Raise for a file of several frames or pages of which none was named; ``frames`` of them can be read."""
 

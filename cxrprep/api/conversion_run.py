@@ -24,7 +24,6 @@ from cxrprep.storage.paths import CACHE_NAME
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cxrprep.api.folder import DatasetFolder
     from cxrprep.collection import ShardFile
     from cxrprep.events import Sink
     from cxrprep.executors import Engine
@@ -251,14 +250,18 @@ class ConversionRun:
             *((("failed", value.failed),) if value.failed else ()),
             *(("", message) for message in value.first_failures),
             *((format_count(count, "image"), note) for note, count in value.notes),
-            *((("", f"which: {_examples(value)}"),) if value.noted else ()),
+            *(
+                ("", f"which: the column notes of {value.manifest.name}; the first: {names[0]}")
+                for _, names in value.noted[:1]
+            ),
             *((f"{count:,} left out", f"no image: {kind}") for kind, count in value.left_out),
             *((("all failures", f"{place}{value.failures}"),) if value.failures else ()),
             *((("digest", value.digest),) if value.digest else ()),
             *((("scores", value.scores.words()),) if value.scores else ()),
             ("written", f"{place}{value.manifest}"),
         ]
-        code = ExitCode.PARTIAL if value.failed else ExitCode.DONE
+        failed = ExitCode.INTEGRITY if totals.altered else ExitCode.PARTIAL
+        code = failed if value.failed else ExitCode.DONE
         return Result("convert", value, code, rows=tuple(rows))
 
     def _describe_store(self, manifests: Path, out: ImageStore) -> None:
@@ -304,13 +307,15 @@ class ConversionRun:
         from cxrprep.images.dicom_metadata import own_pseudonyms
 
         source = self.inputs.folder
+        # Of a folder that was made itself, the key by which its patients were named, where they were.
+        named_by = source.lineage.pseudonyms if source is not None and source.lineage is not None else ""
         return Lineage(
             kind=FolderKind.CONVERTED,
             form=self.form,
             recipe=recipe[0],
             fingerprint=recipe[1],
             parent={"kind": str(FolderKind.OWN if source is None else source.kind)},
-            pseudonyms=own_pseudonyms().sign if source is None else _pseudonyms_of(source),
+            pseudonyms=own_pseudonyms().sign if source is None else named_by,
             shards=shards,
         )
 
@@ -366,16 +371,6 @@ class ConversionRun:
             digest=str(footer_of(built.path).get(SET_DIGEST) or ""),
             scores=score_summary(read_rows(built.path, columns=SCORES)) if self.scores or self.recipe.fix else None,
         )
-
-
-def _examples(value: ConvertResult) -> str:
-    """The first image with remarks, and where all of them stand."""
-    return f"the column notes of {value.manifest.name}; the first: {value.noted[0][1][0]}"
-
-
-def _pseudonyms_of(folder: DatasetFolder) -> str:
-    """The fingerprint of the key by which patients of a folder were named, where they were."""
-    return "" if folder.lineage is None else folder.lineage.pseudonyms
 
 
 def _make_folder(folder: Path) -> None:

@@ -270,7 +270,12 @@ def inputs_of_manifest(
 
     def item(row: SourceImage) -> ConvertItem:
         entry = None if bucket is None else bucket.find(row.path)
-        found = ConvertItem(f"{folder.root}/{row.path}", row.path, row.digest, row.boxes, row.spacing_mm, row=row.row)
+        # The manifest knows none of a file that has another size than was recorded.
+        known = None if row.digest is not None else folder.record.get(row.path)
+        digest = row.digest if known is None else known.digest
+        found = ConvertItem(
+            f"{folder.root}/{row.path}", row.path, digest, boxes=row.boxes, spacing_mm=row.spacing_mm, row=row.row
+        )
         if bucket is None or entry is None:
             return found
         # By its address: the machines of a cluster read it where it lies.
@@ -361,9 +366,12 @@ def _plain(
     def items(pairs: list[tuple[StoredFile, str]]) -> Iterator[ConvertItem]:
         for entry, stem in pairs:
             row = _row(stated, entry) if by_split else None
+            recorded = stated[entry.name].digest if entry.name in stated else None
             # A checksum of 32 bits finds damage, and is no name of a content.
             digest = entry.digest if entry.digest is not None and entry.digest.algorithm == "md5" else None
-            yield ConvertItem(place.full(entry.name), entry.name, digest, stem=stem, stamp=entry.stamp, row=row)
+            yield ConvertItem(
+                place.full(entry.name), entry.name, digest, recorded, stem=stem, stamp=entry.stamp, row=row
+            )
 
     def others(paths: Collection[str]) -> Iterator[ConvertItem]:
         return items([pair for pair in everything if pair[0].name in paths])

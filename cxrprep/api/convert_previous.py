@@ -131,7 +131,7 @@ def _shard_tables(out: ImageStore, below: str) -> list[str]:
 
 def has_digest(item: ConvertItem, stated: str, limits: SizeLimit) -> bool | None:
     """Whether a source is still the one whose digest is ``stated``; ``None`` where that cannot be found out."""
-    from cxrprep.digests import finished, new_hasher
+    from cxrprep.digests import digest_of
     from cxrprep.errors import CxrprepError
     from cxrprep.images.local_files import read_source
 
@@ -139,11 +139,9 @@ def has_digest(item: ConvertItem, stated: str, limits: SizeLimit) -> bool | None
     if item.digest is not None and item.digest.algorithm == algorithm:
         return str(item.digest) == stated
     try:
-        hasher = new_hasher(algorithm)
-        hasher.update(read_source(item.source, limits))
+        return str(digest_of(read_source(item.source, limits), algorithm)) == stated
     except (CxrprepError, ValueError):
         return None
-    return str(finished(algorithm, hasher)) == stated
 
 
 def _presence(out: ImageStore) -> Callable[[str], bool]:

@@ -66,8 +66,9 @@ def target_of(inputs: Inputs, recipe: Recipe, out: Path | str | None, form: str 
         return str(out)
     target = Path(out)
     if not is_url(inputs.address):
-        _never_over_sources(Path(inputs.address), target)
         root, inside = Path(inputs.address).resolve(), target.resolve()
+        if inside in (root, root / "images") or root.is_relative_to(inside):
+            raise UsageError(f"{target} holds the originals", hint="name another folder with --out")
         if inside.is_relative_to(root):
             _never_among_originals(inputs.folder, inside.relative_to(root).as_posix(), out)
     return target
@@ -92,12 +93,6 @@ def _never_among_originals(folder: DatasetFolder | None, inside: str, out: Path 
             f"{out} lies in the folder of the originals, which would then list these images as originals",
             hint=f"name a folder outside of {folder.root}, or below {folder.root / 'derived'}, with --out",
         )
-
-
-def _never_over_sources(originals: Path, target: Path) -> None:
-    root, place = originals.resolve(), target.resolve()
-    if place == root or (root / "images") == place or any(part == place for part in root.parents):
-        raise UsageError(f"{target} holds the originals", hint="name another folder with --out")
 
 
 def cache_folder(inputs: Inputs, recipe: Recipe, address: str, home: Path | None) -> Path:

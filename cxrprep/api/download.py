@@ -333,15 +333,15 @@ def _keep_failures(result: TransferResult, job: DownloadContext) -> None:
     if not result.failures:
         (folder / FAILURES_NAME).unlink(missing_ok=True)
         return
-    from cxrprep.manifest.failures import Failure, write_failures
+    from cxrprep.manifest.failures import Failure, FailureRows, write_failures
 
     layout = job.folder.layout
-    failures = []
+    failures = FailureRows()
     for outcome in result.failures:
         image, error = layout.parse(outcome.item.dest), outcome.error
         kind = type(error).__name__ if error is not None else ""
         message, hint = (error.message, error.hint) if error is not None else (outcome.item.reason, "")
-        failures.append(Failure(outcome.item.dest, STAGE, kind, message, hint, image.image if image else None))
+        failures.add(Failure(outcome.item.dest, STAGE, kind, message, hint, image.image if image else None))
     write_failures(failures, folder)
 
 

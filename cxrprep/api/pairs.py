@@ -15,7 +15,7 @@ from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, Throttle, ignore
-from cxrprep.humanize import short_repr
+from cxrprep.humanize import format_count, short_repr
 from cxrprep.model import FolderRef
 
 if TYPE_CHECKING:
@@ -138,14 +138,9 @@ def pairs(
     name_agreement(held, target, STAGE, on_event)
     on_event(StageFinished(STAGE, done=len(cut)))
     value = PairsResult(target, chosen.name, written, len(rows), counts, expected)
-    shown = tuple((f"split {name or 'none'}", f"{count:,} {_unit(chosen, count)}") for name, count in counts.items())
+    shown = tuple((f"split {name or 'none'}", f"{format_count(count, chosen.unit)}") for name, count in counts.items())
     facts = (("filter", f"{chosen.name}: {chosen.rule}"), ("rows", written), ("studies", len(rows)), *shown)
     return Result("pairs", value, rows=(*facts, ("written", str(target))))
-
-
-def _unit(chosen: PairFilter, count: int) -> str:
-    words = {"image": ("image", "images"), "study": ("study", "studies")}[chosen.unit]
-    return words[count != 1]
 
 
 # ---- where the reports are ----

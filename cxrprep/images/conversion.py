@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.digests import digest_of
 from cxrprep.images.dicom_metadata import Pseudonyms
 from cxrprep.images.image_folder import stem_of
 from cxrprep.images.radiograph import DEFAULT_LIMITS, CoordinateMap, ImageLimits
@@ -45,9 +46,11 @@ _MEASURES: Final = {
 class ConvertItem:
     """One image to convert: ``source`` is its file, ``relative`` its path below the output folder without new suffix.
 
-    ``digest`` is the source's where the record knows it (it is then not computed again). ``boxes`` are in the pixels of
-    the source; ``spacing_mm`` (row, column) stands in where the file has none. ``source`` may be a URL. ``stem`` is
-    the output's path without suffix, where it is not that of ``relative``; ``stamp`` changes with the source.
+    ``digest`` is the source's where the record knows it: an output that was made of it is not made anew. Bytes with
+    another one are refused, and so are those that have another than ``recorded``, which is asked for nothing else.
+    ``boxes`` are in the pixels of the source; ``spacing_mm`` (row, column) stands in where the file has none.
+    ``source`` may be a URL. ``stem`` is the output's path without suffix, where it is not that of ``relative``;
+    ``stamp`` changes with the source.
     ``row`` is what the manifest says of the image, for outputs that carry it. ``made`` is the digest of its output when
     that was made, ``""`` where nobody wrote it down: an output with other bytes is made anew.
     """
@@ -55,6 +58,7 @@ class ConvertItem:
     source: str
     relative: str
     digest: Digest | None = None
+    recorded: Digest | None = None
     boxes: tuple[Box, ...] | None = None
     spacing_mm: tuple[float, float] | None = None
     stem: str = ""
@@ -64,7 +68,7 @@ class ConvertItem:
 
     def is_as_made(self, encoded: bytes) -> bool:
         """Whether an output that is here has the bytes that it had when it was made, as far as anybody knows."""
-        return not self.made or self.made == f"sha256:{hashlib.sha256(encoded).hexdigest()}"
+        return not self.made or self.made == str(digest_of(encoded))
 
     def output(self, suffix: str) -> str:
         """The path of its output, with the suffix of the output's form."""

@@ -181,7 +181,9 @@ class ConversionCache:
         if row["frame"] is None:
             # An object that is no image leaves no output.
             same = (row["source_digest"], row["sign"]) == (str(digest), sign_of(task, item))
-            return _left_out(item, row) if same else item
+            if not same:
+                return item
+            return conversion.Converted(item, "left out", voi=row["voi"], source_digest=str(digest), stamp=row["stamp"])
         wanted = (path or item.output(task.suffix), task.fingerprint, str(digest), sign_of(task, item))
         if (row["path"], row["fingerprint"], row["source_digest"], row["sign"]) != wanted:
             return item
@@ -366,12 +368,6 @@ def _newest(tables: Sequence[pa.Table]) -> pa.Table:
     numbered = pa.table({"relative": table.column("relative"), "row": pa.array(range(table.num_rows), pa.int64())})
     last = numbered.group_by("relative").aggregate([("row", "max")]).sort_by("relative")
     return table.take(last.column("row_max")).combine_chunks()
-
-
-def _left_out(item: ConvertItem, row: Mapping[str, Any]) -> Converted:
-    return conversion.Converted(
-        item, "left out", voi=row["voi"], source_digest=row["source_digest"], stamp=row["stamp"]
-    )  # fmt: skip
 
 
 def _outcome(item: ConvertItem, row: Mapping[str, Any]) -> Converted:

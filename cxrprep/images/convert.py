@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import CxrprepError, ImageError, StorageError
+from cxrprep.digests import digest_of
+from cxrprep.errors import AlteredImageError, CxrprepError, ImageError, StorageError
 from cxrprep.events import ItemFinished, StageStarted, Throttle, ignore
 from cxrprep.executors import Engine, Lost, begin_item
 from cxrprep.humanize import without_path
@@ -22,7 +22,6 @@ from cxrprep.images.orientation import fixed, orientation_of, righted
 from cxrprep.images.output_metadata import OutputMetadata, read_output
 from cxrprep.images.pixel_digest import digest_of_output, pixel_digest
 from cxrprep.images.quality import doubts, measure
-from cxrprep.model import Digest
 from cxrprep.system import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from cxrprep.events import Sink
     from cxrprep.images.conversion_cache import ConversionCache
     from cxrprep.images.radiograph import ImageLimits
+    from cxrprep.model import Digest
 
 _BATCH: Final = 24
 
@@ -165,8 +165,7 @@ def make(
     header: dicom_file.DicomFile | None = None
     try:
         if digest is None or task.pseudonyms is not None:
-            data = _read(item, task.limits)
-            digest = digest or Digest("sha256", hashlib.sha256(data).hexdigest())
+            data, digest = _read(item, task.limits)
         if task.pseudonyms is not None and data is not None:
             # Once for all that asks: a header of a hospital's own costs as much as a small image.
             header = (
@@ -186,7 +185,7 @@ def make(
             )
             return dataclasses.replace(outcome, pixels=shown), encoded
         if data is None:
-            data = _read(item, task.limits)
+            data, _ = _read(item, task.limits)
         picture = decode(
             data, item.source, task.limits, reduce=task.recipe.reduction, header=header, frame=task.recipe.frame
         )
@@ -206,7 +205,7 @@ def make(
         kind = "" if header is None else is_no_image(header.dataset)
         if kind:
             return Converted(item, "left out", source_digest=str(digest), voi=kind, stamp=stamp), None
-        return _failed(item, digest, error.message, type(error).__name__, error.hint), None
+        return _failed(item, digest or item.recorded, error.message, type(error).__name__, error.hint), None
     except CxrprepError:
         raise
     except (ValueError, ArithmeticError, MemoryError, LookupError, TypeError, AttributeError) as error:
@@ -231,12 +230,18 @@ def _shown(encoded: bytes, name: str) -> str | None:
         return None
 
 
-def _read(item: ConvertItem, limits: ImageLimits) -> bytes:
+def _read(item: ConvertItem, limits: ImageLimits) -> tuple[bytes, Digest]:
+    """The bytes of a source and its digest. Raises ``AlteredImageError`` for others than were recorded."""
     try:
-        return read_source(item.source, limits)
+        data = read_source(item.source, limits)
     except StorageError as error:
         # One file that may not be read is one failure; a disk that refuses outputs is the end.
         raise ImageError(error.message, hint=error.hint) from error
+    known = item.recorded or item.digest
+    found = digest_of(data, "sha256" if known is None else known.algorithm)
+    if known is not None and found != known:
+        raise AlteredImageError.of(item.source)
+    return data, item.digest or found
 
 
 def _described(  # noqa: PLR0917  # mark, size and bytes come as one tuple
@@ -256,7 +261,7 @@ def _described(  # noqa: PLR0917  # mark, size and bytes come as one tuple
         status,
         path=item.output(task.suffix),
         size=len(encoded),
-        digest=f"sha256:{hashlib.sha256(encoded).hexdigest()}",
+        digest=str(digest_of(encoded)),
         source_digest=mark.source,
         width=size[0],
         height=size[1],

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.digests import digest_of
 from cxrprep.errors import ImageError, StorageError
 from cxrprep.images import dicom_file
 from cxrprep.images.decode import header_of
@@ -112,5 +112,4 @@ def _own_image(root: Path, entry: StoredFile, pseudonyms: Pseudonyms) -> OwnImag
             return kind
         about = {} if dataset is None else header_facts(dataset, pseudonyms)
     width, height, mode = header_of(io.BytesIO(data), name) or (None, None, "")
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    return OwnImage(name, len(data), digest, width, height, mode, about, named)
+    return OwnImage(name, len(data), str(digest_of(data)), width, height, mode, about, named)

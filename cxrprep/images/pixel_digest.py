@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from cxrprep.digests import digest_of
+
 if TYPE_CHECKING:
     from cxrprep.images.radiograph import Pixels
 
@@ -21,7 +23,7 @@ def pixel_digest(data: bytes, name: str, *, raw: bool = False) -> str:
     Raises ``ImageError`` for a lossless file that cannot be decoded.
     """
     if raw or not name.lower().endswith(_LOSSLESS):
-        return f"sha256:{hashlib.sha256(data).hexdigest()}"
+        return str(digest_of(data))
     from cxrprep.images.decode import decode
 
     picture = decode(data, name)

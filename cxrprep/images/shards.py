@@ -228,10 +228,6 @@ class _AsBefore(Exception):  # noqa: N818  # a signal within this module, not an
     """The shard would be what it is already."""
 
 
-def _same(part: Path, there: Path) -> bool:
-    return there.is_file() and filecmp.cmp(part, there, shallow=False)
-
-
 def _make_shards(plans: Sequence[ShardPlan], *, task: ConversionTask, form: str) -> list[ShardDone]:
     import cv2
 
@@ -263,7 +259,8 @@ def _make_shard(plan: ShardPlan, task: ConversionTask, form: str) -> ShardDone:
             raise _NothingInIt
         written = ShardFile(plan.name, part.stat().st_size, file_digest(part, "sha256"))
         # A shard that lacks a damaged image is looked at in every run; it is not written in every run.
-        if isinstance(task.out, LocalStore) and _same(part, Path(task.out.full(plan.name))):
+        there = Path(task.out.full(plan.name)) if isinstance(task.out, LocalStore) else None
+        if there is not None and there.is_file() and filecmp.cmp(part, there, shallow=False):
             raise _AsBefore
 
     try:

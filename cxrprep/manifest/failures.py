@@ -14,7 +14,7 @@ from cxrprep.schemas import FAILURES
 from cxrprep.storage.parquet import read_rows, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
     from pathlib import Path
 
 _ROWS: Final = 8192
@@ -66,13 +66,8 @@ class FailureRows:
         return pa.concat_tables(self._tables).unify_dictionaries().sort_by("path").combine_chunks()
 
 
-def write_failures(failures: Iterable[Failure] | FailureRows, folder: Path) -> Path | None:
+def write_failures(failures: FailureRows, folder: Path) -> Path | None:
     """Write ``failures.parquet`` into ``folder``, sorted by path; without failures an earlier one is removed."""
-    if not isinstance(failures, FailureRows):
-        gathered = FailureRows()
-        for failure in failures:
-            gathered.add(failure)
-        failures = gathered
     path = folder / FAILURES_NAME
     if not len(failures):
         path.unlink(missing_ok=True)

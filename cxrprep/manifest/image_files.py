@@ -199,7 +199,9 @@ def taken_files(
     ours = pc.is_valid(ids.column("image"))
     rows = _best(table.column("path"), ids.column("image"), suffixes)
     foreign = table.column("path").filter(pc.invert(ours))
-    second = table.column("path").filter(pc.and_(ours, pc.invert(_at(rows, len(ids)))))
+    second = table.column("path").filter(
+        pc.and_(ours, pc.invert(pc.is_in(pa.array(range(len(ids)), pa.int64()), rows)))
+    )
     taken, ids = table.take(rows), ids.take(rows)
     view = _coded(ids.column("view").combine_chunks())
     stated = pc.coalesce(ids.column("projection").combine_chunks(), projection_of(view).cast(pa.string()))
@@ -242,7 +244,3 @@ def _best(paths: pa.ChunkedArray, images: pa.ChunkedArray, suffixes: tuple[str, 
     table = table.sort_by([("rank", "ascending"), ("row", "ascending")])
     first = table.group_by("image", use_threads=False).aggregate([("row", "first")])
     return first.column("row_first").combine_chunks()
-
-
-def _at(rows: pa.Array, count: int) -> pa.Array:
-    return pc.is_in(pa.array(range(count), pa.int64()), value_set=rows)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from cxrprep.errors import ImageError
+from cxrprep.digests import digest_of
+from cxrprep.errors import AlteredImageError, ImageError
 from cxrprep.images.decode import read_bytes
 from cxrprep.images.local_files import open_store
 from cxrprep.images.shard_files import ShardReader
@@ -44,6 +45,13 @@ class ImageReader:
         if isinstance(self._root, str):
             return open_store(self._root).read(path, limits)
         return read_bytes(self._root / path) if limits is None else read_bytes(self._root / path, limits)
+
+    def read_recorded(self, path: str, digest: str | None) -> bytes:
+        """The same, where the manifest states ``digest``. Raises ``AlteredImageError`` for other bytes."""
+        data = self.read(path)
+        if digest and str(digest_of(data, digest.partition(":")[0])) != digest:
+            raise AlteredImageError.of(f"{self._root}/{path}")
+        return data
 
     def _of_shard(self, shard: str, form: str, name: str) -> bytes:
         held = self._shards.pop(shard, None) or ShardReader(open_store(self._root), shard, form)

@@ -61,13 +61,11 @@ def _remembered(images: pa.Table, earlier: Path | pa.Table, root: Path, manifest
     asked = pc.indices_nonzero(pc.and_(unproven, pc.is_valid(held.column("width"))))
     if len(asked):
         unchanged = untouched(images.column("path").take(asked), root, manifest)
-        known = pc.or_(known, pc.is_in(_numbers(len(known)), value_set=asked.filter(unchanged)))
+        known = pc.or_(
+            known, pc.is_in(pa.array(np.arange(len(known), dtype=np.uint64)), value_set=asked.filter(unchanged))
+        )
     nothing = {name: pa.scalar(None, held.column(name).type) for name in _MEASURED}
     return pa.table({name: pc.if_else(known, held.column(name), nothing[name]) for name in _MEASURED})
-
-
-def _numbers(count: int) -> pa.Array:
-    return pa.array(np.arange(count, dtype=np.uint64))
 
 
 def untouched(paths: pa.ChunkedArray, root: Path, manifest: Path) -> pa.Array:

@@ -96,7 +96,9 @@ class Dataset:
         for start in range(0, len(self), _ROWS):
             part = self.rows(start, _ROWS)
             rows = zip(part.stated.to_pylist(), part.labels().to_pylist(), part.mask().to_pylist(), strict=True)
-            yield from (_row(*each) for each in rows)
+            for stated, labels, mask in rows:
+                about = {k: v for k, v in stated.items() if not k.startswith("label_") or k == "label_source"}
+                yield {**about, "labels": labels, "mask": mask}
 
     @overload
     def __getitem__(self, place: int) -> dict[str, Any]: ...
@@ -277,11 +279,6 @@ class Dataset:
             return datasets.Dataset.from_generator(_with_images, features=features, gen_kwargs={"dataset": self})
         paths = pa.array([str(path.resolve()) for path in self.paths()], pa.string())
         return datasets.Dataset(table.append_column("image", paths)).cast_column("image", datasets.Image())
-
-
-def _row(stated: dict[str, Any], labels: dict[str, Any], mask: dict[str, Any]) -> dict[str, Any]:
-    about = {name: value for name, value in stated.items() if not name.startswith("label_") or name == "label_source"}
-    return {**about, "labels": labels, "mask": mask}
 
 
 def _with_images(dataset: Dataset) -> Iterator[dict[str, Any]]:

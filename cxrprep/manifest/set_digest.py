@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cxrprep.digests import digest_of
 from cxrprep.errors import NothingSelectedError, StorageError, UsageError
 from cxrprep.events import Advanced, Note, StageFinished, StageStarted, ignore
 from cxrprep.humanize import short_repr
@@ -419,7 +420,7 @@ def _read_batch(
 
 def _shown(data: bytes, path: str, stated: tuple[str, str] | None, *, raw: bool) -> str:
     """What an image shows: stated where its bytes are those that this was stated of, else decoded."""
-    if stated is not None and f"sha256:{hashlib.sha256(data).hexdigest()}" == stated[0]:
+    if stated is not None and str(digest_of(data)) == stated[0]:
         return stated[1]
     return pixel_digest(data, path, raw=raw)
 

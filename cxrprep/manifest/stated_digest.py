@@ -75,12 +75,9 @@ def _leaves(images: pa.Table, stems: Sequence[str], pixels: pa.ChunkedArray) -> 
     labels = [images.column(f"label_{stem}") for stem in stems]
     boxes = images.column("boxes") if "boxes" in images.column_names else pa.nulls(images.num_rows)
     dataset = images.column("dataset").cast(pa.string())
-    held = pa.table([dataset, images.column("image_id"), boxes, pixels, *labels], _names(len(labels)))
+    names = ["dataset", "id", "boxes", "pixels", *(f"label {number}" for number in range(len(labels)))]
+    held = pa.table([dataset, images.column("image_id"), boxes, pixels, *labels], names)
     return (digest for start in range(0, len(held), _ROWS) for digest in _hashes(held.slice(start, _ROWS)))
-
-
-def _names(labels: int) -> list[str]:
-    return ["dataset", "id", "boxes", "pixels", *(f"label {number}" for number in range(labels))]
 
 
 def _pixels(images: pa.Table, made_from: Mapping[str, Any]) -> pa.ChunkedArray | None:

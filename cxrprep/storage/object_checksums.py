@@ -15,7 +15,7 @@ import io
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.digests import file_digest, finished, new_hasher
+from cxrprep.digests import digest_of, file_digest
 from cxrprep.model import Digest
 
 if TYPE_CHECKING:
@@ -109,9 +109,7 @@ def is_of_parts(tag: str) -> bool:
 def agrees(content: Content, digest: Digest) -> bool:
     """Whether the content has this digest."""
     if isinstance(content, bytes):
-        hasher = new_hasher(digest.algorithm)
-        hasher.update(content)
-        return finished(digest.algorithm, hasher) == digest
+        return digest_of(content, digest.algorithm) == digest
     return file_digest(content, digest.algorithm) == str(digest)
 
 

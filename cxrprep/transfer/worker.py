@@ -8,7 +8,7 @@ import functools
 import os
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.digests import file_digest, new_hasher, read_digest
+from cxrprep.digests import digest_of, file_digest, read_digest
 from cxrprep.errors import IntegrityError, StorageError, storage_error
 from cxrprep.planning.plan import Action
 from cxrprep.record.entry import FileEntry, FileState, Origin, was_written_at
@@ -147,9 +147,7 @@ class Worker:
         """
         digest = item.file.digest
         assert digest is not None
-        hasher = new_hasher(digest.algorithm)
-        hasher.update(data)
-        if hasher.hexdigest() != digest.value:
+        if digest_of(data, digest.algorithm) != digest:
             return None
 
         def note(mtime_ns: int) -> None:

@@ -55,16 +55,18 @@ def _table(part: Dataset) -> pa.Table:
     return table
 
 
-def _write(temporary: Path, table: pa.Table, paths: list[str], reader: ImageReader, kind: pa.DataType) -> None:
+def _write(
+    temporary: Path, table: pa.Table, images: list[tuple[str, str | None]], reader: ImageReader, kind: pa.DataType
+) -> None:
     about = {b"huggingface": _FEATURES} if kind == IMAGE else None
     schema = pa.schema([pa.field("image", kind), *table.schema], metadata=about)
     # Image files are compressed already: groups are small, so that a reader holds few of them.
     with pq.ParquetWriter(temporary, schema, compression="none", use_dictionary=False) as writer:
-        for start in range(0, len(paths), _GROUP):
-            chosen = paths[start : start + _GROUP]
-            images = pa.array([{"bytes": reader.read(path), "path": PurePosixPath(path).name} for path in chosen], kind)
+        for start in range(0, len(images), _GROUP):
+            chosen = images[start : start + _GROUP]
+            read = [{"bytes": reader.read_recorded(*image), "path": PurePosixPath(image[0]).name} for image in chosen]
             rows = table.slice(start, len(chosen)).combine_chunks()
-            writer.write_table(pa.Table.from_arrays([images, *rows.columns], schema=schema))
+            writer.write_table(pa.Table.from_arrays([pa.array(read, kind), *rows.columns], schema=schema))
 
 
 def _shards(task: ExportTask, parts: list[tuple[str, Dataset]], write: Callable[..., object]) -> Iterator[ExportFile]:
@@ -73,12 +75,12 @@ def _shards(task: ExportTask, parts: list[tuple[str, Dataset]], write: Callable[
         count = -(-len(part) // each)
         for number in range(count):
             some = part.rows(number * each, each)
-            chosen = list(some.names())
+            chosen = list(zip(*(some.stated.column(one).to_pylist() for one in ("path", "digest")), strict=True))
             # Taken and not sliced: what goes to a worker is these rows alone.
             rows = _table(some).take(pa.array(range(len(chosen)), pa.int64()))
             path = task.target.out / "data" / f"{split_name(name)}-{number:05d}-of-{count:05d}.parquet"
-            of = made_of(rows.to_pylist(), task.dataset.root, chosen)
-            yield ExportFile(path, partial(write, table=rows, paths=chosen), of, len(chosen))
+            of = made_of(rows.to_pylist(), task.dataset.root, (path for path, _ in chosen))
+            yield ExportFile(path, partial(write, table=rows, images=chosen), of, len(chosen))
 
 
 def export(task: ExportTask) -> ExportResult:

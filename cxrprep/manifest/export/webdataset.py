@@ -43,12 +43,12 @@ _BLANK: Final[dict[str, Any]] = {"score": -1.0, "height": -1, "width": -1, "poly
 _ABOUT = ("image_id", "patient_id", "study_id", "split", "view", "projection", "sex", "age_years", "boxes")
 
 
-def samples(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each image's path with its JSON object: no nulls, but numbers and the masks that say which of them count."""
+def samples(dataset: Dataset) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
+    """Each image's path, digest and JSON object: no nulls, but numbers and the masks that say which of them count."""
     return itertools.chain.from_iterable(map(_samples, dataset.parts()))
 
 
-def _samples(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
+def _samples(dataset: Dataset) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
     about = plain(dataset.stated.select([*_ABOUT, *dataset.split_columns])).to_pylist()
     if dataset.texts:
         sections = dataset.report_sections().to_pylist()
@@ -59,9 +59,10 @@ def _samples(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
             row | {"regions": [_plain(one) for one in on_it or ()]} for row, on_it in zip(about, drawn, strict=True)
         ]
     labels, masks = dataset.labels().to_pylist(), dataset.mask().to_pylist()
-    for path, row, label, mask in zip(dataset.names(), about, labels, masks, strict=True):
+    paths, digests = (dataset.stated.column(name).to_pylist() for name in ("path", "digest"))
+    for path, digest, row, label, mask in zip(paths, digests, about, labels, masks, strict=True):
         numbers = {name: 0 if value is None else value for name, value in label.items()}
-        yield path, {**plain_row(row), "labels": numbers, "mask": mask}
+        yield path, digest, {**plain_row(row), "labels": numbers, "mask": mask}
 
 
 def _plain(region: dict[str, Any]) -> dict[str, Any]:
@@ -113,11 +114,11 @@ _DICOM: Final = frozenset({".dcm", ".dicom"})
 PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 
 
-def _write(part: Path, batch: list[tuple[str, dict[str, Any]]], reader: ImageReader, suffix: str) -> None:
+def _write(part: Path, batch: list[tuple[str, str | None, dict[str, Any]]], reader: ImageReader, suffix: str) -> None:
     with tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as archive:
-        for path, row in batch:
+        for path, digest, row in batch:
             key = str(row["image_id"]).replace("/", "__").replace(".", "_")
-            _add(archive, f"{key}{suffix}", reader.read(path))
+            _add(archive, f"{key}{suffix}", reader.read_recorded(path, digest))
             _add(archive, f"{key}.json", json.dumps(row, ensure_ascii=False, sort_keys=True).encode())
 
 
@@ -131,7 +132,7 @@ def _shards(
             if not batch:
                 break
             path = task.target.out / f"{prefix}-{name}-{number:06d}.tar"
-            of = made_of([suffix, batch], task.dataset.root, (image for image, _ in batch))
+            of = made_of([suffix, batch], task.dataset.root, (image for image, *_ in batch))
             yield ExportFile(path, partial(write, batch=batch), of, len(batch))
 
 
