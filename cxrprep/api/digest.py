@@ -105,12 +105,16 @@ def prove(
     data: dict[str, Any] = {"digest": found.value, "expected": wanted, "holds": holds, "unread": found.unread}
     if image is not None and holds:
         from cxrprep.manifest.set_digest import prove as make_proof
+        from cxrprep.storage.atomic import refuse_over_others
+        from cxrprep.storage.table_checksums import replace_listed
 
         made = make_proof(found, image)
         data["proof"] = made.as_json()
         rows += [("image", image), ("split", made.split or "none"), ("hashes", len(made.path))]
         if out is not None:
-            _write(Path(out), made)
+            place, text = Path(out), json.dumps(made.as_json(), indent=1, sort_keys=True) + "\n"
+            refuse_over_others(place, lambda head: head.startswith(b"{") and b'"format"' in head, "proof", "--out")
+            replace_listed(place, lambda part: part.write_text(text, encoding="utf-8"))
             rows.append(("written", str(out)))
     return Result("prove", found, _code(holds), rows=tuple(rows), data=data)
 
@@ -143,11 +147,3 @@ def _checked(wanted: str, path: Path) -> Result[Proof | SetDigest]:
 
 def _code(holds: bool) -> ExitCode:
     return ExitCode.DONE if holds else ExitCode.INTEGRITY
-
-
-def _write(path: Path, made: Proof) -> None:
-    from cxrprep.storage.atomic import refuse_over_others, replace_file
-
-    refuse_over_others(path, lambda head: head.startswith(b"{") and b'"format"' in head, "proof", "--out")
-    text = json.dumps(made.as_json(), indent=1, sort_keys=True) + "\n"
-    replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))

@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
-from cxrprep.api.folder import open_folder
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
-from cxrprep.collection.lineage import FolderKind
 from cxrprep.errors import UsageError
-from cxrprep.events import Note, ignore
+from cxrprep.events import ignore
 from cxrprep.model import FolderRef, Selection
-from cxrprep.storage.paths import OWN_FOLDERS, local_path
+from cxrprep.storage.paths import local_path
 from cxrprep.storage.working_copy_paths import address_of
 
 if TYPE_CHECKING:
@@ -136,17 +134,6 @@ def load(
     return whole.split(*(split.split(",") if isinstance(split, str) else split))
 
 
-def _warn_among_originals(where: FolderRef, target: Path, form: str, on_event: Sink) -> None:
-    """Say where an export goes into a release beside its own folders: ``verify`` finds none of it published."""
-    root, place = (address_of(str(one.absolute())) or one.resolve().as_posix() for one in (where.path, target))
-    if f"{place}/".startswith(f"{root}/") and place[len(root) + 1 :].partition("/")[0] not in OWN_FOLDERS:
-        folder = open_folder(where, files=False)
-        if folder.kind is FolderKind.RELEASE:
-            usual = folder.home / "export" / form
-            message = f"{target} is in the folder of the originals: verify will call it extra; without --out: {usual}"
-            on_event(Note("export", message, "warning"))
-
-
 @takes_buckets(root="written-folder", state="written-folder", out="written", pairs="read-file")
 @notes_progress("export")
 def export(
@@ -241,7 +228,6 @@ def export(
     )
     home = where.home
     target = home / "export" / form if out is None else Path(out)
-    _warn_among_originals(where, target, form, on_event)
     images = home / "manifests" / IMAGES_NAME
     parent = {"images": file_digest(images, "sha256")}
     if engine is not None and engine.name == "dask" and form in WITH_IMAGES:

@@ -222,7 +222,7 @@ def _write(
 ) -> int:
     """Write the rows; how many there are."""
     from cxrprep.manifest.pairs import SECTIONS
-    from cxrprep.storage.atomic import replace_file
+    from cxrprep.storage.table_checksums import replace_listed
 
     for row in rows:
         row |= {name: spelled(row[name]) for name in SECTIONS if row[name] is not None}
@@ -232,7 +232,7 @@ def _write(
         return _parquet(target, rows, per, made)
     else:
         data, count = _csv(rows, per)
-    replace_file(target, lambda part: part.write_bytes(data))
+    replace_listed(target, lambda part: part.write_bytes(data))
     return count
 
 

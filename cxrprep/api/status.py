@@ -171,7 +171,8 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
         yield StageStatus("download", "incomplete", f"{here:,} files, no image{meant}", refused)
     else:
         yield StageStatus("download", "done", f"{here:,} files")
-    changed = _changed(folder)
+    updated = folder.record.header.updated
+    changed = updated.timestamp() if updated else 0.0
     for name, table, what in (
         ("verify", "verify.parquet", "last findings"),
         ("extract-labels", "labels.parquet", "labels"),
@@ -290,12 +291,6 @@ def _faults(path: Path) -> int:
     from cxrprep.verification.findings_table import count_faults
 
     return count_faults(path)
-
-
-def _changed(folder: DatasetFolder) -> float:
-    """When files were last added, as a time stamp; 0 where there is no record."""
-    updated = folder.record.header.updated
-    return updated.timestamp() if updated else 0.0
 
 
 def _when(path: Path) -> str:

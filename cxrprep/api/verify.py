@@ -14,14 +14,15 @@ from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.api.status import after_labels, again_command
 from cxrprep.collection.file_table import files_of, files_of_images, image_rows, shards_of_images, with_others
-from cxrprep.collection.lineage import FolderKind, export_journal, read_export, stated_tables
+from cxrprep.collection.lineage import FolderKind, files_of_exports, read_export, stated_tables
 from cxrprep.errors import IntegrityError, TableError, UnsafePathError, UsageError
 from cxrprep.events import Note, ignore
 from cxrprep.model import FolderRef, ImageCheck
 from cxrprep.record.loading import put_aside
 from cxrprep.record.requested import asked
-from cxrprep.storage.working_copy_paths import EXPORT_LIST, address_of
+from cxrprep.storage.working_copy_paths import address_of
 from cxrprep.verification.made_folder import MadeFolder, verify_made
+from cxrprep.verification.own_tables import written_beside
 from cxrprep.verification.verifier import VerifyOptions
 from cxrprep.verification.verifier import verify as prove
 
@@ -223,7 +224,12 @@ def _made(folder: DatasetFolder) -> MadeFolder:
         originals=None if original is None else original.table().select(["path", "digest"]),
         tables=folder.lineage.tables if folder.lineage is not None else stated_tables(folder.read_from),
         own=frozenset(
-            {*_exports_own(folder.root), "README.md", "croissant.json", "preview.html"} - set(files["path"].to_pylist())
+            {
+                *written_beside(folder.root, folder.home),
+                *(path.relative_to(folder.root).as_posix() for path in files_of_exports(folder.root)),
+                *("README.md", "croissant.json", "preview.html"),
+            }
+            - set(files["path"].to_pylist())
         ),
         again=made_again(folder),
         commands={shard.name: exported_again(folder.root, one) for one in exports for shard in one.shards},
@@ -231,11 +237,6 @@ def _made(folder: DatasetFolder) -> MadeFolder:
         left_out_as=_left_out_as(folder),
         keeps_findings=folder.kind is not FolderKind.EXPORTED or folder.home != folder.root,
     )
-
-
-def _exports_own(root: Path) -> set[str]:
-    """The list of an export's files, and the journals of exports that were interrupted."""
-    return {EXPORT_LIST, *(path.name for path in root.glob(export_journal("*")))}
 
 
 def _listed(folder: DatasetFolder) -> Any:

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Final, Self, TextIO
 from cxrprep._version import __version__
 from cxrprep.cli.progress_text import retry_line, stall_line, summary, total
 from cxrprep.credentials.secret import mask_urls
+from cxrprep.errors import StorageError
 from cxrprep.events import Event, ItemFinished, Note, Retrying, StageFinished, StageStarted, Stalled
 from cxrprep.humanize import one_line
+from cxrprep.storage.table_checksums import note_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,7 +149,10 @@ class RunLog:
             self._stream = path.open("a", encoding="utf-8", errors="backslashreplace")
             self._stream.write("".join([self._header(), *self._buffered]))
             self._stream.flush()
-        except OSError:
+            if self._file is not None:
+                # In a folder of ours it is no stranger.
+                note_checksum(path)
+        except (OSError, StorageError):
             self._give_up()
             return
         self.path = path

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from cxrprep.errors import UsageError
 from cxrprep.storage.parquet import check_columns, readable, write_table
+from cxrprep.storage.paths import MEMBER
 from cxrprep.storage.unfetched import lies_there
 from cxrprep.storage.value_codes import flat
 
@@ -178,7 +179,7 @@ def image_losses(
 
     def gone(rows: pa.Table | StoredTable, missing: pa.Array) -> pa.Array:
         pairs = zip(rows.column("path").to_pylist(), missing.to_pylist(), strict=True)
-        return pa.array([lost and not _is_there(root, name) for name, lost in pairs], pa.bool_())
+        return pa.array([lost and not is_there(root, name) for name, lost in pairs], pa.bool_())
 
     allowed = set(exempt)
     labels = {name for name in before.column_names if name.startswith("label")}
@@ -254,15 +255,10 @@ def _named(images: pa.Table | StoredTable | None, studies: pa.ChunkedArray) -> p
     return pc.fill_null(counted.field("counts").take(place), 0)
 
 
-def _is_there(root: Path, name: str) -> bool:
-    return any(lies_there(root, one) for one in (name, *_heads(name)))
-
-
-def _heads(name: str) -> Iterator[str]:
-    """The shard that a path of an image in a shard begins with."""
-    for mark in (".tar/", ".parquet/"):
-        if mark in name:
-            yield name[: name.index(mark) + len(mark) - 1]
+def is_there(root: Path, name: str) -> bool:
+    """Whether an image lies in ``root``, or the shard that holds it."""
+    member = MEMBER.fullmatch(name)
+    return lies_there(root, name) or (member is not None and lies_there(root, member[1]))
 
 
 def _labelled(table: pa.Table | StoredTable) -> bool:

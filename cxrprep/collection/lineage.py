@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import TableError, storage_error
 from cxrprep.model import CONVERSION_KEY, Digest
+from cxrprep.storage.paths import is_safe
 from cxrprep.storage.small_files import parse_json, read_file, read_text, regular
 from cxrprep.storage.unfetched import ends_of
 from cxrprep.storage.working_copy_paths import EXPORT_LIST
@@ -251,6 +252,12 @@ def read_export(root: Path) -> tuple[Lineage, ...]:
     return tuple(
         _export(form, names, _object(about.get(form))) for form, names in _object(listed).items() if form != "about"
     )
+
+
+def files_of_exports(root: Path) -> set[Path]:
+    """What the exports that lie in ``root`` wrote: their files, the list of these, and journals of interrupted ones."""
+    names = {file.name for one in read_export(root) for file in one.shards if is_safe(file.name)}
+    return {root / EXPORT_LIST, *root.glob(export_journal("*")), *(root / name for name in names)}
 
 
 def _is_size(value: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.collection.image_table import write_image_table
+from cxrprep.collection.image_table import is_there, write_image_table
 from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import TableError, UsageError, storage_error
 from cxrprep.events import Note
@@ -25,7 +25,6 @@ from cxrprep.manifest.label_join import relabel_from, rows_for, stated_sources
 from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
 from cxrprep.storage.parquet import SET_DIGEST, VERIFY_NAMES_IT, footer_of, read_rows, write_table
-from cxrprep.storage.paths import is_in_shard
 from cxrprep.storage.small_files import open_file
 from cxrprep.storage.table_checksums import digest_as_written, is_as_listed, note_checksum, replace_listed
 from cxrprep.storage.table_on_disk import TableOnDisk
@@ -245,13 +244,9 @@ def write_converted(images: pa.Table, studies: pa.Table | None, folder: Path, ma
     spec = catalog().get(str(made_from.get("dataset") or ""))
     tables = (IMAGES_NAME,) if studies is None else (IMAGES_NAME, STUDIES_NAME)
     write_croissant(folder, spec, release, tables)
-    if studies is not None and images.num_rows and _is_here(folder.parent, images.column("path")[0].as_py()):
+    if studies is not None and images.num_rows and is_there(folder.parent, images.column("path")[0].as_py()):
         describe_images(folder)
     write_card_beside(folder / IMAGES_NAME, spec)
-
-
-def _is_here(root: Path, path: str) -> bool:
-    return lies_there(root, path) or (is_in_shard(path) and lies_there(root, path.rpartition("/")[0]))
 
 
 def _of_studies(made_from: Mapping[str, Any]) -> dict[str, Any]:

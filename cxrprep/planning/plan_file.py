@@ -12,9 +12,10 @@ from cxrprep.errors import ConfigError, StorageError, UnsafePathError, UsageErro
 from cxrprep.model import ColumnTest, Digest, LabelTest, RemoteFile, Selection, Split
 from cxrprep.planning.plan import Action, Item, Plan
 from cxrprep.planning.plan_items import SortedItems, items_of
-from cxrprep.storage.atomic import refuse_over_others, replace_file
+from cxrprep.storage.atomic import refuse_over_others
 from cxrprep.storage.paths import safe_path
 from cxrprep.storage.small_files import open_file, parse_json, read_text
+from cxrprep.storage.table_checksums import replace_listed
 from cxrprep.system import FILES_IN_MEMORY
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def save_plan(plan: Plan, path: Path) -> None:
                 separator = ",\n"
             file.write("\n]}\n")
 
-    replace_file(path, write)
+    replace_listed(path, write)
 
 
 def load_plan(path: Path) -> Plan:

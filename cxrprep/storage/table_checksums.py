@@ -1,4 +1,6 @@
-"""Checksums of a folder's own tables: a list beside them, ``manifests/SHA256SUMS``, that ``sha256sum -c`` reads too.
+"""Checksums of what was written into a folder: a list, ``manifests/SHA256SUMS``, that ``sha256sum -c`` reads too.
+
+It names the tables beside it, and by their paths what somebody had written elsewhere in the folder (``--out``).
 
 A flipped bit in a table of labels looks like any other label: only a checksum from when it was written tells them
 apart. A table and its line cannot be put in place in one step, so that the list names the new checksum beside the old
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import storage_error
 from cxrprep.storage.atomic import replace_file
+from cxrprep.storage.paths import LOCK_NAME, OWN_FOLDERS, is_safe
 from cxrprep.storage.small_files import open_file, read_file
 
 if TYPE_CHECKING:
@@ -30,8 +33,8 @@ _MANIFESTS: Final = "manifests"
 def replace_listed(path: Path, write: Callable[[Path], object], folder: Path | None = None) -> None:
     """Let ``write`` fill ``path`` as ``replace_file`` does, and note its checksum in the list of ``folder``.
 
-    ``folder`` is by default the one of ``path`` where that is one of manifests; elsewhere no list is kept. Raises
-    ``StorageError``.
+    ``folder`` is by default the manifests that ``path`` lies in, or those of the folder around it; elsewhere no list is
+    kept. Raises ``StorageError``.
     """
     home = folder or _list_folder(path)
     if home is None:
@@ -92,12 +95,23 @@ def digest_as_written(path: Path) -> str:
 
 
 def _list_folder(path: Path) -> Path | None:
-    """The folder of ``path`` where it is one of manifests, of a whole folder or of a part of a job array."""
-    return path.parent if _MANIFESTS in (path.parent.name, path.parent.parent.parent.name) else None
+    """The folder of ``path`` where it is one of manifests, of a whole folder or of a part of a job array.
+
+    Else that of the nearest folder above which has a record or tables, but for what its own folders hold.
+    """
+    if _MANIFESTS in (path.parent.name, path.parent.parent.parent.name):
+        return path.parent
+    for above in path.absolute().parents:
+        if (above / LOCK_NAME).is_file() or (above / _MANIFESTS / LIST_NAME).is_file():
+            inside = os.path.relpath(path, above).replace(os.sep, "/")
+            place = above / _MANIFESTS
+            is_theirs = inside.partition("/")[0] not in OWN_FOLDERS and is_safe(inside)
+            return place if is_theirs and os.access(place if place.is_dir() else above, os.W_OK) else None
+    return None
 
 
 def _name(path: Path, home: Path) -> str:
-    return path.name if path.parent == home else f"../{path.name}"
+    return os.path.relpath(path, home).replace(os.sep, "/")
 
 
 def _sha256(path: Path) -> str:

@@ -187,13 +187,6 @@ def _home(folder: MadeFolder) -> Iterator[Path]:
         yield Path(passing)
 
 
-def _recorded(folder: MadeFolder) -> pa.Table:
-    """The files as a record has them."""
-    table = by_path(folder.files)
-    origin = pa.array([str(Origin.FIRST_READ)] * table.num_rows, pa.string())
-    return table.append_column("origin", origin)
-
-
 def _bytes(
     folder: MadeFolder,
     home: Path,
@@ -218,7 +211,8 @@ def _bytes(
     """
     started = time.monotonic()
     on_event(StageStarted(STAGE))
-    recorded = _recorded(folder)
+    recorded = by_path(folder.files)
+    recorded = recorded.append_column("origin", pa.array([str(Origin.FIRST_READ)] * len(recorded), pa.string()))
     if options.shard is not None:
         recorded = recorded.filter(_mask(options, recorded))
     problems: list[Finding] = []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.collection import folder_words
 from cxrprep.digests import file_digest
 from cxrprep.errors import TableError
 from cxrprep.model import Digest
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from cxrprep.datasets.facts import DatasetSpec, Table
+    from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.record.record import Record
 
 _LABELS: Final = "labels.parquet"
@@ -46,7 +47,8 @@ def outdated_tables(
         footer = read_footer(path) if path.is_file() else {}
     except TableError:
         return
-    sets = [pattern.rpartition("/")[2] for table in spec.table if _is_many(table) for pattern in table.patterns]
+    many = [table for table in spec.table if table.settings.get("files") == "many"]
+    sets = [pattern.rpartition("/")[2] for table in many for pattern in table.patterns]
     stated = [(str(one["name"]), str(one["digest"])) for one in footer.get("tables") or []]
     of_sets, single = ([one for one in stated if _is_one_of(one[0], sets) is many] for many in (True, False))
     changed = [*_changed_files(root, single, wrong)]
@@ -59,7 +61,7 @@ def outdated_tables(
             f"it was made from {what} other bytes",
             expected=found,
             found=digest,
-            hint=shlex.join(["cxrprep", "extract-labels", str(root), *_state(root, home)]),
+            hint=shlex.join(["cxrprep", "extract-labels", *folder_words(root, home)]),
         )
 
 
@@ -95,16 +97,8 @@ def _elsewhere(footer: dict[str, Any]) -> bool:
     return isinstance(options, dict) and bool(options.get("tables"))
 
 
-def _is_many(table: Table) -> bool:
-    return table.settings.get("files") == "many"
-
-
 def _is_one_of(name: str, patterns: Collection[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _state(root: Path, home: Path) -> list[str]:
-    return [] if root == home else ["--state", str(home)]
 
 
 def _place(root: Path, name: str) -> Path | None:

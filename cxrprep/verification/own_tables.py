@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.collection import folder_words
-from cxrprep.collection.lineage import CROISSANT_NAME, is_own_description
-from cxrprep.errors import storage_error
+from cxrprep.collection.lineage import CROISSANT_NAME, files_of_exports, is_own_description
+from cxrprep.digests import file_digest
+from cxrprep.storage.paths import OWN_FOLDERS
 from cxrprep.storage.small_files import open_file
 from cxrprep.storage.table_checksums import LIST_NAME, listed_checksums
+from cxrprep.storage.working_copy_paths import EXPORT_LIST
 from cxrprep.verification.finding import Finding, Kind, make_finding
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _OF_RUNS: Final = frozenset({"verify.parquet", "failures.parquet"})
 
 # The commands that make tables which the usual one does not make.
-_MADE_BY: Final = {"pairs.parquet": "pairs", "near_duplicates.parquet": "duplicates"}
+_MADE_BY: Final = {"pairs.parquet": "pairs", "near_duplicates.parquet": "duplicates", "report.html": "report"}
 # What nothing else in the folder holds: labels of reports, and of other labelers.
 _OF_REPORTS: Final = frozenset({"report_labels.parquet", "mentions.parquet"})
 
@@ -44,16 +45,36 @@ def altered_tables(root: Path, home: Path, again: str) -> Iterator[Finding]:
     words = shlex.join(folder_words(root, home))
     for folder in manifests_of(root, home):
         for name, stated in sorted(listed_checksums(folder).items()):
-            found = _sha256(folder / name)
-            if found and found not in stated:
+            path = Path(os.path.normpath(folder / name))
+            found = file_digest(path) if path.is_file() else ""
+            if found and found.partition(":")[2] not in stated and not _is_log(path):
                 yield make_finding(
                     Kind.ALTERED,
-                    _shown(folder, name, root),
+                    path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path),
                     "its bytes changed after cxrprep wrote it",
                     expected=f"sha256:{stated[-1]}",
-                    found=f"sha256:{found}",
+                    found=found,
                     hint=_hint(name, words, again),
                 )
+
+
+def written_beside(root: Path, home: Path) -> dict[str, Path | None]:
+    """What cxrprep wrote among the files of a folder, as its lists say: path in it, and of an export's file its folder.
+
+    Args:
+        root: The folder.
+        home: Where its record and manifests are.
+
+    Returns:
+        Nothing of its own folders, nor above it.
+    """
+    found: dict[str, Path | None] = {}
+    for folder in manifests_of(root, home):
+        for path in (Path(os.path.normpath(folder / name)) for name in listed_checksums(folder)):
+            exported = path.parent if path.name == EXPORT_LIST else None
+            files = {path} if exported is None else files_of_exports(exported)
+            found |= {one.relative_to(root).as_posix(): exported for one in files if one.is_relative_to(root)}
+    return {name: place for name, place in found.items() if name.partition("/")[0] not in OWN_FOLDERS}
 
 
 def manifests_of(root: Path, home: Path) -> list[Path]:
@@ -62,20 +83,17 @@ def manifests_of(root: Path, home: Path) -> list[Path]:
     return [folder for whole in wholes for folder in (whole, *sorted(whole.glob("shards/*-of-*")))]
 
 
-def _sha256(path: Path) -> str:
-    """Of the file; nothing where it is gone."""
-    try:
-        with open_file(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        raise storage_error(path, "read", error) from error
+def _is_log(path: Path) -> bool:
+    """Whether a file is the log of a run (``--log-file``), which is written on after its checksum was noted."""
+    with open_file(path) as file:
+        return file.read(10) == b"# cxrprep "
 
 
 def _hint(name: str, words: str, again: str) -> str:
     if name in _OF_REPORTS:
         return f"restore it from a copy, or label the reports again: cxrprep extract-labels {words} --reports PATH"
+    if name.startswith("../") and name != f"../{CROISSANT_NAME}":
+        return "write it again, or remove it"
     return f"make it again: {f'cxrprep {_MADE_BY[name]} {words}' if name in _MADE_BY else again}"
 
 
@@ -93,9 +111,3 @@ def not_noted(root: Path, home: Path) -> list[str]:
     return [
         f"the bytes of {', '.join(names)}: {folder / LIST_NAME} does not name them" for folder, names in found if names
     ]
-
-
-def _shown(folder: Path, name: str, root: Path) -> str:
-    """The path of a table as findings name it: relative to the folder where it lies there."""
-    path = Path(os.path.normpath(folder / name))
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from cxrprep.collection import folder_words
 from cxrprep.errors import TableError, UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.humanize import format_count
 from cxrprep.model import ImageCheck
 from cxrprep.record.record import Record
 from cxrprep.storage.sorted_tables import FilteredRows, HeldRows, SortedTable, by_path
@@ -27,7 +28,7 @@ from cxrprep.verification.findings_table import Collector
 from cxrprep.verification.image_checks import ImageCounts, PictureCheck, same_pixels, sample
 from cxrprep.verification.made_from import outdated_below, outdated_tables
 from cxrprep.verification.merge_join import absent, merge_join
-from cxrprep.verification.own_tables import altered_tables, not_noted
+from cxrprep.verification.own_tables import altered_tables, not_noted, written_beside
 from cxrprep.verification.published_checksums import (
     altered_sum_files,
     is_table,
@@ -146,6 +147,7 @@ class _Run:
     labels: pa.Table | None = None
     asked: bool = False
     hearsay: bool = False
+    written: Mapping[str, Path | None] = field(default_factory=dict)
 
     @property
     def layout(self) -> Layout:
@@ -212,6 +214,7 @@ class _Run:
         started = time.monotonic()
         self.on_event(StageStarted(STAGE))
         disbelieved = self._judge_lists(out, refetch)
+        self.written = dict(self._written())
         # Each is read through in order of path, and none is held: a million files took 1 GiB of memory.
         recorded = self._of_shard(self.record)
         published = self._of_shard(published_sums(self.root, self.spec, self.release, self.record, disbelieved))
@@ -297,11 +300,21 @@ class _Run:
     def _open_record(self) -> Record:
         return Record.open(self.root, self.record.home if self.record.home != self.root else None)
 
+    def _written(self) -> Iterator[tuple[str, Path | None]]:
+        """What cxrprep wrote among the files: nothing that the record, or outside of an export the release, names."""
+        for name, place in written_beside(self.root, self.record.home).items():
+            known = any(table.is_named(name) for table in self.spec.table)
+            known = known or self.layout.place(name, release=self.release) is not None
+            if self.record.get(name) is None and not (known and place in (None, self.root)):
+                yield name, place
+
     def _listed(self, seen: SortedTable, problems: list[Finding]) -> Iterator[pa.Table]:
         """What is on the disk, some thousand files at a time as they are listed; in the end ``seen`` has all names."""
         layout, count, size = self.layout, 0, 0
         for listed in scan(self.root, problems, [self.record.home] if self.record.home != self.root else []):
-            table = listed if self.options.shard is None else self._in_shard(listed)
+            table = listed.filter(pc.invert(pc.is_in(listed["path"], value_set=pa.array(self.written, pa.string()))))
+            if self.options.shard is not None:
+                table = table.filter(self._shard_mask(table["path"].to_pylist()))
             if table.num_rows:
                 yield table
                 # Looked at while the files are being read.
@@ -338,9 +351,6 @@ class _Run:
     def _shard_mask(self, paths: list[str]) -> pa.Array:
         assert self.options.shard is not None
         return pa.array([self.options.shard.holds(path) for path in paths], pa.bool_())
-
-    def _in_shard(self, table: pa.Table) -> pa.Table:
-        return table.filter(self._shard_mask(table["path"].to_pylist()))
 
     def _repair(self, out: Collector, disk: SortedTable, published: Rows, refetch: Refetch) -> SortedTable:
         """Fetch what is wrong, look at it again, and keep as damaged what still is."""
@@ -422,10 +432,11 @@ class _Run:
                 out.finding(finding)
         lacking = sum(fact.status is FactStatus.ABSENT for fact in self.facts)
         if lacking:
-            self.not_checked.append(f"{_facts(lacking)} about tables that are not here")
+            self.not_checked.append(f"{format_count(lacking, 'published fact')} about tables that are not here")
         partial = sum(fact.status is FactStatus.PART for fact in self.facts)
         if partial:
-            self.not_checked.append(f"{_facts(partial)} of the whole release: the tables here hold only a part of it")
+            facts = format_count(partial, "published fact")
+            self.not_checked.append(f"{facts} of the whole release: the tables here hold only a part of it")
         for finding in (*table_checks.leakage(labels), *table_checks.duplicate_rows(labels)):
             out.finding(finding)
         images = _images_of(disk)
@@ -449,9 +460,9 @@ class _Run:
             *outdated_below(self.record.home, self.record),
         ):
             out.finding(finding)
-        for folder in sorted((self.record.home / "derived").glob("*/manifests/images.parquet")):
-            place = shlex.quote(str(folder.parent.parent))
-            self.not_checked.append(f"the bytes of the images below {place}: cxrprep verify {place}")
+        made = {folder.parent.parent for folder in (self.record.home / "derived").glob("*/manifests/images.parquet")}
+        for place in map(shlex.quote, sorted(map(str, made.union(filter(None, self.written.values())) - {self.root}))):
+            self.not_checked.append(f"the bytes of what was made in {place}: cxrprep verify {place}")
 
     # ---- images ----
 
@@ -510,7 +521,3 @@ def _images_of(disk: SortedTable) -> pa.Table:
     """Path and id of each image on the disk."""
     shown = (table.drop_null() for table in disk.tables())
     return pa.concat_tables([table_checks.NAMES.empty_table(), *shown])
-
-
-def _facts(count: int) -> str:
-    return f"{count} published {'fact' if count == 1 else 'facts'}"

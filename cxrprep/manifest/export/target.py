@@ -18,6 +18,7 @@ from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, read_journal
 from cxrprep.storage.paths import is_safe
 from cxrprep.storage.small_files import parse_json, read_text
+from cxrprep.storage.table_checksums import replace_listed
 from cxrprep.storage.working_copy_paths import EXPORT_LIST, holds_others
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ class Target:
             StorageError: The disk refuses.
         """
         if self.is_due(path, of):
-            self.done(path, put(path, fill), of)
+            # What no list of an export names is named by that of the folder around it.
+            self.done(path, put(path, fill, replace_file if self._keeps_list else replace_listed), of)
 
     def is_due(self, path: Path, of: str = "") -> bool:
         """Whether a file has to be made, which is listed from now on; see ``write``."""
@@ -201,10 +203,12 @@ class Target:
         if self._keeps_list:
             held = {**self._listed, **({_ABOUT: self._about} if self._about else {})}
             text = json.dumps(held, indent=1, sort_keys=True) + "\n"
-            replace_file(self._home / EXPORT_LIST, lambda part: part.write_text(text, encoding="utf-8"))
+            replace_listed(self._home / EXPORT_LIST, lambda part: part.write_text(text, encoding="utf-8"))
 
 
-def put(path: Path, fill: Callable[[Path], object]) -> list[Any]:
+def put(
+    path: Path, fill: Callable[[Path], object], replace: Callable[[Path, Callable[[Path], object]], None] = replace_file
+) -> list[Any]:
     """Put a file in place whole; its size and digest. Raises ``StorageError``."""
     held: list[Any] = []
 
@@ -212,7 +216,7 @@ def put(path: Path, fill: Callable[[Path], object]) -> list[Any]:
         fill(part)
         held[:] = [part.stat().st_size, file_digest(part, "sha256")]
 
-    replace_file(path, filled)
+    replace(path, filled)
     return held
 
 
