@@ -6,6 +6,7 @@ import contextlib
 import functools
 import itertools
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -110,7 +111,7 @@ class ConversionRun:
         from cxrprep.images.shards import convert_to_shards, plan_shards
         from cxrprep.manifest.previous import has_scores
 
-        inputs, out = self.inputs, open_store(self.target)
+        began, inputs, out = time.monotonic(), self.inputs, open_store(self.target)
         engine = self._on_cluster(engine, out)
         pseudonyms: Pseudonyms | None = own_pseudonyms() if inputs.folder is None else None
         cache = cache_folder(inputs, self.recipe, out.address, self.home)
@@ -142,7 +143,7 @@ class ConversionRun:
             made = convert_to_shards(noted(), self.form, task, totals.take, **shared)
         # The parts of a job array have folders of their own, and end together.
         local = self.shard is None and isinstance(out, LocalStore)
-        with writing_tables(Path(out.address, CACHE_NAME)) if local else contextlib.nullcontext():
+        with writing_tables(Path(out.address, CACHE_NAME), since=began) if local else contextlib.nullcontext():
             earlier = self._earlier(totals, finished, task)
             finished.close(alone=self.shard is None)
             failed = len(totals.failures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -212,7 +213,7 @@ def download(
         ('DONE', 0)
         >>> part = cxrprep.download("nih-chestxray14", "nih-test", source="mirror", split="test")
     """
-    wanted, options = _with_words(selection, options, words)
+    began, (wanted, options) = time.monotonic(), _with_words(selection, options, words)
     if isinstance(plan, str | Path):
         plan = load_plan(Path(plan))
     remembered = plan.mirror if plan is not None else ""
@@ -254,7 +255,7 @@ def download(
                     ),
                 )
         elif (job.folder.manifests / "images.parquet").exists() and not _is_current(made, result, job):
-            rebuild_manifest(job.folder, on_event=on_event)
+            rebuild_manifest(job.folder, since=began, on_event=on_event)
         return Result(STAGE, result, code, rows=rows, data=data)
 
 

@@ -178,6 +178,7 @@ def rebuild_manifest(
     discarded: bool = False,
     to: Path | None = None,
     allow_loss: bool = False,
+    since: float | None = None,
     on_event: Sink = ignore,
 ) -> ManifestResult:
     """The manifest of an open folder, current again.
@@ -191,6 +192,7 @@ def rebuild_manifest(
         discarded: Count files that were used up, too.
         to: Where it goes; by default into the folder's manifests.
         allow_loss: Let the tables know less than those that are there.
+        since: When the run began that stands behind it: see ``writing_tables``.
         on_event: Called with progress and remarks.
 
     Returns:
@@ -200,7 +202,7 @@ def rebuild_manifest(
         UsageError: A label source that no label has, or tables that would know less.
         StorageError: The disk refuses.
     """
-    with writing_tables(folder.home / CACHE_NAME) if to is None else contextlib.nullcontext():
+    with writing_tables(folder.home / CACHE_NAME, since=since) if to is None else contextlib.nullcontext():
         chosen = choices or Choices.of_last(folder.read_from)
         prepared = prepare(folder, chosen, discarded=discarded, to=to, allow_loss=allow_loss, on_event=on_event)
         return prepared.write(on_event)

@@ -296,7 +296,7 @@ class FolderLock:
         who = f"process {body.get('pid')} on {body.get('host')}" if body else "another run"
         return BusyError(
             f"{self._folder.parent.parent} is being worked on by {who}",
-            hint=f"wait for it; if it does not run any more, remove {path}",
+            hint=f"wait for it, then run the same again: what is done stays; if it has ended, remove {path}",
         )
 
 
@@ -305,10 +305,11 @@ _WRITING: Final[dict[Path, int]] = {}
 
 
 @contextlib.contextmanager
-def writing_tables(cache: Path) -> Iterator[None]:
+def writing_tables(cache: Path, *, since: float | None = None) -> Iterator[None]:
     """The one place in line for reading and writing the tables of a folder; whoever holds it may ask for it again.
 
-    A folder that is not there, or into which nobody may write, has no line: the verb itself says so.
+    A folder that is not there, or into which nobody may write, has no line: the verb itself says so. A run that has
+    been at work ``since`` then (``time.monotonic()``) waits as long again, and half a minute at least.
 
     Raises:
         BusyError: Another run writes them, and goes on for long.
@@ -318,7 +319,8 @@ def writing_tables(cache: Path) -> Iterator[None]:
         yield
         return
     run_id = RunId.new()
-    lock, deadline = FolderLock(cache, run_id, place="writing"), time.monotonic() + _WAIT_SECONDS
+    lock, deadline = FolderLock(cache, run_id, place="writing"), time.monotonic()
+    deadline += _WAIT_SECONDS if since is None else max(_WAIT_SECONDS, deadline - since)
     with contextlib.ExitStack() as held:
         while True:
             try:

@@ -137,3 +137,23 @@ def test_who_waits_for_the_tables_for_long_is_told_by_whom(
     assert {path: path.read_bytes() for path in (home / kind / "manifests").iterdir()} == tables
     ok(*words)
     assert not list(home.rglob("writing"))
+
+
+def test_what_was_done_before_the_tables_were_another_s_stays_and_the_same_again_lists_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_WAIT_SECONDS", 0.0)
+    convert = ["convert", "raw", "--recipe", "square-224", "--out", "part"]
+    ok(*convert, "--limit", "2")
+    next((home / "fetched/images").iterdir()).unlink()
+    download = ["download", NAME, "fetched", "--source", "mirror"]
+    for folder, words in (("part", convert), ("fetched", download)):
+        with writing(home / folder):
+            done = cxrprep(*words)
+        assert (done.returncode, "then run the same again: what is done stays" in done.stderr) == (75, True), done
+        images = {path: path.stat().st_mtime_ns for path in (home / folder).rglob("*.png")}
+        assert len(images) == 7
+        ok(*words)
+        assert {path: path.stat().st_mtime_ns for path in images} == images
+        assert pq.read_metadata(home / folder / "manifests/images.parquet").num_rows == 7
+        ok("verify", folder)

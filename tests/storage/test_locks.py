@@ -73,6 +73,17 @@ def test_one_holds_it_and_the_next_gets_it(
     assert not names(cache)
 
 
+def test_who_worked_for_long_waits_as_long_again_for_the_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_WAIT_SECONDS", 0.0)
+    with FolderLock(tmp_path / ".cxrprep", RunId.new(), place="writing"):
+        began = time.monotonic()
+        with pytest.raises(BusyError), locks.writing_tables(tmp_path / ".cxrprep", since=began - 0.2):
+            raise AssertionError("two hold it")
+        assert time.monotonic() - began >= 0.2
+
+
 @pytest.mark.parametrize(("kind", "name"), [("record", "saving"), ("folder", "leases/whole")])
 def test_an_empty_lock_of_an_earlier_version_holds_nobody_up_for_long(tmp_path: Path, kind: str, name: str) -> None:
     cache = tmp_path / ".cxrprep"
