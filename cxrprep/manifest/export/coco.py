@@ -82,7 +82,7 @@ def export(task: ExportTask) -> ExportResult:
     left_out = len(task.dataset) - len(boxed)
     if not len(boxed):
         raise NothingSelectedError(
-            "none of these images has a box or a mask in its own pixels",
+            f"{task.dataset.root}: none of these images has a box or a mask in its own pixels",
             hint="boxes and masks come from the tables of a dataset; every other form of export needs none",
         )
     columns = ["path", "image_id", "patient_id", "split", "width", "height", "boxes"]
