@@ -103,7 +103,7 @@ def check_dataset(
 
     labels = read_labels(spec, root, on_event=on_event)
     counted = count_labels(spec.name, labels, root)
-    here = {key: identity.image for key in _keys(root) if (identity := layout.parse(key)) is not None}
+    here = {key: identity.image for key in keys_in(root) if (identity := layout.parse(key)) is not None}
     facts = [one for _, findings in check_facts(spec, labels.release, root, labels.table) for one in findings]
     listed = set(labels.table.column("image_id").drop_null().to_pylist())
     columns = [name for name in labels.table.column_names if name.startswith("label_") and name != "label_source"]
@@ -141,7 +141,8 @@ def _check_words(spec: DatasetSpec, file: Path) -> None:
     toml.raise_mistakes()
 
 
-def _keys(root: Path) -> Iterator[str]:
+def keys_in(root: Path) -> Iterator[str]:
+    """The files below a folder as paths from it, but for those that cxrprep makes."""
     for folder, inner, names in os.walk(root):
         if folder == str(root):
             inner[:] = [name for name in inner if name not in OWN_FOLDERS]

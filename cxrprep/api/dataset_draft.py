@@ -168,7 +168,7 @@ class _Writer:
                 own = table.first(ROLES["study"])
                 if not table.image and own and studies and set(table.words(own)) & set(main.words(studies)):
                     self._labels([table], [c for names in ROLES.values() if (c := table.first(names))], study=own)
-            self._people(main, [table for table in self.found.tables if not table.image])
+            self._links(main, [table for table in self.found.tables if table not in (*several, *several_more)])
         else:
             self._of_paths()
         for table in about:
@@ -181,18 +181,21 @@ class _Writer:
         tables += self._left_out()
         return "\n".join([*self._head(), *self._paths(), *tables, *self._vocabulary(), *self.blocks])
 
-    def _people(self, main: FolderTable, others: Sequence[FolderTable]) -> None:
-        """What tables of patients say of the images' patients."""
-        whose = self.given.get("patient", main.first(ROLES["patient"]))
-        for table in others if whose in main.columns else ():
+    def _links(self, main: FolderTable, others: Sequence[FolderTable]) -> None:
+        """What further tables say of the images, or of their patients."""
+        patients = main.words(whose) if (whose := self.given.get("patient", main.first(ROLES["patient"]))) else {}
+        for table in others:
             person = table.first(ROLES["patient"])
-            if table in self.used or not person or not set(table.words(person)) & set(main.words(whose)):
+            about: dict[str, Any] = {"image": self._id(table)} if table.image else {"patient": person}
+            if not table.image and (table in self.used or not person or not {*table.words(person)} & {*patients}):
                 continue
-            roles = {role: table.first(ROLES[role], [person]) for role in ("sex", "age", "birth_year", "date", "split")}
-            said = {role: value for role, name in roles.items() if name and (value := value_of_role(role, table, name))}
+            ids = ("patient", "study") if table.image else ()
+            roles = (*ids, "sex", "age", "birth_year", "date", "split")
+            named = {role: table.first(ROLES[role], [table.image or person]) for role in roles}
+            said = {role: value for role, name in named.items() if name and (value := value_of_role(role, table, name))}
             if said:
-                self.used.append(table)
-                self._block("link", table=table.name, patient=person, **said)
+                self.used += [table] if table not in self.used else []
+                self._block("link", table=table.name, **about, **said)
 
     def _left_out(self) -> list[str]:
         """Tables and columns that no block names, as comments: whoever knows them writes what they say."""
@@ -242,7 +245,7 @@ class _Writer:
             return table.image
         ends = "|".join(end.lstrip(".") for end in PICTURES)
         behind = "(?:[?#].*)?" if any("://" in word for word in words) else ""
-        return {"column": table.image, "match": rf"^(?:.*/)?({self.found.inside}?)(?:\.(?:{ends}))?{behind}$"}
+        return {"column": table.image, "match": rf"^(?:.*/)?({self.found.inside}?)(?:\.(?i:{ends}))?{behind}$"}
 
     def _of_tables(self, tables: list[FolderTable], more: list[FolderTable]) -> None:
         """The images as tables list them, with all that their columns say."""
@@ -296,15 +299,14 @@ class _Writer:
         # A folder that all images are in is named: masks lie beside it.
         unnamed = [re.escape(next(iter(those))) if len(those) == 1 else "[^/]+" for those in words]
         groups = [f"(?P<{places[n]}>[^/]+)/" if n in places else f"{unnamed[n]}/" for n in range(depth - 1, -1, -1)]
-        groups = groups[: len(groups) + 1 - self.found.depth]
-        label, split, patient = (
-            None if place is not None and place < self.found.depth - 1 else place for place in (label, split, patient)
-        )
+        # Where images of several folders have one name, folders belong to the id, and say what they say all the same.
+        groups = ["[^/]+/"] * (self.found.depth - 1 - depth) + groups
+        groups.insert(len(groups) + 1 - self.found.depth, "(?P<id>")
         ends = sorted({key.rsplit(".", 1)[-1] for key in self.found.images})
         table = FolderTable("", "files", {}, name="files")
         self.used.append(table)
         patterns = [f"{'*/' * depth}*.{end}" for end in ends]
-        pattern = f"(?:^|/){''.join(groups)}(?P<id>{self.found.inside})\\.(?:{'|'.join(ends)})$"
+        pattern = f"(?:^|/){''.join(groups)}[^/]+)\\.(?:{'|'.join(ends)})$"
         table.columns = {"patterns": list(patterns), "groups": [pattern]}
         values: dict[str, Any] = {"id": "id", "patient": "unknown" if patient is None else "patient", "study": "image"}
         if split is not None:

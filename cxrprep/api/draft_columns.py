@@ -20,8 +20,8 @@ ROLES: Final[Mapping[str, tuple[str, ...]]] = {
         "participantid", "paciente", "idpaciente", "prontuario", "patientenid",
     ),
     "study": (
-        "study", "studyid", "studyinstanceuid", "accession", "accessionnumber", "exam", "examid", "estudo", "exame",
-        "estudio", "examen", "studie", "untersuchung",
+        "study", "studyid", "studyuid", "studyinstanceuid", "accession", "accessionnumber", "exam", "examid", "estudo",
+        "exame", "estudio", "examen", "studie", "untersuchung",
     ),
     "view": (
         "view", "viewposition", "projection", "viewpositiondicom", "position", "frontallateral", "incidencia",

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.api.dataset_check import keys_in
 from cxrprep.api.draft_yolo import YoloBoxes, read_boxes
 from cxrprep.datasets.declaration import slug
 from cxrprep.datasets.facts import RESAVED
 from cxrprep.errors import CxrprepError, TableError, UsageError
 from cxrprep.events import Note
-from cxrprep.storage.paths import OWN_FOLDERS
-from cxrprep.storage.small_files import parse_json, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from cxrprep.events import Sink
 
@@ -90,7 +88,7 @@ class FolderFiles:
 
 def read_folder(root: Path, given: Mapping[str, str], on_event: Sink) -> FolderFiles:
     """The images and tables of a folder; ``given`` are the columns that somebody named. Raises ``UsageError``."""
-    keys = sorted(_files(root))
+    keys = sorted(keys_in(root))
     images = [key for key in keys if key.lower().endswith(PICTURES) and not _DRAWN.search(key)]
     if not images:
         raise UsageError(f"{root} holds no images", hint=f"images end in {', '.join(PICTURES)}")
@@ -101,17 +99,24 @@ def read_folder(root: Path, given: Mapping[str, str], on_event: Sink) -> FolderF
     texts = [(key, found.id_of(f"{key[:-4]}.png")) for key in keys if key.endswith(".txt")]
     beside = {key: image_of[image] for key, image in texts if image in image_of}
     found.yolo = read_boxes(root, keys, beside, found.inside, on_event)
+    unread: list[str] = []
     for key in keys:
         if found.yolo is not None and key in beside:
             continue
         try:
             table = _read(root, key)
         except CxrprepError as error:
-            on_event(Note("datasets", f"left out: {error.message}", "warning", key))
+            on_event(Note("datasets", f"left out: {error.message}; {error.hint}", "warning", key))
             continue
         if table is not None:
             _find_images(table, found, {*image_of}, given.get("image", ""))
             found.tables.append(table)
+        elif key.lower().endswith((".json", ".jsonl", ".xml")) and "croissant" not in key:
+            unread.append(key)
+    if unread:
+        others = f" and {len(unread) - 1:,} more" if unread[1:] else ""
+        how = "docs/howto/own-dataset.md says how JSON and XML are declared"
+        on_event(Note("datasets", f"not read: {unread[0]}{others}: {how}", "warning"))
     wanted = {column for column in given.values() if column}
     missing = wanted - {column for table in found.tables for column in table.columns}
     if missing:
@@ -121,14 +126,9 @@ def read_folder(root: Path, given: Mapping[str, str], on_event: Sink) -> FolderF
     return found
 
 
-def _files(root: Path) -> Iterator[str]:
-    for folder, inner, names in os.walk(root):
-        inner[:] = sorted(one for one in inner if not (Path(folder) == root and one in OWN_FOLDERS))
-        yield from ((Path(folder) / name).relative_to(root).as_posix() for name in names)
-
-
 def _read(root: Path, key: str) -> FolderTable | None:
     from cxrprep.labels.csv_table import Form, read_names, read_table
+    from cxrprep.labels.declared_tables import json_of
 
     low = key.lower()
     if low.endswith(_TABLES):
@@ -140,10 +140,10 @@ def _read(root: Path, key: str) -> FolderTable | None:
         except TableError:
             return None
         return FolderTable(key, "names", {"name": names.to_pylist()})
-    if low.endswith(".json"):
+    if low.endswith((".json", ".jsonl")):
         try:
-            data = parse_json(read_text(root / key))
-        except (OSError, ValueError):
+            data = json_of(root / key)
+        except (TableError, ValueError):
             return None
         return _coco(key, data) or _objects(key, data)
     return None

@@ -141,7 +141,7 @@ def tables_here(
 
 def _of_file(table: DeclaredTable, path: Path) -> tuple[pd.DataFrame, Digest]:
     try:
-        data = _json(path)
+        data = json_of(path)
         rows = list(_coco_rows(data) if table.form == "coco" else _json_rows(table, data, path))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TableError(f"{path} is not the {table.form} that {table.name} declares: {error}", hint=_AGAIN) from error
@@ -264,7 +264,7 @@ def _with_slashes(csv: TextTable) -> TextTable:
 # ---- JSON ----
 
 
-def _json(path: Path) -> Any:
+def json_of(path: Path) -> Any:
     """The value in a file: one, or as many as lines (JSON lines) as a list. Raises ``ValueError``, ``TableError``."""
     try:
         text = read_text(path)

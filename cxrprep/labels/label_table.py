@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 import re
 from dataclasses import dataclass, field
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.csv_text import read_content, records_of
 from cxrprep.storage.parquet import read_rows, read_schema
-from cxrprep.storage.small_files import GZIP, read_file
 from cxrprep.vocabulary import CHEXPERT, NIH, column_of
 
 if TYPE_CHECKING:
@@ -282,18 +280,12 @@ def _value(cell: Any, path: Path, line: int, name: str) -> int | None:
         ) from None
 
 
-def _text(path: Path) -> str:
-    try:
-        data = read_file(path)
-        return (gzip.decompress(data) if data.startswith(GZIP) else data).decode("utf-8-sig", errors="replace")
-    except (OSError, EOFError, gzip.BadGzipFile) as error:
-        raise TableError(f"{path} cannot be read: {error}") from error
-
-
 def _json_lines(path: Path) -> tuple[list[str], _Rows]:
     """An object a line; what one leaves out is not mentioned, and labels may stand in an object of their own."""
     found: list[tuple[int, dict[str, Any]]] = []
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    content = read_content(path)
+    text = content.data.decode("utf-8-sig", errors="replace")
+    for number, line in enumerate(text.splitlines(), 1 + content.lines_before):
         if not line.strip():
             continue
         try:

@@ -91,6 +91,32 @@ def test_folders_alone_say_split_and_class(tmp_path):
     assert rows["trainNORMAL0"]["label_pneumonia"] == 0
 
 
+def test_folders_say_split_and_class_where_images_in_several_have_one_name(tmp_path):
+    names = [f"{split}/{word}/{n}.png" for split in ("train", "test") for word in ("Normal", "TB") for n in range(2)]
+    rows = drafted(tmp_path, folder(tmp_path / "data", names))
+    assert set(rows) == {name.removesuffix(".png") for name in names}
+    assert (rows["test/TB/1"]["split"], rows["test/TB/1"]["label_drafted__tb"]) == ("test", 1)
+    assert (rows["train/Normal/0"]["split"], rows["train/Normal/0"]["label_drafted__tb"]) == ("train", 0)
+
+
+def test_endings_in_capitals_lines_of_json_and_what_no_draft_reads(tmp_path):
+    root = folder(tmp_path / "data", ["a.png", "b.png"])
+    for path in root.glob("*.png"):
+        path.rename(path.with_suffix(".PNG"))
+    (root / "t.csv").write_text("file,patient\na.PNG,p1\nb.PNG,p2\n")
+    (root / "found.jsonl").write_text('{"image": "a.PNG", "label": ["cyst"]}\n{"image": "b.PNG", "label": []}\n')
+    (root / "by_name.json").write_text('{"a": {"label": "cyst"}}')
+    (root / "es.csv").write_bytes("imagen;hallazgo\na;señal\n".encode("latin-1"))
+    notes = []
+    rows = drafted(tmp_path, root, on_event=notes.append)
+    said = " ".join(getattr(note, "message", "") for note in notes)
+    assert {name: (row["patient_id"], row["label_drafted__cyst"]) for name, row in rows.items()} == {
+        "a": ("p1", 1), "b": ("p2", 0),
+    }  # fmt: skip
+    assert "not read: by_name.json: docs/howto/own-dataset.md" in said
+    assert "iconv -f WINDOWS-1252" in said
+
+
 def test_a_folder_for_each_patient_says_whose_the_images_are_with_a_table_and_without(tmp_path):
     names = [f"images/pat{number // 2:03d}/cxr_{number}.png" for number in range(6)]
     alone = folder(tmp_path / "alone", names)

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import json
+import lzma
 import re
 import shlex
 from pathlib import Path
@@ -269,11 +270,13 @@ def test_a_file_alone_is_imported_under_its_own_name(tmp_path: Path) -> None:
     ],
 )
 def test_labels_of_other_programs_mean_the_same_in_each_form(tmp_path: Path, name: str, text: str) -> None:
-    folder(tmp_path, {name: text})
-    run("extract-labels", tmp_path / "root", "--import", f"other={tmp_path / name}")
-    found = rows(tmp_path / "root" / "manifests" / "label_sources" / "other.parquet")
-    columns = [f"label_{each}" for each in ("edema", "pneumothorax", "fracture", "no_finding")]
-    assert [[row[each] for each in columns] for row in found] == [[1, 0, -1, None], [None, None, None, 1]]
+    # PowerShell writes UTF-16, and pandas packs by xz.
+    for number, data in enumerate((text.encode(), text.encode("utf-16"), lzma.compress(text.encode()))):
+        (tmp_path / name).write_bytes(data)
+        run("extract-labels", tmp_path / f"root{number}", "--import", f"other={tmp_path / name}")
+        found = rows(tmp_path / f"root{number}" / "manifests" / "label_sources" / "other.parquet")
+        columns = [f"label_{each}" for each in ("edema", "pneumothorax", "fracture", "no_finding")]
+        assert [[row[each] for each in columns] for row in found] == [[1, 0, -1, None], [None, None, None, 1]]
 
 
 def test_labels_that_are_refused_leave_their_table_and_the_words_of_the_hint_take_them(
