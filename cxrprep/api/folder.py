@@ -63,6 +63,9 @@ def find_mirror(spec: DatasetSpec, source: str | None, release: str | None = Non
         check_scheme(name)
         if is_served(name):
             refuse_unserved(name, "--source")
+        if name.startswith("physionet://"):
+            # The page of a project without a version is that of its newest one.
+            name = next((m.url for m in spec.mirror if f"{name}/" in m.url and wanted in (None, m.release)), name)
         known = next((m for m in spec.mirror if m.url == name and wanted in (None, m.release)), None)
         return MirrorChoice(name, wanted or (known.release if known else spec.default_release), known)
     candidates = [m for m in spec.mirror if m.name == name]

@@ -5,8 +5,6 @@ The rules are those of the service's REST interface: "Create a service SAS", "Li
 
 from __future__ import annotations
 
-import base64
-import binascii
 import datetime as dt
 import re
 import urllib.parse
@@ -15,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.credentials.secret import Secret
 from cxrprep.errors import SourceUnreachableError
-from cxrprep.model import Digest, RemoteFile
+from cxrprep.model import RemoteFile
+from cxrprep.sources.http_response import from_base64
 from cxrprep.sources.urls import parts_of
 
 if TYPE_CHECKING:
@@ -143,17 +142,10 @@ def _blobs(root: Element, folder: str) -> Iterator[RemoteFile]:
         yield RemoteFile(
             name,
             int(size) if size.isdecimal() else None,
-            _md5(about.findtext("Content-MD5")),
+            from_base64("md5", about.findtext("Content-MD5")),
             quoted(about.findtext("Etag")),
             _stamp(about.findtext("Last-Modified")),
         )
-
-
-def _md5(text: str | None) -> Digest | None:
-    try:
-        return Digest("md5", base64.b64decode(text, validate=True).hex()) if text else None
-    except (binascii.Error, ValueError):
-        return None
 
 
 def _stamp(text: str | None) -> dt.datetime | None:

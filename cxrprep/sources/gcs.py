@@ -6,8 +6,6 @@ NIH's bucket and PhysioNet's are requester pays: whoever downloads is billed, an
 
 from __future__ import annotations
 
-import base64
-import binascii
 import posixpath
 import re
 import threading
@@ -18,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError, UsageError
-from cxrprep.model import Digest, RemoteFile
+from cxrprep.model import RemoteFile
 from cxrprep.sources import sdk_errors
 from cxrprep.sources.base import Access, AccessState, Politeness, access_refused, pages
 from cxrprep.sources.google_auth import GoogleAccess
 from cxrprep.sources.http_client import HttpClient, nobody
-from cxrprep.sources.http_response import seconds_to_wait
+from cxrprep.sources.http_response import from_base64, seconds_to_wait
 from cxrprep.sources.retry import with_retries
 
 if TYPE_CHECKING:
@@ -205,7 +203,7 @@ class GcsSource:
         if blob.content_encoding:
             # Google unpacks it on its way, so size and checksums are of other bytes.
             return RemoteFile(key, validator=generation, modified=blob.updated)
-        digest = _digest("md5", blob.md5_hash) or _digest("crc32c", blob.crc32c)
+        digest = from_base64("md5", blob.md5_hash) or from_base64("crc32c", blob.crc32c)
         return RemoteFile(key, blob.size, digest, generation, blob.updated)
 
     # ---- refusals ----
@@ -286,10 +284,3 @@ def _described(stream: ByteStream, pinned: str | None) -> ByteStream:
         # The checksums are those of the packed object.
         stream.digest = None
     return stream
-
-
-def _digest(algorithm: str, text: str | None) -> Digest | None:
-    try:
-        return Digest(algorithm, base64.b64decode(text, validate=True).hex()) if text else None
-    except (binascii.Error, ValueError):
-        return None

@@ -185,14 +185,14 @@ class HttpResponse:
             hashes = dict(part.strip().partition("=")[::2] for part in google.split(","))
             for name in ("md5", "crc32c"):
                 if name in hashes:
-                    return _from_base64(name, hashes[name])
+                    return from_base64(name, hashes[name])
         blob = self.headers.get("x-ms-blob-content-md5")
         if blob:
-            return _from_base64("md5", blob)
+            return from_base64("md5", blob)
         whole = self.headers.get("content-md5")
         # Of a partial answer Content-MD5 describes the part.
         if whole and self.status == 200:
-            return _from_base64("md5", whole)
+            return from_base64("md5", whole)
         return None
 
 
@@ -203,9 +203,10 @@ def _mail_date(text: str) -> dt.datetime:
     return parsedate_to_datetime(text)
 
 
-def _from_base64(algorithm: str, text: str) -> Digest | None:
+def from_base64(algorithm: str, text: str | None) -> Digest | None:
+    """The digest as most services write it; ``None`` for what is none."""
     try:
-        return Digest(algorithm, base64.b64decode(text, validate=True).hex())
+        return Digest(algorithm, base64.b64decode(text, validate=True).hex()) if text else None
     except (binascii.Error, ValueError):
         return None
 

@@ -8,6 +8,7 @@ hundreds of thousands of images need no request to the API each, and have sizes 
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 import urllib.parse
@@ -23,7 +24,7 @@ from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.kaggle_api import KaggleApi
 from cxrprep.sources.network_errors import NotConnectedError
-from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip, archive_validator
+from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.urls import parts_of
 
@@ -103,7 +104,7 @@ class KaggleSource:
             return None
         if first is None:
             return None
-        return _with_first(first, members)
+        return itertools.chain([first], members)
 
     def _files(self, prefix: str) -> Iterator[RemoteFile]:
         def ask(token: str) -> tuple[Sequence[RemoteFile], str]:
@@ -117,8 +118,6 @@ class KaggleSource:
     def open(self, file: RemoteFile, offset: int = 0, end: int | None = None) -> ByteStream:
         """See ``Source.open``. What Kaggle sends zipped is unzipped on its way."""
         if file.key.startswith(_WHOLE + SEPARATOR):
-            if archive_validator(file) is None:
-                file = self._find_member(file)
             return self._zip().open(file, offset, end)
         if self._archive_name:
             return self._open_whole(offset, end)
@@ -239,12 +238,6 @@ class KaggleSource:
 
         return RemoteZip(key, f"kaggle://{self._name}/{key}", size, validator, open_range)
 
-    def _find_member(self, file: RemoteFile) -> RemoteFile:
-        for member in self._zip().members():
-            if member.key == file.key:
-                return member
-        raise NotInSourceError(f"{file.key}: the archive has no such member", hint="look at the dataset's page")
-
     # ---- access ----
 
     def _credential(self) -> Login | Token | None:
@@ -296,11 +289,6 @@ def _is_zipped(url: str, key: str) -> bool:
     """Whether the address leads to ``key`` wrapped in an archive of its own."""
     name = urllib.parse.unquote(parts_of(url).path).lower()
     return name.endswith(".zip") and not key.lower().endswith(".zip")
-
-
-def _with_first(first: RemoteFile, rest: Iterator[RemoteFile]) -> Iterator[RemoteFile]:
-    yield first
-    yield from rest
 
 
 def _parts(url: str) -> tuple[str, str, int | None, str]:

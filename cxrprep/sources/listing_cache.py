@@ -7,6 +7,7 @@ at any time. Two runs that fetch the same list write the same bytes to the same 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 from functools import partial
@@ -154,7 +155,7 @@ class CachedListing:
             file.flush()
             os.fsync(file.fileno())
             self._part.replace(self._whole)
-            for other in self._whole.parent.glob(f"{_escaped(self._name)}.*"):
+            for other in self._whole.parent.glob(f"{glob.escape(self._name)}.*"):
                 if other != self._whole:
                     other.unlink()
 
@@ -180,10 +181,6 @@ def _written(file: BinaryIO | None, block: bytes) -> BinaryIO | None:
         file.close()
         return None
     return file
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
 def _folder() -> Path:

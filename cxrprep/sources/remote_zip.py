@@ -15,7 +15,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import ArchiveError
+from cxrprep.errors import ArchiveError, NotInSourceError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources.listing_cache import CachedListing
 from cxrprep.sources.retry import with_retries
@@ -124,6 +124,7 @@ class RemoteZip:
         packed in another way, and ``NotInSourceError``.
         """
         name = file.key.partition(SEPARATOR)[2]
+        file = file if _PLACE.fullmatch(file.validator or "") else self._listed(file.key)
         place = self._place(file)
         last = place.header + _LOCAL.size + len(name.encode()) + _SLACK + place.packed
         raw = Ranged(self._open_range, place.header, min(last, self._size))
@@ -199,6 +200,12 @@ class RemoteZip:
 
     # ---- one member ----
 
+    def _listed(self, key: str) -> RemoteFile:
+        for member in self.members():
+            if member.key == key:
+                return member
+        raise NotInSourceError(f"{key}: the archive has no such member", hint="look at its listing")
+
     def _place(self, file: RemoteFile) -> _Place:
         found = _PLACE.fullmatch(file.validator or "")
         if found is None or found[1] != self._validator:
@@ -225,12 +232,6 @@ class RemoteZip:
         if raw_name.decode("utf-8" if flags & _UTF8 else "cp437", "replace").replace("\\", "/") != name:
             raise ArchiveError(f"{key}: the archive has another name there", hint="the archive is damaged")
         return int(_LOCAL.size + name_length + extra_length)
-
-
-def archive_validator(file: RemoteFile) -> str | None:
-    """The validator of the archive that a listed member belongs to."""
-    found = _PLACE.fullmatch(file.validator or "")
-    return found[1] if found else None
 
 
 def _entry_length(data: bytes, at: int) -> int | None:

@@ -6,9 +6,6 @@ the MD5 of some objects only, and which ones the answer to GET alone says.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import contextlib
 import datetime as dt
 import re
 import urllib.parse
@@ -18,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources.azure_blob import quoted
+from cxrprep.sources.http_response import from_base64
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -153,12 +151,8 @@ def _checksums(answer: HttpResponse) -> Sequence[Digest]:
     """
     if answer.status != 200 or answer.headers.get("x-amz-checksum-type", "").upper() == "COMPOSITE":
         return ()
-    found = []
-    for algorithm in _CHECKSUMS:
-        text = answer.headers.get(f"x-amz-checksum-{algorithm}", "")
-        with contextlib.suppress(binascii.Error, ValueError):
-            found.append(Digest(algorithm, base64.b64decode(text, validate=True).hex()))
-    return found
+    found = [from_base64(algorithm, answer.headers.get(f"x-amz-checksum-{algorithm}")) for algorithm in _CHECKSUMS]
+    return [digest for digest in found if digest is not None]
 
 
 def _md5(answer: HttpResponse) -> Digest | None:

@@ -28,7 +28,7 @@ from cxrprep.sources.azure_blob import SharedAccess, quoted, read_listing
 from cxrprep.sources.base import Access, AccessState, Politeness, access_refused, hole, pages
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.network_errors import NotConnectedError
-from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip, archive_validator
+from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip
 from cxrprep.sources.retry import with_retries
 
 if TYPE_CHECKING:
@@ -101,8 +101,6 @@ class SignedUrlSource:
         archive, inside, _ = file.key.partition(SEPARATOR)
         if not inside:
             return self._open(file, offset, end)
-        if archive_validator(file) is None:
-            file = self._find_member(file)
         return self._zip(self._archive(archive)).open(file, offset, end)
 
     def access(self) -> Access:
@@ -311,12 +309,6 @@ class SignedUrlSource:
             return stream
 
         return RemoteZip(file.key, self._current().base + file.key, file.size, file.validator, open_range)
-
-    def _find_member(self, file: RemoteFile) -> RemoteFile:
-        for member in self.list(file.key):
-            if member.key == file.key:
-                return member
-        raise NotInSourceError(f"{file.key}: the archive has no such member", hint="look at the archive's listing")
 
 
 def _now() -> dt.datetime:

@@ -122,36 +122,43 @@ def without_query(url: str) -> str:
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
+_PHYSIONET: Final = (
+    r"(?i:https?://(?:www\.)?physionet\.org(?::\d+)?)/(?:files|content|sign-dua)/([\w-]+)(?:/(?:get-zip|view-[\w-]+))?"
+)
+# Kaggle's own older addresses of data sets name their owner first.
+_KAGGLE: Final = (
+    r"(?i:https?://(?:www\.)?kaggle\.com)/(?:(?:api/v1/)?datasets/(?:download/)?|(?=[\w-]+/[\w-]+/?(?:[?#]|$))"
+    r"(?!(?:c|code|competitions|datasets|discussions|docs|learn|models|organizations|search|u)/))([\w-]+)/([\w-]+)"
+)
+_KAGGLE_LINE: Final = (
+    r"(?s).*?\bkaggle(?:hub)?(?: datasets |\.dataset_)download\b(?:\s+(?:-p|--path)[ =]\S+|\s+--?[a-z]+(?=\s+-))*"
+)
+_HF: Final = r"(?:https://|(?:git clone )?git@)(?:huggingface|hf)\.co[:/]datasets/([\w.-]+/[\w.-]+?)(?:\.git)?"
+_HF_PAGE: Final = r"(?:viewer|discussions|(?:blob|raw|resolve|commits)/main)(?:/[^?#]*)?"
+# Pages, and lines of other tools, with the address of the source behind them.
 _PAGES: Final = (
     # The list of checksums, and any page about the project, stand for the whole of it; a folder for what lies below it.
-    (re.compile(r"(?i:https?://(?:www\.)?physionet\.org)/files/([\w-]+)/([\w.]+)/(?:SHA256SUMS\.txt)?(?:[?#].*)?"), r"physionet://\1/\2"),
-    (re.compile(r"(?i:https?://(?:www\.)?physionet\.org)/files/([\w-]+)/([\w.]+)(/[^?#]+?)(?:[?#].*)?"), r"physionet://\1/\2\3"),
-    (re.compile(r"(?i:https?://(?:www\.)?physionet\.org)/(?:files|content)/([\w-]+)/([\w.]+)/?(?:[?#].*)?"), r"physionet://\1/\2"),
+    (_PHYSIONET + r"((?:/\d[\w.]*)?)/?(?:SHA256SUMS\.txt)?(?:[?#].*)?", r"physionet://\1\2"),
+    (_PHYSIONET + r"(/\d[\w.]*/[^?#]+)(?:[?#].*)?", r"physionet://\1\2"),
+    (_KAGGLE + r"/[^?#]*\?(?:.*&)?(?i:dataset)?(?i:versionNumber)=(\d+).*", r"kaggle://\1/\2/versions/\3"),
+    (_KAGGLE + r"(/versions/\d+)?(?:/[^?#]*)?(?:[?#].*)?", r"kaggle://\1/\2\3"),
+    (_KAGGLE_LINE + r"\W+(?:(?:d|dataset)[ =])?([\w-]+)/([\w-]+)(/versions/\d+)?(?:\W.*)?", r"kaggle://\1/\2\3"),
+    (r"(?i:https?://([\w-]+)(?:\.app)?\.box\.com)/v/([\w.-]+)/?(?:(?:file|folder)/\d+)?/?(?:[?#].*)?", r"box://\1/\2"),
+    (r"(?:.*\W)?(?:hf|huggingface-cli) download (?=.*\bdataset\b)(?:--\S+[ =]dataset )?([\w.-]+/[\w.-]+).*", r"hf://datasets/\1"),
+    (r"(?s).*\b(?:load_dataset\(|snapshot_download\((?=.*dataset)).*?[\"']([\w.-]+/[\w.-]+)[\"'].*", r"hf://datasets/\1"),
+    (_HF + rf"(?:/tree/main|/{_HF_PAGE})?/?(?:[?#].*)?", r"hf://datasets/\1"),
+    (_HF + r"/tree/([^/?#]+)/?([^?#]*?)/?(?:[?#].*)?", r"hf://datasets/\1@\2/\3"),
+    (_HF + r"/(?:blob|raw|resolve|commits?)/([^/?#]+)(?:[/?#].*)?", r"hf://datasets/\1@\2"),
+    (r"https://console\.cloud\.google\.com/storage/browser/(?:_details/)?([^?#;]+?)/?(?:[;?#].*)?", r"gs://\1"),
+    (r"https://(?:storage|www)\.googleapis\.com/(?:download/)?storage/v1/b/([^/?#]+)(?:[/?#].*)?", r"gs://\1"),
+    (r"https://storage\.(?:googleapis|cloud\.google)\.com/([^?#]+?)/?", r"gs://\1"),
+    (r"https://([a-z0-9][a-z0-9.-]+)\.storage\.googleapis\.com(/[^?#]+?|)/?", r"gs://\1\2"),
     (
-        re.compile(
-            # Kaggle's own older addresses of data sets name their owner first.
-            r"(?i:https?://(?:www\.)?kaggle\.com)/(?:datasets/|(?=[\w-]+/[\w-]+/?(?:[?#]|$))"
-            r"(?!(?:c|code|competitions|datasets|discussions|docs|learn|models|organizations|search|u)/))"
-            r"([\w-]+)/([\w-]+)(/versions/\d+)?(?:/[^?#]*)?(?:[?#].*)?"
-        ),
-        r"kaggle://\1/\2\3",
-    ),
-    (re.compile(r"(?i:https?)://(?i:([\w-]+)(?:\.app)?\.box\.com)/v/([\w.-]+)/?(?:folder/\d+)?/?(?:[?#].*)?"), r"box://\1/\2"),
-    (re.compile(r"kaggle(?:hub)?(?: datasets |\.dataset_)download\W+(?:(?:d|dataset)[ =])?([\w-]+)/([\w-]+)(?:\W.*)?"), r"kaggle://\1/\2"),
-    (re.compile(r"(?:hf|huggingface-cli) download (?=.*\bdataset\b)(?:--\S+ dataset )?([\w.-]+/[\w.-]+).*"), r"hf://datasets/\1"),
-    (re.compile(r"https://(?:huggingface|hf)\.co/datasets/([\w.-]+/[\w.-]+)(?:/tree/main)?/?(?:[?#].*)?"), r"hf://datasets/\1"),
-    (
-        re.compile(r"https://(?:huggingface|hf)\.co/datasets/([\w.-]+/[\w.-]+)/tree/([^/?#]+)/?([^?#]*?)/?(?:[?#].*)?"),
-        r"hf://datasets/\1@\2/\3",
-    ),
-    (re.compile(r"https://console\.cloud\.google\.com/storage/browser/(?:_details/)?([^?#;]+?)/?(?:[;?#].*)?"), r"gs://\1"),
-    (
-        re.compile(r"https://(?:[\w-]+\.)?console\.aws\.amazon\.com/s3/buckets/([^/?#]+)/?(?:\?(?:.*?&)?prefix=([^&#]*)|\?)?.*"),
+        r"https://(?:[\w-]+\.)?console\.aws\.amazon\.com/s3/buckets/([^/?#]+)/?(?:\?(?:.*?&)?prefix=([^&#]*)|\?)?.*",
         r"s3://\1/\2",
     ),
-    (re.compile(r"https://s3(?:[.-][a-z0-9-]+)?\.amazonaws\.com/([^?#]+?)/?"), r"s3://\1"),
-    (re.compile(r"https://([a-z0-9][a-z0-9.-]+)\.s3(?:[.-][a-z0-9-]+)?\.amazonaws\.com/([^?#]*?)/?"), r"s3://\1/\2"),
-    (re.compile(r"https://storage\.(?:googleapis|cloud\.google)\.com/([^?#]+?)/?"), r"gs://\1"),
+    (r"https://s3(?:[.-][a-z0-9-]+)?\.amazonaws\.com/([^?#]+?)/?", r"s3://\1"),
+    (r"https://([a-z0-9][a-z0-9.-]+)\.s3(?:[.-][a-z0-9-]+)?\.amazonaws\.com/([^?#]*?)/?", r"s3://\1/\2"),
 )  # fmt: skip
 
 
@@ -172,10 +179,12 @@ def behind(url: str) -> str:
     """
     url = url.strip()
     links = _LINK.findall(url) if not _SCHEME.match(url) else []
-    # In quotes, or in the command of another tool.
-    url = links[0] if len(links) == 1 else url
+    # In quotes, in a sentence, or in the command of another tool.
+    url = links[0].rstrip(").,;]") if len(links) == 1 else url
     for page, source in _PAGES:
-        found = page.fullmatch(_INDEX.sub("", url))
+        found = re.fullmatch(page, _INDEX.sub("", url))
         if found is not None:
-            return found.expand(source)
+            address = found.expand(source)
+            # A slash in the name of a revision begins no folder.
+            return urllib.parse.unquote(address.replace("%2F", "%252F") if address.startswith("hf:") else address)
     return url if url.lower().startswith(_AS_THEY_ARE) else url.rstrip("/")

@@ -42,6 +42,22 @@ from cxrprep.sources.urls import behind
         ("https://www.kaggle.com/competitions/ranzcr", "https://www.kaggle.com/competitions/ranzcr"),
         ("https://hf.co/datasets/StanfordAIMI/CheXpert-v1.0-512", "hf://datasets/StanfordAIMI/CheXpert-v1.0-512"),
         ("https://console.cloud.google.com/storage/browser/_details/b/x.zip;tab=live_object", "gs://b/x.zip"),
+        ("https://physionet.org/content/mimic-cxr/2.1.0/files/p10/#files-panel", "physionet://mimic-cxr/2.1.0/files/p10/"),
+        ("https://physionet.org/content/mimic-cxr/get-zip/2.1.0/", "physionet://mimic-cxr/2.1.0"),
+        ("https://physionet.org/sign-dua/mimic-cxr/2.1.0/", "physionet://mimic-cxr/2.1.0"),
+        ("https://physionet.org:443/files/mimic-cxr/2.1.0/SHA256SUMS.txt", "physionet://mimic-cxr/2.1.0"),
+        ("https://physionet.org/content/mimic-cxr-jpg/", "physionet://mimic-cxr-jpg"),
+        ("https://www.kaggle.com/api/v1/datasets/download/a/b/images_001.zip", "kaggle://a/b"),
+        ("https://www.kaggle.com/datasets/a/b/download?datasetVersionNumber=3", "kaggle://a/b/versions/3"),
+        ("https://nihcc.app.box.com/v/ChestXray-NIHCC/file/220660789610", "box://nihcc/ChestXray-NIHCC"),
+        ("https://huggingface.co/datasets/a/b/resolve/main/x/train.csv?download=true", "hf://datasets/a/b"),
+        ("https://huggingface.co/datasets/a/b/blob/refs%2Fpr%2F1/x.csv", "hf://datasets/a/b@refs%2Fpr%2F1"),
+        ("https://huggingface.co/datasets/a/b/tree/main/my%20images", "hf://datasets/a/b@main/my images"),
+        ("https://huggingface.co/datasets/a/b.git", "hf://datasets/a/b"),
+        ("https://storage.googleapis.com/storage/v1/b/bucket/o?prefix=png", "gs://bucket"),
+        ("https://bucket.storage.googleapis.com/png/", "gs://bucket/png"),
+        ("https://bucket.s3.eu-west-1.amazonaws.com/chest%20x-rays/", "s3://bucket/chest x-rays"),
+        ("https://us-east-1.console.aws.amazon.com/s3/buckets/bucket?prefix=a%2Fb%2F", "s3://bucket/a/b/"),
         ("HTTPS://EXAMPLE.ORG/Data/", "HTTPS://EXAMPLE.ORG/Data/"),
         ("a folder of mine", "a folder of mine"),
         ("https://example.org/da ta/", "https://example.org/da ta/"),
@@ -67,6 +83,15 @@ def test_the_source_behind_a_page(page: str, source: str) -> None:
         ("kaggle datasets download nih-chest-xrays/data --unzip", "kaggle://nih-chest-xrays/data"),
         ("kagglehub.dataset_download('ashery/chexpert')", "kaggle://ashery/chexpert"),
         ("hf download --repo-type dataset a/b", "hf://datasets/a/b"),
+        ("!hf download --repo-type=dataset a/b", "hf://datasets/a/b"),
+        ("git clone git@hf.co:datasets/a/b", "hf://datasets/a/b"),
+        ("snapshot_download(repo_id='a/b', repo_type='dataset')", "hf://datasets/a/b"),
+        ('from datasets import load_dataset\nds = load_dataset("a/b")', "hf://datasets/a/b"),
+        ("!kaggle datasets download -p out/here -d a/b", "kaggle://a/b"),
+        ('import kagglehub\n\npath = kagglehub.dataset_download("a/b/versions/3")', "kaggle://a/b/versions/3"),
+        ("#!/bin/bash\ncurl -L -o data.zip\\\n  https://www.kaggle.com/api/v1/datasets/download/a/b", "kaggle://a/b"),
+        ("It is at https://example.org/nih/.", "https://example.org/nih/"),
+        ("[NIH](https://example.org/nih/)", "https://example.org/nih/"),
         ("huggingface-cli download a/b --repo-type dataset --local-dir .", "hf://datasets/a/b"),
         ("<https://example.org/nih/>", "https://example.org/nih/"),
         ("\u201chttps://example.org/nih/\u201d", "https://example.org/nih/"),
@@ -119,6 +144,9 @@ def test_the_page_of_a_mirror_is_that_mirror(name: str) -> None:
     spec = find_dataset(name)
     for mirror in spec.mirror:
         scheme, _, rest = mirror.url.partition("://")
+        if scheme == "physionet":
+            unversioned = find_mirror(spec, f"https://physionet.org/content/{rest.partition('/')[0]}/", mirror.release)
+            assert (unversioned.mirror, unversioned.release) == (mirror, mirror.release)
         page = {
             "physionet": f"https://physionet.org/content/{rest}/",
             "kaggle": f"https://www.kaggle.com/datasets/{rest}",
