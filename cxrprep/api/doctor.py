@@ -7,7 +7,7 @@ import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.doctor_access import login_check, mirror_check, netrc_checks, network_checks, scheduler_check
@@ -44,15 +44,6 @@ class Examination:
             if group in groups:
                 return int(code)
         return int(ExitCode.DONE)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The checks as plain values, ready for JSON."""
-        return {
-            "checks": [
-                {"group": c.group, "name": c.name, "state": str(c.state), "found": c.found, "hint": c.hint}
-                for c in self.checks
-            ]
-        }
 
 
 _CODES: Final[Mapping[str, ExitCode]] = {
@@ -140,7 +131,7 @@ def doctor(
     )
     found = Examination(tuple(checks))
     rows = tuple((check.name, f"{check.state}: {check.found}") for check in found.checks)
-    return Result("doctor", found, ExitCode(found.exit_code), rows=rows, data=found.to_dict())
+    return Result("doctor", found, ExitCode(found.exit_code), rows=rows)
 
 
 def examine(

@@ -152,6 +152,8 @@ def _cache(where: FolderRef) -> Path:
 
 
 def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[StageStatus]:
+    from cxrprep.verification.findings_table import count_faults
+
     here, missing = sum(p.here for p in parts), sum(p.missing for p in parts)
     wrong, partial = sum(p.wrong_size for p in parts), sum(p.partial for p in parts)
     manifests = folder.manifests
@@ -183,7 +185,7 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
             yield StageStatus(name, "not done", "")
         elif path.stat().st_mtime < changed and name != "extract-labels":
             yield StageStatus(name, "older than the files", f"{what} of {_when(path)}")
-        elif name == "verify" and (failed := _faults(path)):
+        elif name == "verify" and (failed := count_faults(path)):
             yield StageStatus(name, "failed", f"{what} of {_when(path)}", failed)
         else:
             yield StageStatus(name, "done", f"{what} of {_when(path)}")
@@ -203,6 +205,8 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
 
 def _stages_of_made(folder: DatasetFolder) -> Iterator[StageStatus]:
     """Of images of one's own, and of what was made: nothing was fetched, and no table is to be read."""
+    from cxrprep.verification.findings_table import count_faults
+
     images = folder.image_tables
     if folder.kind is FolderKind.OWN:
         told = f"manifest of {_when(images[0])}" if images else ""
@@ -217,7 +221,7 @@ def _stages_of_made(folder: DatasetFolder) -> Iterator[StageStatus]:
     newest = max((table.stat().st_mtime for table in images), default=0.0)
     if not path.is_file():
         yield StageStatus("verify", "not done", "")
-    elif failed := _faults(path):
+    elif failed := count_faults(path):
         yield StageStatus("verify", "failed", f"last findings of {_when(path)}", failed)
     else:
         word = "older than the files" if path.stat().st_mtime < newest else "done"
@@ -284,13 +288,6 @@ def _following_made(folder: DatasetFolder, stages: tuple[StageStatus, ...]) -> I
         yield f"cxrprep verify {folder.words}"
     if folder.kind is not FolderKind.EXPORTED and set(states.values()) == {"done"}:
         yield f"cxrprep report {folder.words}"
-
-
-def _faults(path: Path) -> int:
-    """How many findings made the last verify fail."""
-    from cxrprep.verification.findings_table import count_faults
-
-    return count_faults(path)
 
 
 def _when(path: Path) -> str:

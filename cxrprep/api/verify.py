@@ -112,8 +112,14 @@ def verify(
         on_event(Note("verify", message, "warning"))
         folder = open_folder(where, held=chosen.quick)
     decoding = chosen.images or chosen.duplicates or chosen.sample is not None
-    if decoding and engine is not None and address_of(str(folder.root.absolute())) is None:
-        engine = engine.needing([str(folder.root.absolute())])
+    if decoding:
+        from cxrprep.executors import Engine
+
+        engine = engine or Engine()
+        if address_of(str(folder.root.absolute())) is None:
+            engine = engine.needing([str(folder.root.absolute())])
+    else:
+        engine = None
     if folder.kind is not FolderKind.RELEASE:
         if repair or chosen.complete:
             option = "--repair" if repair else "--complete"
@@ -125,7 +131,7 @@ def verify(
             _made(folder),
             chosen,
             check_image=check_image if decoding else None,
-            engine=engine or _engine() if decoding else None,
+            engine=engine,
             on_event=on_event,
         )
         return _result(report, folder)
@@ -135,13 +141,7 @@ def verify(
     def labels() -> Any:
         from cxrprep.labels.extract import read_labels
 
-        read = read_labels(
-            folder.spec,
-            folder.root,
-            release=where.release,
-            tables=where.tables,
-            on_event=on_event,
-        )
+        read = read_labels(folder.spec, folder.root, release=where.release, tables=where.tables, on_event=on_event)
         sources[:] = [(use.name, str(use.digest)) for use in read.tables]
         return read.table
 
@@ -154,16 +154,13 @@ def verify(
         # A source that nobody understands is refused before the hours of a check, not after them.
         find_mirror(folder.spec, source or folder.record.header.mirror or None, folder.release)
     report = prove(
-        folder.root,
-        folder.spec,
-        folder.release,
-        folder.record,
+        folder,
         options=chosen,
         selected=asked(folder.record.cache),
         labels=labels,
         sources=sources,
         check_image=check_image if decoding else None,
-        engine=engine or _engine() if decoding else None,
+        engine=engine,
         refetch=refetch if repair else None,
         on_event=on_event,
     )
@@ -187,12 +184,6 @@ def _following(folder: DatasetFolder, *, is_sound: bool) -> tuple[str, ...]:
     verbs = {FolderKind.RELEASE: "extract-labels", FolderKind.CONVERTED: "report", FolderKind.EXPORTED: ""}
     verb = verbs.get(folder.kind, "report" if folder.image_tables else "manifest")
     return (f"cxrprep {verb} {folder.words}",) if verb else ()
-
-
-def _engine() -> Engine:
-    from cxrprep.executors import Engine
-
-    return Engine()
 
 
 def _made(folder: DatasetFolder) -> MadeFolder:

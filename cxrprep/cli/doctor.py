@@ -40,6 +40,7 @@ def command(invocation: Invocation, offline: bool) -> int:
     """
     from cxrprep.api.doctor import Examination, examine
     from cxrprep.api.doctor_check import State
+    from cxrprep.api.result import plain
     from cxrprep.config.job import SelectionSettings
 
     out, job = invocation.out, invocation.job
@@ -64,7 +65,7 @@ def command(invocation: Invocation, offline: bool) -> int:
         words = [job.dataset, *([job.root] if job.root else []), *_from(job.download.source), "--dry-run"]
         out.text(f"{out.symbol('next', out.stdout)} cxrprep download {shlex.join(words)}", None)
     if out.form == "json":
-        out.document({"command": "doctor", "exit_code": examination.exit_code, **examination.to_dict()})
+        out.document({"command": "doctor", "exit_code": examination.exit_code, **plain(examination)})
     elif out.form == "quiet":
         for check in checks:
             if check.state is State.PROBLEM:

@@ -70,6 +70,10 @@ _SCHEMA: Final = pa.schema(
         ("pixels", pa.string()),
     ]
 )
+# The columns that an outcome has as they are.
+_AS_THEY_ARE: Final = (
+    "stamp", "source_digest", "path", "out_stamp", "size", "digest", "width", "height", "mode", "bits", "voi", "pixels",
+)  # fmt: skip
 _PLAIN: Final = pa.schema([pa.field(f.name, pa.string() if f.type == _WORD else f.type) for f in _SCHEMA])
 
 
@@ -224,19 +228,9 @@ class ConversionCache:
             return
         frame = outcome.frame
         row = {
+            **{name: getattr(outcome, name) for name in _AS_THEY_ARE},
             "relative": outcome.item.relative,
-            "stamp": outcome.stamp,
-            "source_digest": outcome.source_digest,
             "fingerprint": task.fingerprint,
-            "path": outcome.path,
-            "out_stamp": outcome.out_stamp,
-            "size": outcome.size,
-            "digest": outcome.digest,
-            "width": outcome.width,
-            "height": outcome.height,
-            "mode": outcome.mode,
-            "bits": outcome.bits,
-            "voi": outcome.voi,
             "notes": list(outcome.notes),
             "frame": None if frame is None else frame.numbers(),
             "spacing_mm": None if outcome.spacing_mm is None else list(outcome.spacing_mm),
@@ -244,7 +238,6 @@ class ConversionCache:
             "sign": sign_of(task, outcome.item),
             "codec": outcome.codec,
             "quality": outcome.quality and outcome.quality.dump(),
-            "pixels": outcome.pixels,
         }
         self._journal.append(row)
         self._written += 1
@@ -376,23 +369,12 @@ def _outcome(item: ConvertItem, row: Mapping[str, Any]) -> Converted:
     return conversion.Converted(
         item,
         "notneeded",
-        path=row["path"],
-        size=row["size"],
-        digest=row["digest"],
-        source_digest=row["source_digest"],
-        width=row["width"],
-        height=row["height"],
-        mode=row["mode"],
-        bits=row["bits"],
+        **{name: row[name] for name in _AS_THEY_ARE},
         boxes=None if item.boxes is None else frame.boxes(item.boxes),
         spacing_mm=None if spacing is None else (spacing[0], spacing[1]),
-        voi=row["voi"],
         notes=tuple(row["notes"]),
         codec=row["codec"] or "",
         quality=Quality.parse(row["quality"]),
-        pixels=row["pixels"],
         frame=frame,
-        stamp=row["stamp"],
-        out_stamp=row["out_stamp"],
         about=conversion.unspelled(row["about"]),
     )

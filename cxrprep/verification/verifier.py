@@ -41,6 +41,7 @@ from cxrprep.verification.report import VerifyReport
 from cxrprep.verification.scan import scan, stat_paths
 
 if TYPE_CHECKING:
+    from cxrprep.collection import DatasetFolder
     from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.datasets.layout import Layout
     from cxrprep.events import Sink
@@ -83,10 +84,7 @@ class VerifyOptions:
 
 
 def verify(
-    root: Path,
-    spec: DatasetSpec,
-    release: str,
-    record: Record,
+    folder: DatasetFolder,
     *,
     options: VerifyOptions | None = None,
     selected: Sequence[str] | SortedTable | None = None,
@@ -100,10 +98,7 @@ def verify(
     """What is true of the folder: its bytes, its images, its tables.
 
     Args:
-        root: The folder.
-        spec: The dataset.
-        release: The release.
-        record: The folder's; empty where it has none.
+        folder: The open folder.
         options: What is checked.
         selected: Release paths that must be here beside the recorded ones; ``None`` where nobody knows any more what
             the downloads asked for.
@@ -123,9 +118,9 @@ def verify(
         IntegrityError: A damaged sum file.
     """
     with plain_memory():
-        return _Run(root, spec, release, record, options or VerifyOptions(), labels, sources, on_event).go(
-            selected, check_image, engine, refetch
-        )
+        about = (folder.root, folder.spec, folder.release, folder.record)
+        run = _Run(*about, options or VerifyOptions(), labels, sources, on_event)
+        return run.go(selected, check_image, engine, refetch)
 
 
 @dataclass(slots=True)

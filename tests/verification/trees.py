@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pydicom
 
+from cxrprep.collection import DatasetFolder
 from cxrprep.datasets.catalog import catalog
 from cxrprep.datasets.facts import DatasetSpec
 from cxrprep.labels.extract import read_labels
@@ -95,9 +96,8 @@ def check(
     def rows() -> pa.Table:
         return read_labels(spec, root, release=release).table
 
-    return verify(
-        root, spec, release, Record.open(root, state), options=options, labels=rows if labels else None, **more
-    )
+    folder = DatasetFolder(root, state or root, spec, release, Record.open(root, state))
+    return verify(folder, options=options, labels=rows if labels else None, **more)
 
 
 def found(report: VerifyReport) -> list[tuple[str, str]]:
