@@ -68,21 +68,6 @@ class ReportResult:
     worst: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """The numbers of this folder and of another one: totals in images, studies and patients, and labels by name.
-
-    A label that one of them does not have is ``None`` there. ``profiles`` are of all images, here and there, and empty
-    where one of them has none; ``views`` are those of both.
-    """
-
-    name: str
-    totals: tuple[tuple[str, int, int], ...]
-    profiles: tuple[label_statistics.SplitProfile, ...]
-    views: tuple[str, ...]
-    labels: tuple[tuple[str, label_statistics.Prevalence | None, label_statistics.Prevalence | None], ...]
-
-
 @plain_memory(keep=True)
 def write_report(
     folder: DatasetFolder, out: Path, *, thumbnails: int = 24, beside: Path | None = None, on_event: Sink = ignore
@@ -238,7 +223,8 @@ def _named(rows: list[label_statistics.Prevalence]) -> list[label_statistics.Pre
     return [replace(row, name=_words(row.name)) for row in rows]
 
 
-def _beside(table: pa.Table, labels: list[label_statistics.Prevalence], manifests: Path) -> Beside:
+def _beside(table: pa.Table, labels: list[label_statistics.Prevalence], manifests: Path) -> dict[str, Any]:
+    """The numbers of this folder and of another one: totals in images, studies and patients, and labels by name."""
     other, _ = label_statistics.read_images(manifests / "images.parquet")
     here = {row.name: row for row in labels}
     there = {row.name: row for row in _named(label_statistics.prevalence(other))}
@@ -250,13 +236,13 @@ def _beside(table: pa.Table, labels: list[label_statistics.Prevalence], manifest
     names = dict.fromkeys((*here, *there))
     profiles = [profile for each in (table, other) for profile in label_statistics.whole_profile(each)]
     views = dict.fromkeys(view for each in (table, other) for view, _ in label_statistics.value_counts(each, "view"))
-    return Beside(
-        manifests.absolute().parent.name,
-        tuple(totals),
-        tuple(profiles) if len(profiles) == 2 else (),
-        tuple(view for view in views if view),
-        tuple((name, here.get(name), there.get(name)) for name in names),
-    )
+    return {
+        "name": manifests.absolute().parent.name,
+        "totals": totals,
+        "profiles": profiles if len(profiles) == 2 else (),
+        "views": [view for view in views if view],
+        "labels": [(name, here.get(name), there.get(name)) for name in names],
+    }
 
 
 def _of_label_table(folder: DatasetFolder) -> tuple[list[FactRow], tuple[SourceAgreement, ...]]:
