@@ -209,7 +209,6 @@ def _made(folder: DatasetFolder) -> MadeFolder:
         folder.home,
         folder.spec,
         folder.release,
-        folder.described(),
         files,
         images=images,
         originals=None if original is None else original.table().select(["path", "digest"]),

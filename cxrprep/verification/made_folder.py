@@ -55,7 +55,6 @@ class MadeFolder:
 
     Attributes:
         root: where its files lie; ``home`` where its manifests do.
-        described: what it is, for sentences (``converted images of the recipe square-224``).
         files: ``path``, ``size`` in bytes, ``digest`` (algorithm:hexadecimal) and ``state`` of every file.
         images: of converted images ``path``, ``width`` and ``height`` in pixels, ``source_path`` and ``source_digest``,
             else ``None``.
@@ -63,7 +62,6 @@ class MadeFolder:
         tables: digests of the tables in ``manifests``, by name.
         own: names in the root that are no part of it.
         again: the command that makes it again.
-        again_original: what to do where an original has other bytes now.
         commands: the command that makes a file again, of those that another one makes.
         are_originals: whether nothing can make its files again.
         left_out_as: what a file that no table names is called where it is no part of this folder, ``""`` where nobody
@@ -75,14 +73,12 @@ class MadeFolder:
     home: Path
     spec: DatasetSpec
     release: str
-    described: str
     files: pa.Table
     images: pa.Table | None = None
     originals: pa.Table | None = None
     tables: Mapping[str, str] = field(default_factory=dict)
     own: frozenset[str] = frozenset()
     again: str = ""
-    again_original: str = ""
     commands: Mapping[str, str] = field(default_factory=dict)
     keeps_findings: bool = True
     are_originals: bool = False
@@ -326,7 +322,7 @@ def _originals(folder: MadeFolder, not_checked: list[str]) -> Iterator[Finding]:
             "whether the originals are still those that the images were made from: they are not beside it"
         )
         return
-    yield from outdated_images(folder.images, folder.originals, folder.again_original or folder.again)
+    yield from outdated_images(folder.images, folder.originals, folder.again)
 
 
 def _images(
