@@ -22,7 +22,7 @@ from cxrprep.sources.base import AccessState
 from cxrprep.storage.paths import home_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from cxrprep.credentials.lookup import Credentials
     from cxrprep.datasets.facts import DatasetSpec, Mirror
@@ -86,6 +86,7 @@ def doctor(
     offline: bool = False,
     timeout: float = 10.0,
     credentials: Credentials | None = None,
+    on_check: Callable[[Check], object] = lambda _: None,
 ) -> Result[Examination]:
     """Check this machine, its logins, agreements, network and cluster; nothing is written.
 
@@ -100,6 +101,7 @@ def doctor(
         offline: Ask no server.
         timeout: Seconds to wait for each server.
         credentials: Logins; by default those of the environment and of the services' own files.
+        on_check: Called with each check as soon as it is known; the network may take its time.
 
     Returns:
         The checks, each with the next step. The exit code is 0 when nothing is a problem, 5 for a login or an
@@ -118,9 +120,10 @@ def doctor(
     from cxrprep.credentials.lookup import Credentials
 
     check_values({"timeout": timeout})
-    checks = examine(
-        root=Path(root),
-        credentials=credentials or Credentials(),
+    checks = []
+    for check in _checks(
+        Path(root),
+        credentials or Credentials(),
         dataset=dataset,
         source=source,
         whole=whole,
@@ -128,16 +131,18 @@ def doctor(
         scheduler=scheduler,
         offline=offline,
         timeout=timeout,
-    )
+    ):
+        checks.append(check)
+        on_check(check)
     found = Examination(tuple(checks))
     rows = tuple((check.name, f"{check.state}: {check.found}") for check in found.checks)
     return Result("doctor", found, ExitCode(found.exit_code), rows=rows)
 
 
-def examine(
-    *,
+def _checks(
     root: Path,
     credentials: Credentials,
+    *,
     dataset: str | None = None,
     source: str | None = None,
     whole: bool = True,
@@ -147,26 +152,7 @@ def examine(
     timeout: float = 10.0,
     hosts: Mapping[str, str] | None = None,
 ) -> Iterator[Check]:
-    """The checks one by one, those that ask the network last. Nothing is written.
-
-    Args:
-        root: Where the data shall go; its disk is looked at.
-        credentials: The logins that are tried, and never shown.
-        dataset: Ask about this one alone, and judge: what keeps a download of it from starting is a problem.
-        source: The mirror that is judged; the dataset's own when it is not named. Its other mirrors are not asked.
-        whole: All of the dataset is wanted, so it has to fit on the disk.
-        billing_project: Who pays for buckets that ask for it.
-        scheduler: Address of a Dask scheduler that has to answer.
-        offline: Ask no server.
-        timeout: Seconds to wait for each server.
-        hosts: Address and purpose of the hosts to reach; those that the datasets need when not given.
-
-    Yields:
-        The checks, in the order in which they are known.
-
-    Raises:
-        UsageError: ``dataset`` is unknown, or it, or any dataset, has no mirror ``source``.
-    """
+    """The checks of ``doctor`` one by one, those that ask the network last; ``hosts`` are the addresses to reach."""
     specs = [find_dataset(dataset)] if dataset else list(catalog().values())
     judged = _judged(specs[0], source) if dataset else None
     if source and not dataset:

@@ -13,6 +13,7 @@ from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
+    from cxrprep.api.doctor_check import Check
     from cxrprep.cli.context import Invocation
 
 
@@ -38,15 +39,19 @@ def command(invocation: Invocation, offline: bool) -> int:
     login or agreement, 6 network, 7 disk, 2 a missing decoder. ROOT is where the data will go (default: the current
     folder). Logins are used, and never printed.
     """
-    from cxrprep.api.doctor import Examination, examine
+    from cxrprep.api.doctor import doctor
     from cxrprep.api.doctor_check import State
     from cxrprep.api.result import plain
     from cxrprep.config.job import SelectionSettings
 
     out, job = invocation.out, invocation.job
-    checks = []
-    for check in examine(
-        root=invocation.path(job.root) or Path(),
+
+    def show(check: Check) -> None:
+        if out.form == "human":
+            out.check(str(check.state), check.name, check.found, check.hint)
+
+    examination = doctor(
+        invocation.path(job.root) or Path(),
         credentials=invocation.credentials(asks=False),
         dataset=job.dataset or None,
         source=job.download.source or None,
@@ -55,19 +60,15 @@ def command(invocation: Invocation, offline: bool) -> int:
         scheduler=job.engine.scheduler or None,
         offline=offline,
         timeout=min(job.download.timeout, 10.0),
-    ):
-        checks.append(check)
-        if out.form == "human":
-            # Said as it is known: the network may take its time.
-            out.check(str(check.state), check.name, check.found, check.hint)
-    examination = Examination(tuple(checks))
+        on_check=show,
+    ).value
     if out.form == "human" and job.dataset and not examination.exit_code:
         words = [job.dataset, *([job.root] if job.root else []), *_from(job.download.source), "--dry-run"]
         out.text(f"{out.symbol('next', out.stdout)} cxrprep download {shlex.join(words)}", None)
     if out.form == "json":
         out.document({"command": "doctor", "exit_code": examination.exit_code, **plain(examination)})
     elif out.form == "quiet":
-        for check in checks:
+        for check in examination.checks:
             if check.state is State.PROBLEM:
                 out.note(f"{check.found}. {check.hint}", level="problem", subject=check.name)
     return examination.exit_code

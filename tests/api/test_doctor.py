@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import stamina
 
-from cxrprep.api.doctor import Examination, examine
+from cxrprep.api.doctor import Examination, _checks
 from cxrprep.api.doctor_check import Check, State
 from cxrprep.credentials.lookup import Credentials
 from cxrprep.errors import ExitCode, UsageError
@@ -34,7 +34,7 @@ def _nobody_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def checks(root: Path, environment: dict[str, str] | None = None, **options: Any) -> list[Check]:
     credentials = Credentials(environment={"CXRPREP_KEYRING": "0", **(environment or {})}, home=root)
-    return list(examine(root=root, credentials=credentials, **{"hosts": {}, **options}))
+    return list(_checks(root, credentials, **{"hosts": {}, **options}))
 
 
 def one(found: list[Check], name: str) -> Check:

@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep._version import __version__
 from cxrprep.collection.lineage import CROISSANT_NAME
@@ -108,14 +108,6 @@ class ExportFile:
     images: int
 
 
-class Exporter(Protocol):
-    """What a form's module offers."""
-
-    def export(self, task: ExportTask) -> ExportResult:
-        """Write the images in this form."""
-        ...
-
-
 def export(
     dataset: Dataset, form: str, out: Path, *, options: ExportOptions | None = None, on_event: Sink = ignore
 ) -> ExportResult:
@@ -162,8 +154,8 @@ def export(
     target = Target(out, form, _SUFFIXES.get(form), carded=form in _CARDED, about=_about(dataset, chosen))
     spec = catalog().get(dataset.name)
     on_event(StageStarted(STAGE, items=len(dataset), unit="images"))
-    module: Exporter = importlib.import_module(f"cxrprep.manifest.export.{form}")
-    result = module.export(ExportTask(dataset, spec, target, chosen, on_event))
+    task = ExportTask(dataset, spec, target, chosen, on_event)
+    result: ExportResult = importlib.import_module(f"cxrprep.manifest.export.{form}").export(task)
     if dataset.texts:
         name_agreement(dataset.name, result.out, STAGE, on_event)
     stale = target.finish()
