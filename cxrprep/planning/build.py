@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -148,41 +149,31 @@ def _adopted(item: Item) -> Item:
     return item
 
 
+@dataclass(slots=True, eq=False)
 class _Sorted:
     """The listing sorted into tables (with archives), images, and what is left out."""
 
-    def __init__(
-        self,
-        selection_filter: SelectionFilter,
-        layout: Layout,
-        release: str,
-        *,
-        published: Mapping[str, PublishedFile],
-        excused: frozenset[str],
-        unpack: Callable[[str], bool],
-        in_place: bool,
-    ) -> None:
-        self._filter = selection_filter
-        self._layout = layout
-        self._release = release
-        self._published = published
-        self._excused = excused
-        self._unpack = unpack
-        self._in_place = in_place
-        self._seen: dict[str, Item] = {}
-        self._reports = SortedItems()
-        self.tables: list[Item] = []
-        self.images = SortedItems()
-        self.impossible: list[Item] = []
-        self.passed_over = 0
-        self._unwanted_images = 0
-        self.foreign = 0
-        self.foreign_names: list[str] = []
+    selection_filter: SelectionFilter
+    layout: Layout
+    release: str
+    published: Mapping[str, PublishedFile]
+    excused: frozenset[str]
+    unpack: Callable[[str], bool]
+    in_place: bool
+    tables: list[Item] = field(default_factory=list)
+    images: SortedItems = field(default_factory=SortedItems)
+    impossible: list[Item] = field(default_factory=list)
+    passed_over: int = 0
+    foreign: int = 0
+    foreign_names: list[str] = field(default_factory=list)
+    _seen: dict[str, Item] = field(default_factory=dict)
+    _reports: SortedItems = field(default_factory=SortedItems)
+    _unwanted_images: int = 0
 
     def take(self, file: RemoteFile) -> None:
         """Sort one file of the listing in."""
         try:
-            dest = self._layout.place(safe_path(file.key), release=self._release)
+            dest = self.layout.place(safe_path(file.key), release=self.release)
             if dest is not None and dest != file.key:
                 safe_path(dest)
         except UnsafePathError:
@@ -195,17 +186,17 @@ class _Sorted:
             if len(self.foreign_names) < _NAMES_SHOWN:
                 self.foreign_names.append(file.key)
             return
-        if self._in_place:
+        if self.in_place:
             dest = file.key
         elif dest == file.key:
             # One string for both: a plan has hundreds of thousands of them.
             dest = file.key
-        shown = self._layout.shows_image(file.key)
-        image = self._layout.parse(file.key) if shown and self._filter.by_image else None
-        if not self._filter.wants(dest, image):
+        shown = self.layout.shows_image(file.key)
+        image = self.layout.parse(file.key) if shown and self.selection_filter.by_image else None
+        if not self.selection_filter.wants(dest, image):
             self.passed_over += 1
             # What the globs leave out nobody misses.
-            self._unwanted_images += shown and self._filter.wants_path(dest)
+            self._unwanted_images += shown and self.selection_filter.wants_path(dest)
             return
         item = Item(self._described(file, dest), dest, Action.FETCH, "not here")
         if shown:
@@ -215,7 +206,7 @@ class _Sorted:
         elif (twin := self._seen.setdefault(dest, item)) is not item:
             self._second(twin, item)
         else:
-            item.archive = self._unpack(dest)
+            item.archive = self.unpack(dest)
             self.tables.append(item)
 
     def chosen(self) -> Iterator[Item]:
@@ -236,7 +227,7 @@ class _Sorted:
             return True
         # What an archive holds is known when it is here.
         hidden = any(item.archive for item in self.tables)
-        return self._filter.by_image and bool(self._unwanted_images) and not hidden
+        return self.selection_filter.by_image and bool(self._unwanted_images) and not hidden
 
     def settle(self, selection: Selection, images: frozenset[str] | None) -> None:
         """Apply what needs all images at once: limit, sample, and the reports of the chosen studies."""
@@ -259,12 +250,12 @@ class _Sorted:
 
     def _id(self, item: Item) -> ImageId:
         # Read again when it is asked for: kept for every image, ids would take as much room as the plan.
-        image = self._layout.parse(item.file.key)
+        image = self.layout.parse(item.file.key)
         assert image is not None
         return image
 
     def _settle_reports(self, *, drawing: bool, named: bool) -> None:
-        by_image = self._filter.by_image or drawing
+        by_image = self.selection_filter.by_image or drawing
         if by_image and len(self._reports) and not named:
             # The reports of all patients in one archive, where those of the chosen ones come as files of their own.
             some = [item for item in self.tables if item.archive or not is_archive(item.dest)]
@@ -277,7 +268,7 @@ class _Sorted:
         for item in self._reports:
             study = report_of(item.dest)
             wanted = not by_image or study in studies
-            if wanted or (by_study and study is not None and self._filter.wants_study(*study)):
+            if wanted or (by_study and study is not None and self.selection_filter.wants_study(*study)):
                 self.images.add(item)
             else:
                 self.passed_over += 1
@@ -293,12 +284,12 @@ class _Sorted:
         self.impossible.append(Item(file, second.dest, Action.IMPOSSIBLE, reason))
 
     def _described(self, file: RemoteFile, dest: str) -> RemoteFile:
-        stated = self._published.get(dest)
+        stated = self.published.get(dest)
         size, digest = file.size, file.digest
         if stated is not None:
             size = stated.size if size is None else size
             digest = Digest.parse(stated.digest) if digest is None and stated.digest else digest
-        if dest in self._excused:
+        if dest in self.excused:
             digest = None
         if size == file.size and digest is file.digest:
             return file

@@ -73,51 +73,33 @@ class _Way:
     unanswered: int = 0
 
 
+@dataclass(slots=True, eq=False)
 class Fetcher:
     """Fetches files from one source; used by many threads at once.
 
-    ``connection_limit`` counts the connections that may be open at once; ``listing_origin`` says whose digests the
-    listing holds.
+    Attributes:
+        source: opens files at an offset.
+        partial_folder: where files are written before they have their name.
+        retrier: tries again.
+        rate: bytes per second of all together.
+        stop: ends everything.
+        connection_limit: connections that may be open at once.
+        idle_timer: learns when bytes arrive.
+        on_event: gets notes and progress.
+        listing_origin: whose digests the listing holds.
+        split_from: bytes from which on a file comes over several connections.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        partial_folder: PartialFolder,
-        *,
-        retrier: Retrier,
-        rate: Rate,
-        stop: Stop,
-        connection_limit: ConnectionLimit,
-        idle_timer: IdleTimer,
-        on_event: Sink,
-        listing_origin: Origin = Origin.PUBLISHED,
-        split_from: int = SPLIT_FROM,
-    ) -> None:
-        """Nothing is opened yet.
-
-        Args:
-            source: opens files at an offset.
-            partial_folder: where files are written before they have their name.
-            retrier: tries again.
-            rate: bytes per second of all together.
-            stop: ends everything.
-            connection_limit: connections that may be open at once.
-            idle_timer: learns when bytes arrive.
-            on_event: gets notes and progress.
-            listing_origin: whose digests the listing holds.
-            split_from: bytes from which on a file comes over several connections.
-        """
-        self._source = source
-        self._partial_folder = partial_folder
-        self._retrier = retrier
-        self._rate = rate
-        self._stop = stop
-        self._connection_limit = connection_limit
-        self._idle_timer = idle_timer
-        self._emit = on_event
-        self._listing_origin = listing_origin
-        self._split_from = split_from
+    source: Source
+    partial_folder: PartialFolder
+    retrier: Retrier
+    rate: Rate
+    stop: Stop
+    connection_limit: ConnectionLimit
+    idle_timer: IdleTimer
+    on_event: Sink
+    listing_origin: Origin = Origin.PUBLISHED
+    split_from: int = SPLIT_FROM
 
     def fetch(
         self, item: Item, final: str, buffer: memoryview, *, note: Callable[[Fetched], None] | None = None
@@ -141,18 +123,18 @@ class Fetcher:
         """
         moved = 0
         for last in (False, True):
-            partial = self._partial_folder.open(item.dest)
+            partial = self.partial_folder.open(item.dest)
             byte_counter = ByteCounter(
                 item.dest,
                 item.file.size,
                 partial.done,
-                rate=self._rate,
-                stop=self._stop,
-                idle_timer=self._idle_timer,
-                on_event=self._emit,
+                rate=self.rate,
+                stop=self.stop,
+                idle_timer=self.idle_timer,
+                on_event=self.on_event,
             )
             try:
-                with self._idle_timer:
+                with self.idle_timer:
                     way = self._bring(item, partial, byte_counter, buffer)
                 wrong = self._judge(item, partial.done, way)
                 if not wrong:
@@ -163,14 +145,14 @@ class Fetcher:
             finally:
                 byte_counter.finish()
             moved += byte_counter.moved
-            aside = self._partial_folder.aside(item.dest)
+            aside = self.partial_folder.aside(item.dest)
             partial.set_aside(aside)
             if last:
                 raise IntegrityError(
                     f"{item.dest}: {wrong}, twice",
                     hint=f"the bytes are kept in {aside}; ask whoever publishes the mirror",
                 )
-            self._emit(Note("download", f"{wrong}; kept as {aside}, fetching it again", "warning", item.dest))
+            self.on_event(Note("download", f"{wrong}; kept as {aside}, fetching it again", "warning", item.dest))
         raise AssertionError("the second round returns or raises")
 
     @staticmethod
@@ -188,13 +170,13 @@ class Fetcher:
     def _bring(self, item: Item, partial: Partial, byte_counter: ByteCounter, buffer: memoryview) -> _Way:
         """Bring all bytes of ``item`` into ``partial``, in one stream or in several ranges."""
         size = item.file.size
-        if self._source.politeness.ranges > 1 and size is not None and size >= self._split_from:
+        if self.source.politeness.ranges > 1 and size is not None and size >= self.split_from:
             split = SegmentedFetch(
-                self._source, item, partial, byte_counter,
-                retrier=self._retrier, stop=self._stop, connection_limit=self._connection_limit,
+                self.source, item, partial, byte_counter,
+                retrier=self.retrier, stop=self.stop, connection_limit=self.connection_limit,
             )  # fmt: skip
             try:
-                with self._connection_limit:
+                with self.connection_limit:
                     way = self._expect(item, _Way(), split.begin())
                     way.digest = split.run(way.algorithm)
             except SplitRefused:
@@ -211,7 +193,7 @@ class Fetcher:
             while not self._stream(item, partial, way, byte_counter, buffer):
                 pass
 
-        self._retrier.run(attempt, lambda: partial.done, item.dest)
+        self.retrier.run(attempt, lambda: partial.done, item.dest)
         assert way.hasher is not None
         way.digest = finished(way.algorithm, way.hasher)
         return way
@@ -219,7 +201,7 @@ class Fetcher:
     def _expect(self, item: Item, way: _Way, stated: Digest | None) -> _Way:
         """Settle which digest the bytes must have and which algorithm computes it. ``stated`` came with the answer."""
         if item.file.digest is not None:
-            way.expected, way.origin = item.file.digest, self._listing_origin
+            way.expected, way.origin = item.file.digest, self.listing_origin
         elif stated is not None:
             way.expected, way.origin = stated, Origin.TRANSPORT
         else:
@@ -235,11 +217,11 @@ class Fetcher:
         Whether the file is whole: some servers send no more than so much at once.
         """
         segment = partial.segments[0]
-        with self._connection_limit:
-            self._stop.check()
+        with self.connection_limit:
+            self.stop.check()
             offset = 0 if way.unanswered >= _ASKED_FOR_THE_REST else segment.done
             try:
-                stream = self._retrier.ask(lambda: self._source.open(item.file, offset))
+                stream = self.retrier.ask(lambda: self.source.open(item.file, offset))
             except SourceUnreachableError as error:
                 away = isinstance(error, NotConnectedError) or error.overloaded
                 way.unanswered += 1 if offset and not away else 0
@@ -250,7 +232,7 @@ class Fetcher:
                 if stream.offset or partial.size not in (None, stream.length):
                     # Of another length than before, what came may be the rest alone, without a word of that.
                     stream.close()
-                    stream = self._source.open(item.file, 0)
+                    stream = self.source.open(item.file, 0)
                 # A login page in place of the file shows in its first bytes, and is no reason to forget ours.
                 arrived = self._first_bytes(stream, buffer)
                 partial.restart([Segment(0, None)])
@@ -288,11 +270,11 @@ class Fetcher:
         listed, now = item.file.validator, stream.validator
         if item.file.digest is None and listed is not None and now is not None and listed != now:
             item.file = dataclasses.replace(item.file, size=stream.length, validator=now)
-            self._emit(Note("download", "the mirror replaced it since it was listed", "info", item.dest))
+            self.on_event(Note("download", "the mirror replaced it since it was listed", "info", item.dest))
 
     def _first_bytes(self, stream: ByteStream, buffer: memoryview) -> int:
         try:
-            return stream.readinto(buffer[: self._rate.piece])
+            return stream.readinto(buffer[: self.rate.piece])
         except BaseException:
             stream.close()
             raise
@@ -314,7 +296,7 @@ class Fetcher:
         """
         segment, hasher = partial.segments[0], way.hasher
         assert hasher is not None
-        piece = self._rate.piece
+        piece = self.rate.piece
         target = buffer if piece is None else buffer[:piece]
         while count := arrived or stream.readinto(target):
             arrived = 0
@@ -343,7 +325,7 @@ class Fetcher:
         """Digest what an earlier attempt left."""
         way.hasher, way.hashed = new_hasher(way.algorithm), 0
         while way.hashed < size:
-            self._stop.check()
+            self.stop.check()
             count = partial.read(buffer[: min(len(buffer), size - way.hashed)], way.hashed)
             if count == 0:
                 raise IntegrityError(f"{partial.path} is shorter than it was", hint="run again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.planning.build import RecordedFile
@@ -20,45 +21,37 @@ _DISCARDED: Final = FileState.DISCARDED.value
 _COLUMNS: Final = ("path", "size", "digest", "validator", "state", "archive")
 
 
+@dataclass(slots=True, eq=False)
 class FolderState:
-    """The state of one folder; see ``cxrprep.planning.LocalState``."""
+    """The state of one folder; see ``cxrprep.planning.LocalState``.
 
-    def __init__(
-        self,
-        record: Record,
-        partial_folder: PartialFolder,
-        *,
-        same_mirror: bool = True,
-        spent: Callable[[str], bool] | None = None,
-        wrong: frozenset[str] = frozenset(),
-    ) -> None:
-        """``same_mirror`` says whether the record's validators come from the mirror that is asked now.
+    Attributes:
+        record: of the folder.
+        partial_folder: the files that are not whole yet.
+        same_mirror: whether the record's validators come from the mirror that is asked now.
+        spent: whether a file that was dropped after its use need not come again; ``wanted_again`` names one that must.
+        wrong: release paths whose bytes a check found to be wrong.
+    """
 
-        ``spent`` says of a file that was dropped after its use whether that will do; ``wanted_again`` names one of
-        which it will not. ``wrong`` are release paths whose bytes a check found to be wrong.
+    record: Record
+    partial_folder: PartialFolder
+    same_mirror: bool = True
+    spent: Callable[[str], bool] | None = None
+    wrong: frozenset[str] = frozenset()
+    wanted_again: str = field(default="", init=False)
+    _tops: dict[str, bool] = field(default_factory=dict, init=False)
+    _there: dict[str, int] | None = field(default=None, init=False)
+    _root: str = field(init=False)
 
-        Args:
-            record: of the folder.
-            partial_folder: the files that are not whole yet.
-            same_mirror: whether the record's validators come from the mirror that is asked now.
-            spent: whether a file that was dropped after its use need not come again.
-            wrong: release paths whose bytes a check found to be wrong.
-        """
-        self._record = record
-        self._partial_folder = partial_folder
-        self._root = str(record.root) + "/"
-        self._tops: dict[str, bool] = {}
-        self._there: dict[str, int] | None = None
-        self.same_mirror = same_mirror
-        self.wanted_again = ""
-        self.wrong = wrong
-        self._spent = spent
+    def __post_init__(self) -> None:
+        """Joined once, and not for each of many paths."""
+        self._root = f"{self.record.root}/"
 
     def rows(self) -> Iterator[RecordedFile]:
         """The record, sorted by path."""
-        for path, size, digest, validator, state, archive in self._record.rows(_COLUMNS):
+        for path, size, digest, validator, state, archive in self.record.rows(_COLUMNS):
             discarded = state == _DISCARDED
-            if discarded and self._spent is not None and not self._spent(path):
+            if discarded and self.spent is not None and not self.spent(path):
                 self.wanted_again, discarded = self.wanted_again or path, False
             yield RecordedFile(path, size, digest, validator, discarded, archive)
 
@@ -79,15 +72,15 @@ class FolderState:
     def _size_there(self, path: str) -> int | None:
         """Bytes of a file that lies in the folder's bucket alone."""
         if self._there is None:
-            self._there = dict(names_and_sizes(self._record.root))
+            self._there = dict(names_and_sizes(self.record.root))
         return self._there.get(path)
 
     def partial(self, path: str) -> int | None:
         """Bytes of a partial file that may be continued."""
-        return self._partial_folder.bytes_of(path)
+        return self.partial_folder.bytes_of(path)
 
     def members(self, archive: str) -> Sequence[tuple[str, int]] | None:
         """What the archive was seen to hold; ``None`` when it was never read to its end."""
         from cxrprep.storage.archives import read_index
 
-        return read_index(self._record.cache, archive)
+        return read_index(self.record.cache, archive)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from cxrprep.errors import SourceUnreachableError
@@ -46,36 +46,28 @@ class _Advanced(Exception):  # noqa: N818  # no failure: bytes came
     pass
 
 
+@dataclass(slots=True, eq=False)
 class Retrier:
-    """Repeats what failed for a reason that may pass. 401, 403, 404 and wrong bytes are not repeated."""
+    """Repeats what failed for a reason that may pass. 401, 403, 404 and wrong bytes are not repeated.
 
-    def __init__(
-        self,
-        retry_policy: RetryPolicy,
-        stop: Stop,
-        on_event: Sink,
-        *,
-        refused: Callable[[float, bool], None] | None = None,
-    ) -> None:
-        """Nothing is tried yet.
+    Attributes:
+        retry_policy: attempts and waits.
+        stop: ends a wait.
+        on_event: learns of each retry.
+        refused: called for each attempt that failed, with the seconds that all are to wait, and whether the server is
+            overloaded.
+        is_away: whether no connection came about in the last attempt that ended.
+    """
 
-        Args:
-            retry_policy: attempts and waits.
-            stop: ends a wait.
-            on_event: learns of each retry.
-            refused: called for each attempt that failed, with the seconds that all are to wait, and whether the
-                server is overloaded.
-        """
-        self._refused = refused
-        self._retry_policy = retry_policy
-        self._stop = stop
-        self._emit = on_event
-        self._guard = threading.Lock()
-        self._not_before = 0.0
-        self._began = time.monotonic()
-        self._connected = False
-        # Whether no connection came about in the last attempt that ended.
-        self.is_away = False
+    retry_policy: RetryPolicy
+    stop: Stop
+    on_event: Sink
+    refused: Callable[[float, bool], None] | None = None
+    is_away: bool = field(default=False, init=False)
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _not_before: float = field(default=0.0, init=False)
+    _began: float = field(default_factory=time.monotonic, init=False)
+    _connected: bool = field(default=False, init=False)
 
     def run(self, work: Callable[[], T], progress: Callable[[], int], key: str) -> T:
         """What ``work`` returns, in the end. ``progress`` counts bytes: enough of them give a full new budget.
@@ -122,13 +114,13 @@ class Retrier:
     def _hold(self) -> None:
         wait = self._not_before - time.monotonic()
         if wait > 0:
-            self._stop.wait(wait)
+            self.stop.wait(wait)
 
     def put_off(self, error: SourceUnreachableError) -> float:
         """Make everybody wait as the error asks; the seconds."""
         pause = error.retry_after
         if pause is None:
-            pause = self._retry_policy.first_wait if error.overloaded else 0.0
+            pause = self.retry_policy.first_wait if error.overloaded else 0.0
         with self._guard:
             self._not_before = max(self._not_before, time.monotonic() + pause)
         return pause
@@ -136,8 +128,8 @@ class Retrier:
     def turned_away(self, error: SourceUnreachableError) -> None:
         """Make everybody wait as the error asks, and let the number of connections go down."""
         pause = self.put_off(error)
-        if self._refused is not None:
-            self._refused(pause, error.overloaded)
+        if self.refused is not None:
+            self.refused(pause, error.overloaded)
 
     def _once(self, work: Callable[[], T]) -> T:
         self._hold()
@@ -154,7 +146,7 @@ class Retrier:
         """For how many seconds more a host is tried: without end but for one that was never reached in this run."""
         if self._connected or not isinstance(error, NotConnectedError):
             return math.inf
-        return self._began + self._retry_policy.unreached - time.monotonic()
+        return self._began + self.retry_policy.unreached - time.monotonic()
 
     def _again(
         self, work: Callable[[], T], progress: Callable[[], int], key: str, failure: SourceUnreachableError
@@ -163,7 +155,7 @@ class Retrier:
         began = progress()
 
         def judge(error: Exception) -> bool | float:
-            if not isinstance(error, SourceUnreachableError) or error.lasting or self._stop.asked:
+            if not isinstance(error, SourceUnreachableError) or error.lasting or self.stop.asked:
                 return False
             patience = self._patience(error)
             if patience < 0:
@@ -174,12 +166,12 @@ class Retrier:
             asked = error.retry_after
             wait = asked if asked is not None else min(attempt.next_wait, patience)
             self.turned_away(error)
-            if attempt.num < self._retry_policy.attempts:
-                self._emit(Retrying("download", key, error.message, attempt.num, wait))
+            if attempt.num < self.retry_policy.attempts:
+                self.on_event(Retrying("download", key, error.message, attempt.num, wait))
             # The library's own wait has jitter.
             return True if asked is None and wait < patience else wait
 
-        retry_policy = self._retry_policy
+        retry_policy = self.retry_policy
         for attempt in attempts(
             on=judge,
             attempts=retry_policy.attempts,
@@ -196,7 +188,7 @@ class Retrier:
                 try:
                     return self._once(work)
                 except SourceUnreachableError as error:
-                    if progress() - began >= self._retry_policy.worth:
+                    if progress() - began >= self.retry_policy.worth:
                         raise _Advanced from error
                     raise
         raise failure

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import CxrprepError
@@ -33,72 +34,58 @@ _AT_ONCE: Final = 16
 _COUNT_SECONDS: Final = 0.1
 
 
+@dataclass(slots=True, eq=False)
 class SmallFiles:
-    """Fetches what ``take`` gives, in the thread that calls ``run``."""
+    """Fetches what ``take`` gives, in the thread that calls ``run``.
 
-    def __init__(
-        self,
-        worker: Worker,
-        requests: Requests,
-        *,
-        take: Callable[[], Item | None],
-        hand_on: Callable[[Item], None],
-        settle: Callable[[Outcome], None],
-        await_first: Callable[[], bool],
-        connection_limit: ConnectionLimit,
-        retrier: Retrier,
-        idle_timer: IdleTimer,
-        stop: Stop,
-    ) -> None:
-        """Nothing is asked yet.
+    Attributes:
+        worker: knows what is simple, and writes files.
+        requests: of one thread.
+        take: the next item, if there is one.
+        hand_on: takes an item for the threads.
+        settle: counts an outcome.
+        await_first: waits until the threads have brought a file, or failed to; whether they brought one.
+        connection_limit: connections that may be open at once.
+        retrier: knows when all are to wait.
+        idle_timer: learns when bytes arrive.
+        stop: ends everything.
+    """
 
-        Args:
-            worker: knows what is simple, and writes files.
-            requests: of one thread.
-            take: the next item, if there is one.
-            hand_on: takes an item for the threads.
-            settle: counts an outcome.
-            await_first: waits until the threads have brought a file, or failed to; whether they brought one.
-            connection_limit: connections that may be open at once.
-            retrier: knows when all are to wait.
-            idle_timer: learns when bytes arrive.
-            stop: ends everything.
-        """
-        self._worker = worker
-        self._requests = requests
-        self._take = take
-        self._hand_on = hand_on
-        self._settle = settle
-        self._await_first = await_first
-        self._connection_limit = connection_limit
-        self._retrier = retrier
-        self._idle_timer = idle_timer
-        self._stop = stop
-        self._asked: dict[str, Item] = {}
-        self._connections = 0
-        self._handed_on = 0
-        self._counted = 0.0
+    worker: Worker
+    requests: Requests
+    take: Callable[[], Item | None]
+    hand_on: Callable[[Item], None]
+    settle: Callable[[Outcome], None]
+    await_first: Callable[[], bool]
+    connection_limit: ConnectionLimit
+    retrier: Retrier
+    idle_timer: IdleTimer
+    stop: Stop
+    _asked: dict[str, Item] = field(default_factory=dict, init=False)
+    _connections: int = field(default=0, init=False)
+    _handed_on: int = field(default=0, init=False)
+    _counted: float = field(default=0.0, init=False)
 
     def run(self) -> None:
         """Fetch until nothing is left, the run is to end, or this is no way for this mirror."""
         try:
             if self._begin():
-                with self._idle_timer:
-                    while not self._stop.asked and (self._ask() or self._asked):
+                with self.idle_timer:
+                    while not self.stop.asked and (self._ask() or self._asked):
                         self._receive()
         except Stopped:
             pass
         finally:
-            self._requests.close()
+            self.requests.close()
             self._give_back(0)
             for item in self._asked.values():
-                self._hand_on(item)
+                self.hand_on(item)
 
     def _begin(self) -> bool:
         """Leave files to the threads until one has come; whether there is more to do."""
-        while not self._stop.asked and (item := self._take()) is not None:
-            self._hand_on(item)
-            if self._await_first():
+        while not self.stop.asked and (item := self.take()) is not None:
+            self.hand_on(item)
+            if self.await_first():
                 return True
         return False
 
@@ -106,24 +93,24 @@ class SmallFiles:
         """Ask for ``most`` files, and no more than there may be connections; whether there is more to do."""
         if self._handed_on > _HANDED_ON:
             return False
-        while most > 0 and self._requests.ready and not self._retrier.on_hold:
-            if len(self._asked) >= self._connections and not self._connection_limit.acquire(blocking=False):
+        while most > 0 and self.requests.ready and not self.retrier.on_hold:
+            if len(self._asked) >= self._connections and not self.connection_limit.acquire(blocking=False):
                 return True
             self._connections = max(self._connections, len(self._asked) + 1)
-            item = self._take()
+            item = self.take()
             if item is None:
                 return False
             if self._request(item):
                 most -= 1
             else:
-                self._hand_on(item)
+                self.hand_on(item)
         return True
 
     def _request(self, item: Item) -> bool:
-        if item.file.key in self._asked or not self._worker.is_simple(item):
+        if item.file.key in self._asked or not self.worker.is_simple(item):
             return False
         try:
-            asked = self._requests.ask(item.file)
+            asked = self.requests.ask(item.file)
         except CxrprepError:
             # Who is patient meets it again.
             asked = False
@@ -137,48 +124,48 @@ class SmallFiles:
         if not self._asked:
             # All are to wait.
             self._give_back(0)
-            self._stop.wait(0.05)
+            self.stop.wait(0.05)
             return
-        received = self._requests.responses()
+        received = self.requests.responses()
         came = [(self._asked.pop(answer.file.key), answer) for answer in received]
-        self._give_back(self._connections - self._connection_limit.wanted)
-        refusal, self._requests.refusal = self._requests.refusal, None
+        self._give_back(self._connections - self.connection_limit.wanted)
+        refusal, self.requests.refusal = self.requests.refusal, None
         if refusal is not None:
-            self._retrier.turned_away(refusal)
+            self.retrier.turned_away(refusal)
             # There are too many connections; it says nothing of this way.
             self._handed_on -= sum(answer.data is None for answer in received)
         more = True
         for number, (item, answer) in enumerate(came):
             if number % _AT_ONCE == 0:
                 more = more and self._ask(_AT_ONCE)
-                self._requests.send()
+                self.requests.send()
             self._keep(item, answer)
         now = time.monotonic()
         if now - self._counted > _COUNT_SECONDS:
             self._counted = now
-            moved = self._requests.moved()
+            moved = self.requests.moved()
             if moved:
-                self._idle_timer.bytes_arrived(moved)
-                self._retrier.reached()
+                self.idle_timer.bytes_arrived(moved)
+                self.retrier.reached()
 
     def _keep(self, item: Item, answer: Received) -> None:
         outcome = None
         if answer.data is not None:
             try:
-                outcome = self._worker.keep(item, answer.data, answer.validator)
+                outcome = self.worker.keep(item, answer.data, answer.validator)
             except CxrprepError as error:
                 outcome = Outcome(item, OutcomeStatus.ERROR, error=error)
             if outcome is None:
-                self._requests.wrong()
+                self.requests.wrong()
         if outcome is None:
             self._handed_on += 1
-            self._hand_on(item)
+            self.hand_on(item)
         else:
             self._handed_on = max(self._handed_on - 1, 0)
-            self._settle(outcome)
+            self.settle(outcome)
 
     def _give_back(self, most: int) -> None:
         """Let go of connections that are not in use, where there may be no more than ``most``."""
         while self._connections > max(len(self._asked), most):
-            self._connection_limit.release()
+            self.connection_limit.release()
             self._connections -= 1
