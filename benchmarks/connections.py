@@ -41,7 +41,8 @@ from cxrprep.record.record import Record
 from cxrprep.sources import open_source
 from cxrprep.sources.base import SourceOptions
 from cxrprep.transfer.connection_limit import ConnectionLimit
-from cxrprep.transfer.downloader import Transfer, TransferOptions
+from cxrprep.transfer.downloader import Transfer
+from cxrprep.transfer.options import TransferOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,7 +192,6 @@ def transfer(url: str, folder: Path, connections: int | None, seconds: float) ->
             Transfer(
                 record,
                 find_dataset("nih-chestxray14").layout(),
-                "v2020",
                 options=options,
                 on_event=on_event,
                 on_complete=lambda *_: True,

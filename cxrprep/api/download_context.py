@@ -21,7 +21,7 @@ from cxrprep.sources import open_source
 from cxrprep.sources.base import Selective, SourceOptions
 from cxrprep.storage.paths import LOCK_NAME, local_path
 from cxrprep.storage.unfetched import names_and_sizes
-from cxrprep.transfer.downloader import TransferOptions
+from cxrprep.transfer.options import TransferOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -77,7 +77,6 @@ def transfer_of(
     return Transfer(
         job.folder.record,
         job.folder.layout,
-        job.folder.release,
         options=replace(
             job.options,
             passing=passing(job),

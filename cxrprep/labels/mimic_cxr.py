@@ -131,26 +131,17 @@ class _Labelled:
         return pa.array(of_image, mask=of_image < 0)
 
 
+@dataclass(slots=True, eq=False)
 class _Rows:
     """Which image and study each row of a block is about; ``whole`` when it is every image in order."""
 
-    def __init__(
-        self,
-        images: ImageListing,
-        image: pa.Array,
-        study: pa.Array,
-        patient: pa.Array,
-        *,
-        extra: int = 0,
-        whole: bool = False,
-    ) -> None:
-        self.images = images
-        self.image = image  # row of ``images``; null for a study without one
-        self.study = study
-        self.patient = patient
-        self.without_images = extra
-        self.whole = whole
-        self._looked_up: tuple[pa.Array, pa.Array] | None = None
+    images: ImageListing
+    image: pa.Array  # row of ``images``; null for a study without one
+    study: pa.Array
+    patient: pa.Array
+    without_images: int = 0
+    whole: bool = False
+    _looked_up: tuple[pa.Array, pa.Array] | None = None
 
     @classmethod
     def all_images(cls, images: ImageListing) -> _Rows:
@@ -178,7 +169,7 @@ class _Rows:
         study = pa.concat_arrays([images.study.take(kept), alone])
         owner = pa.concat_arrays([images.patient.take(kept), patient])
         image = pa.concat_arrays([kept, pa.nulls(len(alone), kept.type)])
-        return cls(images, image, study, owner, extra=len(alone))
+        return cls(images, image, study, owner, without_images=len(alone))
 
     def of_images(self, values: pa.Array) -> pa.Array:
         """A column of the images as a column of these rows."""

@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.errors import BusyError, CxrprepError
 from cxrprep.events import ItemFinished, Note, StageFinished, StageStarted, Stalled, ignore
 from cxrprep.planning.plan import Action
-from cxrprep.record.entry import Origin
-from cxrprep.sources.base import RequestsMany, ReusesConnections, SourceOptions
+from cxrprep.sources.base import RequestsMany, ReusesConnections
 from cxrprep.storage.locks import FolderLock, LockLost, RunId
 from cxrprep.transfer.connection_limit import ConnectionLimit, ConnectionTuner
-from cxrprep.transfer.file_fetch import SPLIT_FROM, Fetcher
+from cxrprep.transfer.file_fetch import Fetcher
 from cxrprep.transfer.limits import IdleTimer, Rate, Stop, Stopped, check_space
 from cxrprep.transfer.local_state import FolderState
 from cxrprep.transfer.measured_rate import remember_rate
 from cxrprep.transfer.partial_folder import PartialFolder
 from cxrprep.transfer.queue import TransferQueue
 from cxrprep.transfer.result import Outcome, OutcomeStatus, TransferResult
-from cxrprep.transfer.retry import Retrier, RetryPolicy
+from cxrprep.transfer.retry import Retrier
 from cxrprep.transfer.small_files import SmallFiles
 from cxrprep.transfer.worker import Worker
 
@@ -36,10 +35,10 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.layout import Layout
     from cxrprep.events import Sink
-    from cxrprep.model import Shard
     from cxrprep.planning.plan import Plan
     from cxrprep.record.record import Record
     from cxrprep.sources.base import Source
+    from cxrprep.transfer.options import TransferOptions
 
 _BUFFER: Final = 1 << 18
 # How often threads hand the interpreter on; Python's own is 5 ms. measured: 580 -> 750 files/s of 90 KB on `download`
@@ -55,79 +54,44 @@ _MIXED_UP: Final = (
 _STALL_SECONDS: Final = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class TransferOptions(SourceOptions):
-    """How a plan is applied, beside how its source is reached.
-
-    ``connections`` overrides what the source calls polite; ``limit_rate`` is bytes a second in all; ``link`` is copy,
-    reflink or hardlink for files of this machine; ``listing_origin`` says whose digests the listing holds; ``passing``
-    tells the release paths that ``on_complete`` uses up, for which no lasting room is needed; ``spent`` tells whether
-    what an earlier run used up need not come again (default: never); ``wrong`` names release paths whose bytes a check
-    found to be wrong, which are fetched again; ``folder_lock=False`` leaves out the message that another run is at work
-    here (tests of file systems without locks). ``planning`` is for a run that is to say what would be done: it asks
-    nobody and writes nothing, unless label tables have to come first.
-    """
-
-    limit_rate: int | None = None
-    keep_archives: bool = False
-    link: str = "copy"
-    shard: Shard | None = None
-    listing_origin: Origin = Origin.PUBLISHED
-    passing: Callable[[str], bool] | None = None
-    spent: Callable[[str], bool] | None = None
-    wrong: frozenset[str] = frozenset()
-    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
-    split_from: int = SPLIT_FROM
-    folder_lock: bool = True
-    planning: bool = False
-
-
+@dataclass(slots=True, eq=False)
 class Transfer:
     """One run on one folder. A context: holds the lock from entry to exit, so that plan and work see one state.
 
-    ``on_complete`` gets each file's release path and place as soon as it is recorded, files that were here already
-    too, in the thread that worked on it; when it returns ``True`` the file has been used up, and is removed and
-    recorded as discarded.
+    Attributes:
+        record: of the folder to fill.
+        layout: says which image a path is of.
+        options: connections, rate, retries and the like.
+        on_event: gets notes and progress.
+        on_complete: gets each file's release path and place as soon as it is recorded, files that were here already
+            too, in the thread that worked on it; when it returns ``True`` the file has been used up, and is removed and
+            recorded as discarded.
     """
 
-    def __init__(
-        self,
-        record: Record,
-        layout: Layout,
-        release: str,
-        *,
-        options: TransferOptions = TransferOptions(),  # frozen
-        on_event: Sink = ignore,
-        on_complete: Callable[[str, Path], bool | None] | None = None,
-    ) -> None:
-        """Nothing is written yet.
+    record: Record
+    layout: Layout
+    options: TransferOptions
+    on_event: Sink = ignore
+    on_complete: Callable[[str, Path], bool | None] | None = None
+    partial_folder: PartialFolder = field(init=False)
+    _stop: Stop = field(default_factory=Stop, init=False)
+    _run_id: RunId = field(default_factory=RunId.new, init=False)
+    _lock: FolderLock | None = field(init=False)
+    _retrier: Retrier = field(init=False)
 
-        Args:
-            record: of the folder to fill.
-            layout: says which image a path is of.
-            release: release of the dataset.
-            options: connections, rate, retries and the like.
-            on_event: gets notes and progress.
-            on_complete: called with release path and file as each is whole; a true result lets its original be dropped.
-        """
-        self._record = record
-        self._layout = layout
-        self._release = release
-        self._options = options
-        self._emit = on_event
-        self._on_complete = on_complete
-        self._run_id = RunId.new()
-        self._lock = FolderLock(record.cache, self._run_id, options.shard) if options.folder_lock else None
-        self._stop = Stop()
-        self.partial_folder = PartialFolder(record.root, self._run_id)
+    def __post_init__(self) -> None:
+        """Nothing is written yet."""
+        options = self.options
+        self._lock = FolderLock(self.record.cache, self._run_id, options.shard) if options.folder_lock else None
+        self.partial_folder = PartialFolder(self.record.root, self._run_id)
 
     def __enter__(self) -> Self:
         """Take the lock. Raises ``BusyError``."""
-        if self._lock is not None and not self._options.planning:
+        if self._lock is not None and not self.options.planning:
             self._lock.__enter__()
-        if not (self._options.planning or self._record.exists):
+        if not (self.options.planning or self.record.exists):
             # Something will be saved: while the mirror lists its files there is time.
-            self._record.expect_save()
+            self.record.expect_save()
         return self
 
     def __exit__(
@@ -141,11 +105,11 @@ class Transfer:
     def local_state(self, *, same_mirror: bool = True) -> FolderState:
         """What is here, for ``make_plan``."""
         return FolderState(
-            self._record,
+            self.record,
             self.partial_folder,
             same_mirror=same_mirror,
-            spent=self._options.spent,
-            wrong=self._options.wrong,
+            spent=self.options.spent,
+            wrong=self.options.wrong,
         )
 
     def stop(self) -> None:
@@ -169,16 +133,16 @@ class Transfer:
         moving = plan.moving()
         if moving.files:
             need = plan.disk_need(
-                keep_archives=self._options.keep_archives,
-                passing=self._options.passing,
+                keep_archives=self.options.keep_archives,
+                passing=self.options.passing,
                 passing_at_once=self._connections(source),
             )
-            check_space(self._record.root, need)
+            check_space(self.record.root, need)
             self.partial_folder.clean()
-            self._record.expect_save()
-        work = TransferQueue(plan, hooked=self._on_complete is not None)
+            self.record.expect_save()
+        work = TransferQueue(plan, hooked=self.on_complete is not None)
         size = moving.size if not moving.unsized else None
-        self._emit(StageStarted("download", moving.files, size))
+        self.on_event(StageStarted("download", moving.files, size))
         result = work.result
         try:
             if len(work):
@@ -187,18 +151,18 @@ class Transfer:
             result.left = len(work)
             result.seconds = time.monotonic() - began
             remember_rate(source.address, result.size, result.seconds)
-            self._record.save()
+            self.record.save()
         self._check_lock()
-        self._emit(StageFinished("download", result.done, result.kept, result.failed, result.size, result.seconds))
+        self.on_event(StageFinished("download", result.done, result.kept, result.failed, result.size, result.seconds))
         return result
 
     def _apply(self, plan: Plan, source: Source, work: TransferQueue) -> None:
         most = self._connections(source)
-        fixed = self._options.connections is not None or not source.politeness.tuned
+        fixed = self.options.connections is not None or not source.politeness.tuned
         limit = ConnectionLimit(most if fixed else ConnectionTuner.start(most), self._stop)
         tuner = ConnectionTuner(limit, most)
-        rate, idle = Rate(self._options.limit_rate, self._stop), IdleTimer()
-        self._retrier = retrier = Retrier(self._options.retry_policy, self._stop, self._emit, refused=tuner.refused)
+        rate, idle = Rate(self.options.limit_rate, self._stop), IdleTimer()
+        self._retrier = retrier = Retrier(self.options.retry_policy, self._stop, self.on_event, refused=tuner.refused)
         fetcher = Fetcher(
             source,
             self.partial_folder,
@@ -207,26 +171,22 @@ class Transfer:
             stop=self._stop,
             connection_limit=limit,
             idle_timer=idle,
-            on_event=self._emit,
-            listing_origin=self._options.listing_origin,
-            split_from=self._options.split_from,
+            on_event=self.on_event,
+            listing_origin=self.options.listing_origin,
+            split_from=self.options.split_from,
         )
         worker = Worker(
             plan,
             source,
             fetcher,
-            record=self._record,
+            record=self.record,
             partial_folder=self.partial_folder,
-            layout=self._layout,
+            layout=self.layout,
             stop=self._stop,
-            link=self._options.link,
-            keep_archives=self._options.keep_archives,
-            listing_origin=self._options.listing_origin,
-            spent=self._options.spent,
-            wrong=self._options.wrong,
+            options=self.options,
             check=self._stop_if_lost,
-            on_complete=self._on_complete,
-            on_event=self._emit,
+            on_complete=self.on_complete,
+            on_event=self.on_event,
         )
         switching = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_SECONDS)
@@ -238,7 +198,7 @@ class Transfer:
                 again = [item for item, state in worker.unproven if state.dirty]
                 worker.unproven.clear()
                 if again:
-                    self._emit(Note("download", _MIXED_UP.format(len(again)), "warning", source.address))
+                    self.on_event(Note("download", _MIXED_UP.format(len(again)), "warning", source.address))
                     work.take_back(again)
                     self._work_off(work, worker, most, idle, tuner)
         finally:
@@ -246,14 +206,14 @@ class Transfer:
         if worker.spared:
             what = worker.spared[0] if len(worker.spared) == 1 else f"{len(worker.spared):,} files"
             message = f"kept, since the record does not say that cxrprep fetched it: {what}"
-            self._emit(Note("download", message, "warning", worker.spared[0]))
+            self.on_event(Note("download", message, "warning", worker.spared[0]))
 
     def _small_files(
         self, work: TransferQueue, worker: Worker, limit: ConnectionLimit, retrier: Retrier, idle: IdleTimer
     ) -> SmallFiles | None:
         """What fetches small files in one thread, where the source can do that, and nobody waits for each file."""
         source = worker.source
-        if self._on_complete is not None or self._options.limit_rate is not None:
+        if self.on_complete is not None or self.options.limit_rate is not None:
             return None
         requests = source.requests() if isinstance(source, RequestsMany) else None
         if requests is None:
@@ -336,12 +296,12 @@ class Transfer:
                 self._lock.check()
         except LockLost:
             raise BusyError(
-                f"{self._record.root}: this run was suspended, and another one has taken the folder over",
+                f"{self.record.root}: this run was suspended, and another one has taken the folder over",
                 hint="nothing is lost; run again when the other one is done",
             ) from None
 
     def _connections(self, source: Source) -> int:
-        return max(self._options.connections or source.politeness.connections, 1)
+        return max(self.options.connections or source.politeness.connections, 1)
 
     def _halted(self) -> bool:
         return self._stop.asked
@@ -356,7 +316,7 @@ class Transfer:
         # box://nihcc names no host, but what the mirror is called.
         host = address.netloc if address.scheme in ("http", "https") else source.address
         cause = f"waiting for {host}; a connection that stays silent is given up and tried again"
-        self._emit(Stalled("download", "", idle_seconds, cause))
+        self.on_event(Stalled("download", "", idle_seconds, cause))
         return 2 * idle_seconds
 
     def _serve(self, worker: Worker, work: TransferQueue) -> None:
@@ -388,7 +348,7 @@ class Transfer:
             self._stop.set()
         if item.action is not Action.KEEP or outcome.status is OutcomeStatus.ERROR:
             detail = outcome.error.message if outcome.error is not None else ""
-            self._emit(ItemFinished("download", item.dest, str(outcome.status), outcome.size, detail))
+            self.on_event(ItemFinished("download", item.dest, str(outcome.status), outcome.size, detail))
 
     def _guarded(self, target: Callable[[], None], work: TransferQueue, finished: threading.Semaphore) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
@@ -49,52 +50,45 @@ def cut(size: int, ranges: int, start: int = 0) -> list[Segment]:
     return segments
 
 
+@dataclass(slots=True, eq=False)
 class SegmentedFetch:
-    """The fetch of one large file. ``begin`` asks whether the server plays along, ``run`` does it."""
+    """The fetch of one large file. ``begin`` asks whether the server plays along, ``run`` does it.
 
-    def __init__(
-        self,
-        source: Source,
-        item: Item,
-        partial: Partial,
-        byte_counter: ByteCounter,
-        *,
-        retrier: Retrier,
-        stop: Stop,
-        connection_limit: ConnectionLimit,
-    ) -> None:
-        """``item`` has a size.
+    Attributes:
+        source: opens the file at an offset.
+        item: the file to fetch, of a size that is known.
+        partial: where its bytes go.
+        byte_counter: counts them.
+        retrier: tries again, each segment for itself.
+        stop: ends everything.
+        connection_limit: connections that may be open at once; the caller holds one.
+    """
 
-        Args:
-            source: opens the file at an offset.
-            item: the file to fetch.
-            partial: where its bytes go.
-            byte_counter: counts them.
-            retrier: tries again, each segment for itself.
-            stop: ends everything.
-            connection_limit: connections that may be open at once; the caller holds one.
-        """
-        assert item.file.size is not None
-        self._source = source
-        self._item = item
-        self._size = item.file.size
-        self._partial = partial
-        self._byte_counter = byte_counter
-        self._retrier = retrier
-        self._stop = stop
-        self._connection_limit = connection_limit
-        self._ranges = source.politeness.ranges
-        self._open: Segment | None = None
-        self._first: ByteStream | None = None
-        self._guard = threading.Lock()
-        self._failures: list[BaseException] = []
-        self._over = threading.Event()
-        self._alone_over = threading.Event()
-        self._follower: _Follower | None = None
+    source: Source
+    item: Item
+    partial: Partial
+    byte_counter: ByteCounter
+    retrier: Retrier
+    stop: Stop
+    connection_limit: ConnectionLimit
+    _open: Segment | None = field(default=None, init=False)
+    _first: ByteStream | None = field(default=None, init=False)
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _failures: list[BaseException] = field(default_factory=list, init=False)
+    _over: threading.Event = field(default_factory=threading.Event, init=False)
+    _alone_over: threading.Event = field(default_factory=threading.Event, init=False)
+    _follower: _Follower | None = field(default=None, init=False)
+    _size: int = field(init=False)
+    _ranges: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """What each request is asked."""
+        assert self.item.file.size is not None
+        self._size, self._ranges = self.item.file.size, self.source.politeness.ranges
 
     def begin(self) -> Digest | None:
         """Open the first range; the digest that the server states, if any. Raises ``SplitRefused``."""
-        partial = self._partial
+        partial = self.partial
         if partial.done and partial.size == self._size and partial.validator is not None:
             last = partial.segments[-1]
             if last.end is None:
@@ -107,20 +101,20 @@ class SegmentedFetch:
             return None
         segment = next(s for s in partial.segments if not s.complete)
         had = partial.done > 0
-        digest = self._retrier.run(lambda: self._probe(segment, had=had), lambda: 0, self._item.dest)
+        digest = self.retrier.run(lambda: self._probe(segment, had=had), lambda: 0, self.item.dest)
         self._open = segment
         return digest
 
     def run(self, algorithm: str) -> Digest:
         """Fetch every segment; the digest of the whole. Raises what sources raise, ``StorageError``, ``Stopped``."""
-        self._follower = follower = _Follower(self._partial, algorithm, self._over, self._stop)
-        todo = iter([s for s in self._partial.segments if not s.complete])
+        self._follower = follower = _Follower(self.partial, algorithm, self._over, self.stop)
+        todo = iter([s for s in self.partial.segments if not s.complete])
         helpers: list[threading.Thread] = []
         follower.start()
         try:
             # The caller holds the first slot; others join as slots are free.
             for number in range(1, self._ranges):
-                if not self._connection_limit.acquire(blocking=False):
+                if not self.connection_limit.acquire(blocking=False):
                     break
                 thread = threading.Thread(target=self._help, args=(todo,), name=f"range-{number}", daemon=True)
                 helpers.append(thread)
@@ -136,36 +130,36 @@ class SegmentedFetch:
             follower.join()
         if self._failures:
             raise self._failures[0]
-        self._stop.check()
+        self.stop.check()
         return follower.result()
 
     # ---- inside ----
 
     def _probe(self, segment: Segment, *, had: bool) -> Digest | None:
-        partial = self._partial
-        stream = self._source.open(self._item.file, segment.position, segment.end)
+        partial = self.partial
+        stream = self.source.open(self.item.file, segment.position, segment.end)
         same = stream.offset == segment.position and stream.length == self._size and stream.validator is not None
         if not same or (had and not self._same_content(stream.validator)):
             stream.close()
             raise SplitRefused
-        partial.identify(stream.validator, stream.length, self._item.file.digest or stream.digest)
+        partial.identify(stream.validator, stream.length, self.item.file.digest or stream.digest)
         self._first = stream
         return stream.digest
 
     def _same_content(self, validator: str | None) -> bool:
         """Whether a range belongs to the others: by the server's validator, or since a published digest judges all."""
-        digest = self._item.file.digest
-        return validator == self._partial.validator or (digest is not None and str(digest) == self._partial.digest)
+        digest = self.item.file.digest
+        return validator == self.partial.validator or (digest is not None and str(digest) == self.partial.digest)
 
     def _help(self, todo: object) -> None:
         try:
-            had = self._partial.done
+            had = self.partial.done
             self._alone_over.wait(_ALONE_SECONDS)
-            if self._partial.done - had < _FAST * _ALONE_SECONDS:
+            if self.partial.done - had < _FAST * _ALONE_SECONDS:
                 self._alone_over.set()
                 self._work(todo, [memoryview(bytearray(_BUFFER))])
         finally:
-            self._connection_limit.release()
+            self.connection_limit.release()
 
     def _work(self, todo: object, room: list[memoryview]) -> None:
         """Fetch what is to do; ``room`` holds the buffer, which may be exchanged for another one."""
@@ -184,7 +178,7 @@ class SegmentedFetch:
             while not segment.complete:
                 self._segment(segment, room)
 
-        self._retrier.run(attempt, lambda: segment.done, self._item.dest)
+        self.retrier.run(attempt, lambda: segment.done, self.item.dest)
 
     def _segment(self, segment: Segment, room: list[memoryview]) -> None:
         """One request for what is left of a segment, of which some servers send no more than so much at once."""
@@ -193,7 +187,7 @@ class SegmentedFetch:
             stream, self._first = (self._first, None) if segment is self._open else (None, self._first)
             self._open = None if segment is self._open else self._open
         if stream is None:
-            stream = self._source.open(self._item.file, segment.position, segment.end)
+            stream = self.source.open(self.item.file, segment.position, segment.end)
         with stream:
             if (
                 stream.offset != segment.position
@@ -211,14 +205,14 @@ class SegmentedFetch:
                     return
                 if count == 0:
                     raise SourceUnreachableError(
-                        f"{self._item.dest}: a range ended {segment.end - segment.position} bytes early",
+                        f"{self.item.dest}: a range ended {segment.end - segment.position} bytes early",
                         hint="run again",
                     )
-                self._partial.write(segment, buffer[:count])
+                self.partial.write(segment, buffer[:count])
                 if self._follower is not None and not self._alone_over.is_set():
                     room[0] = self._follower.take(buffer, count, segment.position - count)
-                self._byte_counter.add(count)
-                self._partial.checkpoint()
+                self.byte_counter.add(count)
+                self.partial.checkpoint()
 
 
 class _Follower(threading.Thread):

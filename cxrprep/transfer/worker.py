@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.digests import digest_of, file_digest, read_digest
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from cxrprep.sources.base import ConnectionState, Source
     from cxrprep.transfer.file_fetch import Fetcher
     from cxrprep.transfer.limits import Stop
+    from cxrprep.transfer.options import TransferOptions
     from cxrprep.transfer.partial_folder import PartialFolder
     from cxrprep.transfer.unpack import Unpacked
 
@@ -40,83 +42,61 @@ if TYPE_CHECKING:
 _BLOCK: Final = 512
 
 
+@dataclass(slots=True, eq=False)
 class Worker:
-    """Works on items of one plan; used by many threads at once."""
+    """Works on items of one plan; used by many threads at once.
 
-    def __init__(
-        self,
-        plan: Plan,
-        source: Source,
-        fetcher: Fetcher,
-        *,
-        record: Record,
-        partial_folder: PartialFolder,
-        layout: Layout,
-        stop: Stop,
-        link: str,
-        keep_archives: bool,
-        listing_origin: Origin,
-        spent: Callable[[str], bool] | None,
-        wrong: frozenset[str],
-        check: Callable[[], None],
-        on_complete: Callable[[str, Path], bool | None] | None,
-        on_event: Sink,
-    ) -> None:
-        """See ``TransferOptions`` for ``link``, ``keep_archives``, ``listing_origin``, ``spent`` and ``wrong``.
+    Attributes:
+        plan: with selection and images, for members of archives.
+        source: where bytes come from.
+        fetcher: fetches a file.
+        record: learns what is here.
+        partial_folder: where files are written before they have their name.
+        layout: says which image a path is of.
+        stop: ends everything.
+        options: how the plan is applied.
+        check: asked before anything is begun, recorded or removed; raises ``Stopped`` where the folder is another run's
+            by now.
+        on_complete: called with release path and file as each is whole; a true result lets it be dropped.
+        on_event: gets notes and progress.
+        spared: files that were used up and stay, since cxrprep did not put them there.
+        unproven: files without a published checksum, and the connection that each came over.
+    """
 
-        ``check`` is asked before anything is begun, recorded or removed; it raises ``Stopped`` where the folder is
-        another run's by now.
+    plan: Plan
+    source: Source
+    fetcher: Fetcher
+    record: Record
+    partial_folder: PartialFolder
+    layout: Layout
+    stop: Stop
+    options: TransferOptions
+    check: Callable[[], None]
+    on_complete: Callable[[str, Path], bool | None] | None
+    on_event: Sink
+    spared: list[str] = field(default_factory=list, init=False)
+    unproven: list[tuple[Item, ConnectionState]] = field(default_factory=list, init=False)
+    _root: str = field(init=False)
+    _filter: SelectionFilter = field(init=False)
+    _by_itself: frozenset[str] = field(init=False)
 
-        Args:
-            plan: with selection and images, for members of archives.
-            source: where bytes come from.
-            fetcher: fetches a file.
-            record: learns what is here.
-            partial_folder: where files are written before they have their name.
-            layout: says which image a path is of.
-            stop: ends everything.
-            link: how files of a local mirror are linked.
-            keep_archives: whether archives stay once they are unpacked.
-            listing_origin: whose digests the listing holds.
-            spent: whether a file that was dropped after its use need not come again.
-            wrong: release paths whose bytes a check found to be wrong.
-            check: raises ``Stopped`` where the folder is another run's by now.
-            on_complete: called with release path and file as each is whole; a true result lets it be dropped.
-            on_event: gets notes and progress.
-        """
-        self._plan = plan
-        self.source = source
-        self._fetcher = fetcher
-        self._record = record
-        self._root = str(record.root)
-        self._partial_folder = partial_folder
-        self._layout = layout
-        self._stop = stop
-        self._link = link
-        self._keep_archives = keep_archives
-        self._listing_origin = listing_origin
-        self._spent = spent
-        self._wrong = wrong
-        self._check = check
-        self._on_complete = on_complete
-        self._emit = on_event
+    def __post_init__(self) -> None:
+        """Settle once what each item is asked."""
+        plan = self.plan
+        self._root = str(self.record.root)
         self._filter = SelectionFilter(plan.selection, plan.images)
         # What the mirror delivers by itself is left out of archives: two threads would write one file.
         by_itself = (item.dest for item in plan if not item.archive and item.action is not Action.IMPOSSIBLE)
         self._by_itself = frozenset(by_itself) if plan.archives() else frozenset()
-        self.spared: list[str] = []
-        """Files that were used up and stay, since cxrprep did not put them there."""
-        # Files without a published checksum, and the connection that each came over.
-        self.unproven: list[tuple[Item, ConnectionState]] = []
 
     def work(self, item: Item, buffer: memoryview) -> Outcome:
         """How ``item`` ended. Raises ``CxrprepError`` for what failed, ``Stopped``."""
-        self._check()
+        self.check()
         if item.archive:
             return self._archive(item, buffer)
         if item.action is Action.KEEP:
             if not item.proven and not self._adopted(item, buffer):
-                if self._plan.in_place:
+                if self.plan.in_place:
                     raise IntegrityError(
                         f"{item.dest} does not have the published digest, or holds only zeros",
                         hint="fetch it again from a mirror",
@@ -136,8 +116,8 @@ class Worker:
             and file.digest is not None
             and (file.size or 0) <= SMALL_FILE
             and not os.path.lexists(self._place(item))
-            and self._record.get(item.dest) is None
-            and self._partial_folder.bytes_of(item.dest) is None
+            and self.record.get(item.dest) is None
+            and self.partial_folder.bytes_of(item.dest) is None
         )
 
     def keep(self, item: Item, data: bytes, validator: str | None) -> Outcome | None:
@@ -152,14 +132,14 @@ class Worker:
 
         def note(mtime_ns: int) -> None:
             # Before it has its name, as in ``_brought``.
-            self._check()
+            self.check()
             entry = FileEntry(
-                item.dest, len(data), digest, self._listing_origin,
+                item.dest, len(data), digest, self.options.listing_origin,
                 source_key=item.file.key, validator=validator, fetched=True, mtime_ns=mtime_ns,
             )  # fmt: skip
-            self._record.add(entry)
+            self.record.add(entry)
 
-        self._partial_folder.place(item.dest, data, self._place(item), note)
+        self.partial_folder.place(item.dest, data, self._place(item), note)
         return Outcome(item, OutcomeStatus.OK, len(data))
 
     def _place(self, item: Item) -> str:
@@ -173,17 +153,17 @@ class Worker:
         if got.came_over is not None:
             self.unproven.append((item, got.came_over))
         self._hand_on(item.dest, arrived=True)
-        return Outcome(item, OutcomeStatus.OK, got.moved, linked=self._link != "copy" and not got.moved)
+        return Outcome(item, OutcomeStatus.OK, got.moved, linked=self.options.link != "copy" and not got.moved)
 
     def _brought(self, item: Item, buffer: memoryview) -> Fetched:
         """Fetch or link the file, and record it; one that cxrprep did not put there stays under another name."""
-        recorded = self._record.get(item.dest)
+        recorded = self.record.get(item.dest)
         if item.action is not Action.FETCH and not (recorded is not None and recorded.fetched):
             self._bring(item)
-        spared = spare(self._record, self._partial_folder, item.dest)
+        spared = spare(self.record, self.partial_folder, item.dest)
         again = (
             recorded is not None
-            and item.dest in self._wrong
+            and item.dest in self.options.wrong
             and item.file.digest is None
             and recorded.digest is not None
         )
@@ -196,29 +176,27 @@ class Worker:
         is_new = spared is None and (recorded is None or recorded.state is FileState.DISCARDED)
         note = functools.partial(self._note, item) if is_new else None
         try:
-            got = self._taken_over(item, buffer, note) or self._fetcher.fetch(
-                item, self._place(item), buffer, note=note
-            )
+            got = self._taken_over(item, buffer, note) or self.fetcher.fetch(item, self._place(item), buffer, note=note)
         except BaseException:
             if spared is not None:
                 spared.unlink(missing_ok=True)
             raise
-        warn_replaced(item.dest, spared, self._emit)
-        self._check()
+        warn_replaced(item.dest, spared, self.on_event)
+        self.check()
         if is_new:
             return got
         if recorded is not None and again:
             got = dataclasses.replace(got, origin=recorded.origin)
-        self._record.add(self._entry(item, got, fetched=True))
+        self.record.add(self._entry(item, got, fetched=True))
         return got
 
     def _note(self, item: Item, got: Fetched) -> None:
-        self._check()
-        self._record.add(self._entry(item, got, fetched=True))
+        self.check()
+        self.record.add(self._entry(item, got, fetched=True))
 
     def _is_as_recorded(self, item: Item, recorded: FileEntry | None) -> bool:
         """Whether what is wrong with a file is how it came, so that the mirror may have mended it since."""
-        path = self._record.root / item.dest
+        path = self.record.root / item.dest
         if recorded is None or recorded.digest is None or not path.is_file():
             return False
         return file_digest(path, recorded.digest.algorithm) == str(recorded.digest)
@@ -237,19 +215,19 @@ class Worker:
 
     def _taken_over(self, item: Item, buffer: memoryview, note: Callable[[Fetched], None] | None) -> Fetched | None:
         """A clone or a link of a file of this machine, read once for its digest; ``None`` when it must be copied."""
-        if self._link == "copy" or not isinstance(self.source, OnThisMachine):
+        if self.options.link == "copy" or not isinstance(self.source, OnThisMachine):
             return None
-        target = self._partial_folder.beside(item.dest)
-        if not take_over(self.source.path_of(item.file), target, self._link):
+        target = self.partial_folder.beside(item.dest)
+        if not take_over(self.source.path_of(item.file), target, self.options.link):
             return None
         try:
             got = self._read(item, target, buffer)
             if got is None:
                 return None
-            if self._link == "hardlink":
+            if self.options.link == "hardlink":
                 # The time is that of somebody else's file.
                 got = dataclasses.replace(got, mtime_ns=None)
-            final = self._record.root / item.dest
+            final = self.record.root / item.dest
             final.parent.mkdir(parents=True, exist_ok=True)
             if note is not None:
                 note(got)
@@ -260,24 +238,24 @@ class Worker:
 
     def _adopted(self, item: Item, buffer: memoryview) -> bool:
         """Read and record a file that lies in place without a record; whether it is what is published."""
-        path = self._record.root / item.dest
+        path = self.record.root / item.dest
         # Beside its place: what comes into that, and goes, would be put into the bucket and removed there.
-        away = None if path.exists() else self._partial_folder.beside(item.dest)
+        away = None if path.exists() else self.partial_folder.beside(item.dest)
         try:
-            is_away = away is not None and bring(self._record.root, item.dest, away)
+            is_away = away is not None and bring(self.record.root, item.dest, away)
             got = self._read(item, away if away is not None and is_away else path, buffer)
         finally:
             if away is not None:
                 away.unlink(missing_ok=True)
         if got is None:
             return False
-        self._record.add(self._entry(item, got, fetched=False))
+        self.record.add(self._entry(item, got, fetched=False))
         return True
 
     def _bring(self, item: Item) -> None:
         """Bring a file that lies in the folder's bucket alone, to be kept under another name."""
-        path, place = self._record.root / item.dest, self._partial_folder.beside(item.dest)
-        if not path.exists() and bring(self._record.root, item.dest, place):
+        path, place = self.record.root / item.dest, self.partial_folder.beside(item.dest)
+        if not path.exists() and bring(self.record.root, item.dest, place):
             path.parent.mkdir(parents=True, exist_ok=True)
             place.replace(path)
 
@@ -290,42 +268,42 @@ class Worker:
         stated = item.file.digest
         if stated is None and _begins_with_zeros(path):
             return None
-        digest, size = read_digest(path, stated.algorithm if stated else OWN_ALGORITHM, self._stop.check, buffer)
+        digest, size = read_digest(path, stated.algorithm if stated else OWN_ALGORITHM, self.stop.check, buffer)
         if stated is not None and digest != stated:
             return None
-        origin = Origin.FIRST_READ if stated is None else self._listing_origin
+        origin = Origin.FIRST_READ if stated is None else self.options.listing_origin
         return Fetched(size, digest, origin, item.file.validator, 0, mtime_ns=path.stat().st_mtime_ns)
 
     def _hand_on(self, dest: str, *, arrived: bool = False) -> None:
         """Tell the caller that a file is complete, and drop it when that used it up; it may have ``arrived`` now."""
-        if self._on_complete is None:
+        if self.on_complete is None:
             return
-        recorded = self._record.get(dest)
+        recorded = self.record.get(dest)
         if recorded is None or recorded.state is FileState.DISCARDED:
             return
-        if self._on_complete(dest, self._record.root / dest):
-            self._check()
+        if self.on_complete(dest, self.record.root / dest):
+            self.check()
             if self._may_remove(recorded) and (arrived or self._is_recorded(recorded)):
-                _discard(self._record, dest)
+                _discard(self.record, dest)
             else:
                 self.spared.append(dest)
 
     def _may_remove(self, recorded: FileEntry) -> bool:
         """Whether cxrprep put the file there: nothing else is its to remove, nor what lies behind a link."""
-        return recorded.fetched and not leads_out(self._record.root, recorded.path)
+        return recorded.fetched and not leads_out(self.record.root, recorded.path)
 
     def _is_recorded(self, recorded: FileEntry) -> bool:
         """Whether the file is the one that was fetched, and has its bytes: one in its place, or of another copy of the
         release beside which the record was put, is not ours.
         """  # noqa: D205  # the summary needs both lines
-        path, digest = self._record.root / recorded.path, recorded.digest
+        path, digest = self.record.root / recorded.path, recorded.digest
         if digest is None or not self._is_of_that_time(recorded):
             return False
         return file_digest(path, digest.algorithm) == str(digest)
 
     def _is_of_that_time(self, recorded: FileEntry) -> bool:
         with contextlib.suppress(OSError):
-            return was_written_at(recorded.mtime_ns, (self._record.root / recorded.path).stat().st_mtime_ns)
+            return was_written_at(recorded.mtime_ns, (self.record.root / recorded.path).stat().st_mtime_ns)
         return False
 
     # ---- archives ----
@@ -335,7 +313,7 @@ class Worker:
         from cxrprep.storage.archives import read_index, write_index
 
         if item.action is Action.KEEP:
-            for path, _ in read_index(self._record.cache, item.dest) or ():
+            for path, _ in read_index(self.record.cache, item.dest) or ():
                 self._hand_on(path)
             return Outcome(item, OutcomeStatus.NOT_NEEDED)
         near = self._archive_elsewhere(item, buffer)
@@ -343,12 +321,12 @@ class Worker:
             got = None if near is not None else self._archive_here(item, buffer)
             done, recorded = self._unpack(item, near)
         except (StorageError, FileNotFoundError):
-            if near is not None or (self._record.root / item.dest).exists():
+            if near is not None or (self.record.root / item.dest).exists():
                 raise
             # A run that no lock keeps apart from this one was done with the archive and removed it: fetch it again.
             got = self._archive_here(item, buffer)
             done, recorded = self._unpack(item, near)
-        drop = near is None and not self._keep_archives and self._may_remove(recorded)
+        drop = near is None and not self.options.keep_archives and self._may_remove(recorded)
         if drop and got is None and not self._is_of_that_time(recorded):
             self.spared.append(item.dest)
             drop = False
@@ -357,37 +335,37 @@ class Worker:
             # Its members were left to the system to write: they must be on the disk before it goes.
             settle()
             # Recorded before the index is: killed in between, the next run reads the archive once more, and drops it.
-            self._record.add(dataclasses.replace(recorded, state=FileState.DISCARDED))
-        write_index(self._record.cache, item.dest, done.index)
+            self.record.add(dataclasses.replace(recorded, state=FileState.DISCARDED))
+        write_index(self.record.cache, item.dest, done.index)
         if drop:
-            _discard(self._record, item.dest)
+            _discard(self.record, item.dest)
         return Outcome(item, OutcomeStatus.OK, moved, unpacked=done.written, foreign=done.foreign)
 
     def _unpack(self, item: Item, near: Path | None) -> tuple[Unpacked, FileEntry]:
         """What came out of the archive, and what the record says of the archive itself."""
         from cxrprep.transfer.unpack import unpack
 
-        recorded = self._record.get(item.dest)
+        recorded = self.record.get(item.dest)
         assert recorded is not None
         done = unpack(
-            near or self._record.root / item.dest,
+            near or self.record.root / item.dest,
             item.dest,
-            record=self._record,
-            partial_folder=self._partial_folder,
-            place=lambda name: self._layout.place(name, release=self._plan.release),
-            wanted=lambda dest: dest not in self._by_itself and self._filter.wants(dest, self._layout.parse(dest)),
+            record=self.record,
+            partial_folder=self.partial_folder,
+            place=lambda name: self.layout.place(name, release=self.plan.release),
+            wanted=lambda dest: dest not in self._by_itself and self._filter.wants(dest, self.layout.parse(dest)),
             origin=recorded.origin,
-            spent=self._spent,
-            wrong=self._wrong,
-            stop=self._stop,
+            spent=self.options.spent,
+            wrong=self.options.wrong,
+            stop=self.stop,
             on_file=self._hand_on,
-            on_event=self._emit,
+            on_event=self.on_event,
         )
         return done, recorded
 
     def _archive_elsewhere(self, item: Item, buffer: memoryview) -> Path | None:
         """The archive in a folder of this machine, proven: it is unpacked from there, without a copy of it."""
-        if self._keep_archives or not isinstance(self.source, OnThisMachine):
+        if self.options.keep_archives or not isinstance(self.source, OnThisMachine):
             return None
         path = self.source.path_of(item.file)
         got = self._read(item, path, buffer)
@@ -395,17 +373,17 @@ class Worker:
             raise IntegrityError(
                 f"{path} does not have the stated digest {item.file.digest}", hint="it is damaged; get another copy"
             )
-        self._record.add(dataclasses.replace(self._entry(item, got, fetched=True), state=FileState.DISCARDED))
+        self.record.add(dataclasses.replace(self._entry(item, got, fetched=True), state=FileState.DISCARDED))
         return path
 
     def _archive_here(self, item: Item, buffer: memoryview) -> Fetched | None:
         """Make sure that the archive lies, proven and recorded, at its place; what came, if it was not there."""
-        path = self._record.root / item.dest
-        recorded = self._record.get(item.dest)
+        path = self.record.root / item.dest
+        recorded = self.record.get(item.dest)
         if item.action is not Action.REFETCH and path.exists():
             if recorded is not None and recorded.size == path.stat().st_size:
                 if recorded.state is FileState.DISCARDED:
-                    self._record.add(dataclasses.replace(recorded, state=FileState.HERE))
+                    self.record.add(dataclasses.replace(recorded, state=FileState.HERE))
                 return None
             if self._adopted(item, buffer):
                 return None

@@ -8,7 +8,7 @@ import pytest
 
 from cxrprep.sources.base import SourceOptions
 from cxrprep.sources.http_client import HttpClient
-from cxrprep.transfer.downloader import TransferOptions
+from cxrprep.transfer.options import TransferOptions
 from tests.parts import need
 from tests.servers import loopback, nginx
 from tests.servers.processes import free_port, process

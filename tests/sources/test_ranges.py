@@ -17,7 +17,8 @@ from cxrprep.record.record import Record
 from cxrprep.sources import open_source
 from cxrprep.sources.base import SourceOptions
 from cxrprep.transfer import range_fetch
-from cxrprep.transfer.downloader import Transfer, TransferOptions
+from cxrprep.transfer.downloader import Transfer
+from cxrprep.transfer.options import TransferOptions
 from tests.servers import box, google, kaggle
 from tests.servers.azurite import Azurite
 from tests.servers.loopback import Server
@@ -77,7 +78,7 @@ def test_several_ranges_make_one_file(
         with (
             contextlib.closing(source),
             Record.open(tmp_path / "root") as record,
-            Transfer(record, layout, "v2020", options=chosen) as transfer,
+            Transfer(record, layout, options=chosen) as transfer,
         ):
             plan = make_plan(
                 source.list(), layout, dataset="nih-chestxray14", release="v2020", mirror=source.address,

@@ -22,7 +22,7 @@ from cxrprep.sources import open_source
 from cxrprep.sources.aws_auth import AwsAccess
 from cxrprep.sources.base import AccessState, Source, SourceOptions
 from cxrprep.sources.urls import behind
-from cxrprep.transfer.downloader import TransferOptions
+from cxrprep.transfer.options import TransferOptions
 from tests.generators.small import nih_chestxray14
 from tests.servers.loopback import Reply, Request, Server, running
 from tests.servers.s3 import KEYS, NOBODY, S3, Rules

@@ -16,7 +16,7 @@ import pytest
 
 from cxrprep.errors import ArchiveError, ExitCode, UnsafePathError
 from cxrprep.storage.archives import ArchiveLimits, read_members
-from cxrprep.transfer.downloader import TransferOptions
+from cxrprep.transfer.options import TransferOptions
 from tests.servers.faults import serving
 from tests.transfer.runs import download, image, leftovers, noise, tar_gz, tree, with_sums
 

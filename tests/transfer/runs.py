@@ -14,7 +14,8 @@ from cxrprep.planning.build import make_plan
 from cxrprep.record.record import Record
 from cxrprep.sources import open_source
 from cxrprep.sources.base import SourceOptions
-from cxrprep.transfer.downloader import Transfer, TransferOptions
+from cxrprep.transfer.downloader import Transfer
+from cxrprep.transfer.options import TransferOptions
 from cxrprep.transfer.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -93,7 +94,6 @@ def download(
         Transfer(
             record,
             find_dataset("nih-chestxray14").layout(),
-            "v2020",
             options=options or TransferOptions(retry_policy=QUICK),
             on_event=on_event or (lambda event: None),
             on_complete=on_complete,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cxrprep.errors import ExitCode, StorageError
-from cxrprep.transfer.downloader import TransferOptions
 from cxrprep.transfer.limits import Rate, Stop, Stopped
+from cxrprep.transfer.options import TransferOptions
 from tests.servers.faults import serving
 from tests.transfer.runs import download, expected, image, leftovers, noise, release, tar_gz, tree, with_sums
 
@@ -80,7 +80,7 @@ import fcntl, sys
 from pathlib import Path
 fcntl.flock = fcntl.lockf = lambda *_: None
 from tests.transfer.runs import download
-from cxrprep.transfer.downloader import TransferOptions
+from cxrprep.transfer.options import TransferOptions
 options = TransferOptions(connections=4, split_from=1 << 20, folder_lock=False)
 result = download(Path(sys.argv[1]), sys.argv[2], options=options)
 print(*(f"{failure.item.dest}: {failure.error!r}" for failure in result.failures), sep="\\n", file=sys.stderr)

@@ -18,7 +18,7 @@ from cxrprep.credentials.secret import Secret
 from cxrprep.errors import ExitCode
 from cxrprep.events import Note, Retrying
 from cxrprep.transfer import partial_file
-from cxrprep.transfer.downloader import TransferOptions
+from cxrprep.transfer.options import TransferOptions
 from cxrprep.transfer.retry import RetryPolicy
 from tests.servers import raw_http
 from tests.servers.faults import LOGIN_PAGE, FaultServer, Seen, serving
@@ -314,7 +314,7 @@ _PROGRAM = """
 import sys
 from pathlib import Path
 from tests.transfer.runs import download
-from cxrprep.transfer.downloader import TransferOptions
+from cxrprep.transfer.options import TransferOptions
 options = TransferOptions(split_from=int(sys.argv[3]))
 sys.exit(download(Path(sys.argv[1]), sys.argv[2], options=options).exit_code)
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cxrprep.errors import ExitCode
-from cxrprep.transfer.downloader import TransferOptions
+from cxrprep.transfer.options import TransferOptions
 from tests.servers import raw_http
 from tests.servers.raw_http import answer
 from tests.transfer.runs import QUICK, download, image, noise, tree

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrprep.transfer import range_fetch
-from cxrprep.transfer.downloader import TransferOptions
+from cxrprep.transfer.options import TransferOptions
 from cxrprep.transfer.range_fetch import cut
 from cxrprep.transfer.retry import RetryPolicy
 from tests.servers.faults import FaultServer, Seen, serving

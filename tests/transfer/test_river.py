@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrprep.transfer.downloader import TransferOptions
+from cxrprep.transfer.options import TransferOptions
 from tests.servers import nginx
 from tests.servers.faults import serving
 from tests.transfer.runs import QUICK, download, expected, image, leftovers, noise, release, tar_gz, tree, with_sums
@@ -86,7 +86,7 @@ _PROGRAM = """
 import sys
 from pathlib import Path
 from tests.transfer.runs import download
-from cxrprep.transfer.downloader import TransferOptions
+from cxrprep.transfer.options import TransferOptions
 options = TransferOptions(connections=3, split_from=int(sys.argv[3]))
 sys.exit(download(Path(sys.argv[1]), sys.argv[2], options=options).exit_code)
 """

@@ -12,7 +12,7 @@ import pytest
 
 from cxrprep.errors import ExitCode
 from cxrprep.events import ItemFinished
-from cxrprep.transfer.downloader import TransferOptions
+from cxrprep.transfer.options import TransferOptions
 from cxrprep.transfer.retry import RetryPolicy
 from tests.servers import raw_http
 from tests.servers.faults import serving
