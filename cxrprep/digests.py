@@ -79,7 +79,7 @@ def digest_of(data: Buffer, algorithm: str = "sha256") -> Digest:
 
 
 def read_digest(path: Path, algorithm: str, check: Callable[[], None], buffer: memoryview) -> tuple[Digest, int]:
-    """Digest and size of the file at ``path``; ``check``, called after a block, may raise. Raises ``StorageError``.
+    """Digest and size of the file at ``path``; ``check``, called after a block, may raise.
 
     Args:
         path: the file.

@@ -117,14 +117,12 @@ class Throttle:
     def __init__(self, stage: str, sink: Sink, key: str = "", *, first: Event | None = None) -> None:
         """Count for ``stage`` (and its item ``key``), and tell ``sink``.
 
-        ``first`` is sent before the first ``Advanced``, which then waits its tenth of a second: a file that is done
-        earlier makes no event.
-
         Args:
             stage: the stage that the events name.
             sink: gets them.
             key: the item that they name.
-            first: sent before the first ``Advanced``.
+            first: sent before the first ``Advanced``, which then waits its tenth of a second: a file that is done
+                earlier makes no event.
         """
         self._stage, self._sink, self._key, self._first = stage, sink, key, first
         self._guard = threading.RLock()

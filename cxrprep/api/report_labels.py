@@ -33,10 +33,6 @@ def label_report(
 ) -> ReportLabels:
     """The labels of one report: ``.labels`` maps the 14 published names to 1, 0, -1 or ``None``; ``.mentions`` say why.
 
-    ``rules`` is a TOML file with a vocabulary of your own; ``policy`` says how mentions add up, ``sections``
-    which parts are read, in order of preference. Raises ``UsageError`` for an unknown policy, ``ConfigError`` for a
-    wrong vocabulary.
-
     Args:
         text: one report, with or without headings.
         rules: a TOML file with a vocabulary of your own, beside the shipped one.

@@ -15,7 +15,7 @@ from cxrprep.errors import ConfigError
 
 @cache
 def compiled(pattern: str, *, built_in: bool = False) -> re.Pattern[str]:
-    """The pattern, ready to search with. Raises ``ConfigError`` for one that RE2 does not know.
+    """The pattern, ready to search with.
 
     Args:
         pattern: The regular expression; names of groups as ``(?P<name>...)``.

@@ -154,7 +154,7 @@ class LocalBody(Closing):
     """An open file as a ``ByteStream``; its validator is time and size."""
 
     def __init__(self, path: Path, key: str, offset: int, end: int | None) -> None:
-        """Raises ``NotInSourceError`` and ``AccessError``.
+        """Open it.
 
         Args:
             path: the file.

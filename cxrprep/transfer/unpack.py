@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.digests import read_digest
@@ -102,16 +102,8 @@ def unpack(
         if dest not in wrong and _is_here(record, dest, member.size, archive, spent):
             done.kept += 1
         else:
-
-            def entry(
-                digest: Digest, fetched: bool, mtime_ns: int | None, dest: str = dest, member: Member = member
-            ) -> FileEntry:
-                return FileEntry(
-                    dest, member.size, digest, proof,
-                    archive=archive, source_key=member.name, fetched=fetched, mtime_ns=mtime_ns,
-                )  # fmt: skip
-
-            _write(path, member, partial_folder, dest, record=record, entry=entry, stop=stop, on_event=on_event)
+            entry = FileEntry(dest, member.size, None, proof, archive=archive, source_key=member.name)
+            _write(path, member, entry, record, partial_folder, stop=stop, on_event=on_event)
             done.written += 1
             done.size += member.size
         on_file(dest)
@@ -136,21 +128,20 @@ def _is_here(record: Record, dest: str, size: int, archive: str, spent: Callable
 def _write(
     path: Path,
     member: Member,
-    partial_folder: PartialFolder,
-    dest: str,
-    *,
+    entry: FileEntry,
     record: Record,
-    entry: Callable[[Digest, bool, int | None], FileEntry],
+    partial_folder: PartialFolder,
+    *,
     stop: Stop,
     on_event: Sink,
 ) -> None:
-    """Put a member in its place, and record it, unless the same bytes are there already.
+    """Put a member in its place, and record it by ``entry``, unless the same bytes are there already.
 
     A new file is recorded before it has its name, so that a run that is killed in between leaves none of which nobody
     knows who put it there.
     """
-    partial = partial_folder.open(dest)
-    final = record.root / dest
+    dest = entry.path
+    partial, final = partial_folder.open(dest), record.root / dest
     spared, is_new = None, not os.path.lexists(final)
     try:
         digest = _extract(path, member, partial)
@@ -159,11 +150,11 @@ def _write(
             if read_digest(final, digest.algorithm, stop.check, buffer) == (digest, member.size):
                 partial.discard()
                 recorded = record.get(dest)
-                known = (False, None) if recorded is None else (recorded.fetched, recorded.mtime_ns)
-                record.add(entry(digest, *known))
+                fetched, mtime_ns = (False, None) if recorded is None else (recorded.fetched, recorded.mtime_ns)
+                record.add(replace(entry, digest=digest, fetched=fetched, mtime_ns=mtime_ns))
                 return
             spared = spare(record, partial_folder, dest)
-        whole = entry(digest, True, partial.mtime_ns)
+        whole = replace(entry, digest=digest, fetched=True, mtime_ns=partial.mtime_ns)
         if is_new:
             record.add(whole)
         partial.publish(str(final))

@@ -46,22 +46,16 @@ def label_report(
 ) -> ReportLabels:
     """The labels of one report: ``.labels`` maps the 14 published names to 1, 0, -1 or ``None``; ``.mentions`` say why.
 
-    ``text`` is a whole report, of which the impression is read (else the findings, else the last paragraph), or a text
-    without headings, which is read whole. ``rules`` adds a vocabulary (a TOML file, or a rule set built from one) to
-    the shipped one. ``policy`` is a :class:`MentionPolicy` or the name of one; ``sections`` are
-    those to read, in order of preference ("findings+impression,report"). Never raises for the text: an empty report has
-    the status ``empty`` and no label. Raises ``ConfigError`` for a vocabulary that is wrong, ``UsageError`` for an
-    unknown policy.
-
     Args:
-        text: one report, with or without headings.
+        text: a whole report, of which the impression is read (else the findings, else the last paragraph), or a text
+            without headings, which is read whole.
         rules: a vocabulary beside the shipped one: a TOML file, or a rule set built from one.
-        policy: how mentions add up: a policy or its name.
+        policy: how mentions add up: a :class:`MentionPolicy` or its name.
         study: the study's id, for the result.
-        sections: which parts are read, in order of preference.
+        sections: which parts are read, in order of preference ("findings+impression,report").
 
     Returns:
-        the labels, their mentions and the status of the text.
+        the labels, their mentions and the status of the text, whatever it is: that of an empty report is ``empty``.
 
     Raises:
         UsageError: an unknown policy or section.

@@ -116,7 +116,7 @@ def write_part(rows: Sequence[tuple[Any, ...]], schema: pa.Schema, path: Path) -
 def join_parts(parts: Sequence[Path], schema: pa.Schema, path: Path, metadata: Mapping[bytes, bytes]) -> int:
     """Write the parts one after another as one table, atomically; returns the number of rows.
 
-    One part is in memory at a time. Raises ``StorageError``, and ``FileNotFoundError`` when a part has vanished.
+    One part is in memory at a time.
 
     Args:
         parts: Parquet files with the rows of ``schema``, in order.
@@ -140,7 +140,7 @@ def join_parts(parts: Sequence[Path], schema: pa.Schema, path: Path, metadata: M
 def write_stream(tables: Iterable[pa.Table], schema: pa.Schema, path: Path, metadata: Mapping[bytes, bytes]) -> int:
     """Write tables in the order of their ``row`` column as one, atomically; returns the number of rows.
 
-    A row group holds what ``GROUP`` reports gave, however the tables were cut. Raises ``StorageError``.
+    A row group holds what ``GROUP`` reports gave, however the tables were cut.
 
     Args:
         tables: tables of ``schema``, in the order of their ``row`` column.
