@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.errors import UsageError
-from cxrprep.storage.parquet import check_columns, readable, write_table
+from cxrprep.storage.parquet import check_columns, readable
 from cxrprep.storage.paths import MEMBER
 from cxrprep.storage.unfetched import lies_there
 from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
 ASK: Final = "--allow-loss"
@@ -268,21 +268,6 @@ def _labelled(table: pa.Table | StoredTable) -> bool:
         for name in table.column_names
         if name.startswith("label_") and table.schema.field(name).type == pa.int8()
     )
-
-
-def write_image_table(images: pa.Table, path: Path, *, name: str, made_from: Mapping[str, Any]) -> None:
-    """Write the image table; whoever calls has asked ``check_images`` before anything was written.
-
-    Args:
-        images: The rows.
-        path: Where they go.
-        name: The schema's name, for the footer.
-        made_from: The record of the folder: see ``cxrprep.collection.lineage``.
-
-    Raises:
-        StorageError: The disk refuses.
-    """
-    write_table(images, path, name=name, made_from=made_from)
 
 
 def _find(keys: pa.ChunkedArray, among: pa.ChunkedArray) -> pa.Array:

@@ -152,7 +152,8 @@ def forget() -> None:
 
 def declaration_of(name: str) -> Declaration:
     """How the tables of a dataset are described, for one whose file describes them. Raises ``UsageError``."""
-    return _declaration_in(file_of(name))
+    path = file_of(name)
+    return _declaration_at(path, _stamp(path))
 
 
 def file_of(name: str) -> Path:
@@ -175,10 +176,6 @@ def _built_in_names() -> dict[str, str]:
 
 def _file_name(name: str) -> str:
     return f"{name.replace('-', '_')}.toml"
-
-
-def _declaration_in(path: Path) -> Declaration:
-    return _declaration_at(path, _stamp(path))
 
 
 @cache

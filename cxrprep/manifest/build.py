@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.collection.image_table import check_images, check_studies, write_image_table
+from cxrprep.collection.image_table import check_images, check_studies
 from cxrprep.datasets.catalog import catalog
 from cxrprep.digests import file_digest
 from cxrprep.events import Note, StageFinished, StageStarted, ignore
@@ -134,7 +134,7 @@ class PreparedManifest(UnwrittenManifest):
         write_table(studies, self.folder / STUDIES_NAME, name="studies", made_from=self.made_from)
         tables = {name: file_digest(self.folder / name, "sha256") for name in self.beside}
         stated = with_digest(self.images, {**self.made_from, **({"tables_beside": tables} if tables else {})})
-        write_image_table(images, self.folder / IMAGES_NAME, name="images", made_from=stated)
+        write_table(images, self.folder / IMAGES_NAME, name="images", made_from=stated)
         return self.finish(on_event)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.collection.image_table import is_there, write_image_table
+from cxrprep.collection.image_table import is_there
 from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import TableError, UsageError, storage_error
 from cxrprep.events import Note
@@ -240,7 +240,7 @@ def write_converted(images: pa.Table, studies: pa.Table | None, folder: Path, ma
         here = {name: digest_as_written(folder / name) for name in _BESIDE if (folder / name).is_file()}
         beside = {**(made_from.get("tables_beside") or {}), **here}
     told = with_digest(images, {**made_from, **({"tables_beside": beside} if beside else {})})
-    write_image_table(images, folder / IMAGES_NAME, name="derived", made_from=told)
+    write_table(images, folder / IMAGES_NAME, name="derived", made_from=told)
     spec = catalog().get(str(made_from.get("dataset") or ""))
     tables = (IMAGES_NAME,) if studies is None else (IMAGES_NAME, STUDIES_NAME)
     write_croissant(folder, spec, release, tables)

@@ -95,7 +95,9 @@ class Checks:
                 for here in disk.tables(["path"]):
                     last = here["path"][-1].as_py()
                     rows = _first_each(pa.concat_tables([walk.upto(last) for walk in walks]))
-                    writer.write_table(rows if keep_others else _among(rows, here["path"]))
+                    if not keep_others:
+                        rows = rows.filter(pc.is_in(rows["path"], value_set=here["path"]))
+                    writer.write_table(rows)
                 if keep_others:
                     writer.write_table(_first_each(pa.concat_tables([walk.upto(None) for walk in walks])))
 
@@ -128,10 +130,6 @@ def _first_each(rows: pa.Table) -> pa.Table:
     """The first row of every path, sorted by path."""
     paths = rows["path"]
     return rows.take(pc.index_in(pc.unique(paths), value_set=paths)).sort_by("path")
-
-
-def _among(rows: pa.Table, paths: pa.ChunkedArray) -> pa.Table:
-    return rows.filter(pc.is_in(rows["path"], value_set=paths))
 
 
 def _read_journals(journals: list[Path]) -> Iterator[pa.Table]:
