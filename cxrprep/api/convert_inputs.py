@@ -95,6 +95,7 @@ def open_inputs(
     from cxrprep.api.manifest import keep_manifest_current
     from cxrprep.images.local_files import is_url
     from cxrprep.manifest.build import IMAGES_NAME
+    from cxrprep.storage.parquet import check_as_written
 
     hint = "use fewer conditions in the selection, or look at what the folder holds: cxrprep status ROOT"
     if is_url(where.root) and where.dataset is not None:
@@ -109,6 +110,8 @@ def open_inputs(
         base = next(iter(folder.image_tables), None) if folder is not None and folder.kind is FolderKind.OWN else None
         # An export that holds no plain image is refused: nothing is to be said of what else lies in it.
         sink = ignore if folder is not None and folder.kind is FolderKind.EXPORTED else on_event
+        if base is not None:
+            check_as_written(base)
         found = _plain(str(where.root), selection, shard, without, base, rows=rows, on_event=sink)
     else:
         folder.require("convert", FolderKind.RELEASE, FolderKind.CONVERTED)
@@ -121,6 +124,7 @@ def open_inputs(
                     hint=f"convert what they were made from: {_ORIGINAL}; export and load read them as they are",
                 )
             base = _own_table(folder)
+            check_as_written(base)
             found = inputs_of_manifest(folder, base, selection, shard, rows=rows, on_event=on_event)
         elif made is not None and has_dropped(folder) and not is_url(str(without or "")):
             out = folder.derived(made.name) if without is None else Path(without)

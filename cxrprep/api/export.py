@@ -208,6 +208,7 @@ def export(
     from cxrprep.manifest.export.run import WITH_IMAGES, ExportOptions
     from cxrprep.manifest.export.run import export as write
     from cxrprep.manifest.set_digest import PIXELS_NAME
+    from cxrprep.storage.parquet import check_as_written
     from cxrprep.storage.paths import CACHE_NAME
 
     where = FolderRef.of(root, dataset=dataset, state=state)
@@ -229,6 +230,9 @@ def export(
     home = where.home
     target = home / "export" / form if out is None else Path(out)
     images = home / "manifests" / IMAGES_NAME
+    for name in (IMAGES_NAME, *(["labels.parquet"] if label_source else [])):
+        if (images.parent / name).is_file():
+            check_as_written(images.parent / name)
     parent = {"images": file_digest(images, "sha256")}
     if engine is not None and engine.name == "dask" and form in WITH_IMAGES:
         target.mkdir(parents=True, exist_ok=True)

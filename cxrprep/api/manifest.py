@@ -135,8 +135,11 @@ def _of_converted(
 ) -> Result[ManifestResult]:
     """The manifest of converted images, from their own table and the labels beside it."""
     from cxrprep.manifest.converted import rebuild_converted
+    from cxrprep.storage.parquet import check_as_written
 
     on_event(StageStarted("manifest", unit="images"))
+    for table in folder.image_tables:
+        check_as_written(table)
     images = rebuild_converted(folder, choices.described(), allow_loss=allow_loss, on_event=on_event)
     on_event(StageFinished("manifest", done=images.num_rows))
     return _manifest_result(folder, images, choices)

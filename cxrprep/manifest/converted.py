@@ -24,9 +24,9 @@ from cxrprep.manifest.dataset_card import write_card_beside
 from cxrprep.manifest.label_join import relabel_from, rows_for, stated_sources
 from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
-from cxrprep.storage.parquet import SET_DIGEST, VERIFY_NAMES_IT, footer_of, read_rows, write_table
+from cxrprep.storage.parquet import SET_DIGEST, check_as_written, footer_of, read_rows, write_table
 from cxrprep.storage.small_files import open_file
-from cxrprep.storage.table_checksums import digest_as_written, is_as_listed, note_checksum, replace_listed
+from cxrprep.storage.table_checksums import digest_as_written, note_checksum, replace_listed
 from cxrprep.storage.table_on_disk import TableOnDisk
 from cxrprep.storage.unfetched import lies_there
 from cxrprep.storage.value_codes import flat
@@ -59,8 +59,7 @@ def carry_labels(source: Path, target: Path) -> None:
         if before.resolve() == after.resolve() or not before.is_file():
             continue
         try:
-            if is_as_listed(before) is False:
-                raise TableError(f"{before} was altered after cxrprep wrote it", hint=VERIFY_NAMES_IT)
+            check_as_written(before)
             with open_file(before) as held:
                 # Not in memory: of five million images they are a gigabyte.
                 if after.is_file() and filecmp.cmp(before, after, shallow=False):

@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep._version import __version__
-from cxrprep.errors import TableError, UnreadableTableError
+from cxrprep.errors import TableError, UnreadableTableError, storage_error
 from cxrprep.schemas import ALWAYS, RAW_PREFIX, TABLES, is_own_observation
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.small_files import parse_json, regular
-from cxrprep.storage.table_checksums import replace_listed
+from cxrprep.storage.table_checksums import is_as_listed, replace_listed
 from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
@@ -40,6 +40,18 @@ _ROWS: Final = 1 << 17
 _SAMPLE: Final = 1 << 12
 _HARDLY: Final = 0.85
 _LINE_END: Final = "\n"
+
+
+def check_as_written(path: Path) -> None:
+    """Raise ``TableError`` where a table has other bytes than its list states: no checksum of a page covers the footer.
+
+    Raises ``StorageError`` where it cannot be read.
+    """
+    try:
+        if is_as_listed(path) is False:
+            raise TableError(f"{path} was altered after cxrprep wrote it", hint=VERIFY_NAMES_IT)
+    except OSError as error:
+        raise storage_error(path, "read", error) from error
 
 
 def write_table(
