@@ -443,6 +443,9 @@ def _note_found(found: PlainImages, root: str, on_event: Sink) -> None:
             f"suffix in the output's name; the first: {name} becomes {stem}.*"
         )
         on_event(Note("convert", message, "warning", root))
+    if found.made:
+        message = f"folders of converted images in it are passed over: {', '.join(found.made)}"
+        on_event(Note("convert", message, "info", root))
     if found.left_out:
         kinds = ", ".join(f"{count:,} {suffix or 'others'}" for suffix, count in found.left_out[:6])
         on_event(Note("convert", f"files that cxrprep does not read as images were skipped: {kinds}", "info", root))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
@@ -240,9 +239,15 @@ def _listed(folder: DatasetFolder) -> Any:
 
 
 def _left_out_as(folder: DatasetFolder) -> Callable[[str], str | None] | None:
+    from cxrprep.images.image_folder import made_below
+    from cxrprep.images.local_files import LocalStore
     from cxrprep.images.own_images import left_out_as
 
-    return partial(left_out_as, folder.root) if folder.kind is FolderKind.OWN else None
+    if folder.kind is not FolderKind.OWN:
+        return None
+    store = LocalStore(str(folder.root))
+    made = made_below(store, (entry.name for entry in store.list()))
+    return lambda name: "" if name.startswith(made) else left_out_as(folder.root, name)
 
 
 def _with_commands(findings: Iterable[Finding], folder: DatasetFolder) -> tuple[Finding, ...]:

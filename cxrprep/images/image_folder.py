@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
+from cxrprep.errors import CxrprepError
 from cxrprep.images.dicom_file import is_dicom
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ NO_IMAGES: Final = frozenset({
 SYSTEM_FILES: Final = frozenset({"dicomdir", "thumbs.db", "desktop.ini"})
 # The preamble and prefix of PS3.10 7.1.
 _PREFIX: Final = 132
+_TABLE: Final = "/manifests/images.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class PlainImages:
     """``images`` in order of name with the ``stem`` of each output; ``renamed`` are those whose plain stem was taken.
 
     ``left_out`` counts the files that are no images by their suffix (``""``: none). ``unusable`` are images whose names
-    no output can have: they would leave the folder, or are no Unicode.
+    no output can have: they would leave the folder, or are no Unicode. ``made`` are the folders of converted images in
+    it, which are passed over.
     """
 
     images: tuple[StoredFile, ...]
@@ -43,6 +47,7 @@ class PlainImages:
     renamed: tuple[tuple[str, str], ...]
     left_out: tuple[tuple[str, int], ...]
     unusable: tuple[str, ...] = ()
+    made: tuple[str, ...] = ()
 
     def words(self) -> dict[str, int]:
         """How many files that are no images were passed over, by what they are called in results."""
@@ -91,15 +96,17 @@ def plain_images(place: ImageStore, *, without: Iterable[str] = ()) -> PlainImag
     Raises the errors of ``ImageStore.list``.
     """
     passed = tuple(f"{folder.strip('/')}/" for folder in without)
+    listed = [e for e in place.list() if not e.name.startswith(passed) and not is_hidden(e.name.split("/"))]
+    made = made_below(place, [entry.name for entry in listed])
     images: list[StoredFile] = []
     others: Counter[str] = Counter()
     unusable: list[str] = []
-    for entry in place.list():
+    for entry in listed:
         parts = entry.name.split("/")
-        if is_hidden(parts) or entry.name.startswith(passed):
+        if entry.name.startswith(made):
             continue
         suffix = PurePosixPath(entry.name).suffix.lower()
-        if suffix in SUFFIXES or (_may_be_dicom(entry, parts[-1], suffix) and _holds_dicom(place, entry.name)):
+        if suffix in SUFFIXES or _is_dicom(place, entry, suffix):
             if _is_usable(entry.name, parts):
                 images.append(entry)
             else:
@@ -108,7 +115,19 @@ def plain_images(place: ImageStore, *, without: Iterable[str] = ()) -> PlainImag
             others[suffix if _SUFFIX.fullmatch(suffix) else ""] += 1
     images.sort(key=lambda entry: entry.name)
     stems, renamed = stems_of([entry.name for entry in images])
-    return PlainImages(tuple(images), stems, renamed, tuple(others.most_common()), tuple(sorted(unusable)))
+    return PlainImages(tuple(images), stems, renamed, tuple(others.most_common()), tuple(sorted(unusable)), made)
+
+
+def made_below(place: ImageStore, names: Iterable[str]) -> tuple[str, ...]:
+    """The folders of converted images among the ``names`` in a folder, each with a slash: none of them is one's own."""
+    from cxrprep.storage.parquet import footer_in
+
+    def is_made(name: str) -> bool:
+        with contextlib.suppress(CxrprepError), place.open(name) as file:
+            return bool(footer_in(file).get("recipe"))
+        return False
+
+    return tuple(name.removesuffix(_TABLE[1:]) for name in names if name.endswith(_TABLE) and is_made(name))
 
 
 def _is_usable(name: str, parts: list[str]) -> bool:
@@ -120,10 +139,8 @@ def _is_usable(name: str, parts: list[str]) -> bool:
     return not any(part in ("", "..") for part in parts) and "\0" not in name and "\\" not in name
 
 
-def _may_be_dicom(entry: StoredFile, base: str, suffix: str) -> bool:
-    return suffix not in NO_IMAGES and base.lower() not in SYSTEM_FILES and entry.size > _PREFIX
-
-
-def _holds_dicom(place: ImageStore, name: str) -> bool:
-    head = place.head(name, _PREFIX)
+def _is_dicom(place: ImageStore, entry: StoredFile, suffix: str) -> bool:
+    if suffix in NO_IMAGES or PurePosixPath(entry.name).name.lower() in SYSTEM_FILES or entry.size <= _PREFIX:
+        return False
+    head = place.head(entry.name, _PREFIX)
     return head is not None and is_dicom(head)

@@ -7,14 +7,14 @@ import errno
 import itertools
 import json
 import shlex
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep._version import __version__
-from cxrprep.errors import TableError, UnreadableTableError, storage_error
+from cxrprep.errors import CxrprepError, TableError, UnreadableTableError, storage_error
 from cxrprep.schemas import ALWAYS, RAW_PREFIX, TABLES, is_own_observation
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.small_files import parse_json, regular
@@ -383,6 +383,14 @@ def read_footer(path: Path) -> dict[str, Any]:
             f"{path}: its footer names its source tables in a form that cxrprep does not know", hint=_again(path)
         )
     return footer
+
+
+def footer_in(file: BinaryIO) -> dict[str, Any]:
+    """The same of an open file; empty for one of another make."""
+    with contextlib.suppress(CxrprepError, OSError, KeyError, ValueError, pa.ArrowException):
+        footer = parse_json((pq.read_schema(file).metadata or {})[FOOTER_KEY])
+        return footer if isinstance(footer, dict) else {}
+    return {}
 
 
 def _is_described(table: Any) -> bool:

@@ -253,3 +253,16 @@ def test_record_folder_and_headers_are_read_once(tmp_path: Path, monkeypatch: py
     assert len(counts) > 2
     # Those of a release once more where its own manifest does not know the sizes of its images yet.
     assert max(counts.values()) <= (1 if kind == "own" else 2)
+
+
+def test_images_that_were_converted_into_the_folder_are_none_of_one_s_own(tmp_path: Path) -> None:
+    """The next manifest listed them beside their originals, and the next conversion converted them once more."""
+    root = hospital.write(tmp_path / "in")
+    cxrprep.build_manifest(root)
+    run(root, root / "out")
+    assert cxrprep.build_manifest(root).value.images == 6
+    assert cxrprep.verify(root).value.files.here == 7  # a leftover of a Mac's among them
+    said: list[Event] = []
+    again = run(root, tmp_path / "second", on_event=said.append)
+    assert (again.images, names(tmp_path / "second") == names(root / "out")) == (6, True)
+    assert any(isinstance(one, Note) and "out/" in one.message for one in said)
