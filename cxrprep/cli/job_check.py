@@ -122,8 +122,11 @@ def _is_path(text: str) -> bool:
 
 
 def _raise_all(text: TomlText, problems: Iterable[Problem]) -> None:
+    # A value that is wrong counts as none: what else follows from that is no mistake of its own.
+    wrong = {mistake.line for mistake in text.mistakes} - {0}
     for name, message, hint in problems:
-        text.mistake(name, message, hint)
+        if text.line(name) not in wrong:
+            text.mistake(name, message, hint)
     text.raise_mistakes()
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ConfigError, did_you_mean
-from cxrprep.storage.small_files import parse_toml
+from cxrprep.storage.small_files import parse_toml, toml_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -252,7 +252,7 @@ def type_problem(value: Any, kind: str) -> str:
     found = [name for name in names if name != "None"]
     if any(_is(value, name) for name in found):
         return ""
-    return f"expected {' or '.join(_WORDS[name] for name in found)}, found {value!r}"
+    return f"expected {' or '.join(_WORDS[name] for name in found)}, found {toml_value(value)}"
 
 
 def _is(value: Any, kind: str) -> bool:

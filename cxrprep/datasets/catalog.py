@@ -64,9 +64,9 @@ def _folder_of(point: EntryPoint) -> Path:
     hint = "correct or uninstall that package"
     try:
         value = point.load()
-    except (ImportError, AttributeError) as error:
+        folder = Path(next(iter(value.__path__))) if isinstance(value, ModuleType) else Path(str(value))
+    except Exception as error:  # other people's code may raise anything
         raise ConfigError(f"{whose}, which cannot be loaded: {error}", hint=hint) from error
-    folder = Path(next(iter(value.__path__))) if isinstance(value, ModuleType) else Path(str(value))
     if not folder.is_dir():
         raise ConfigError(f"{whose}, and {folder} is not a folder", hint=hint)
     return folder

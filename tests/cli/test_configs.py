@@ -271,6 +271,18 @@ def test_each_place_that_is_none_is_named_with_its_line(
 
 
 @pytest.mark.parametrize(
+    ("text", "found"),
+    [("dataset = true\n", "found true"), ('[dataset]\nname = "nih"\n', 'found { name = "nih" }')],
+)
+def test_a_value_of_the_wrong_kind_is_one_mistake_as_the_file_writes_it(tmp_path, capsys, text, found):
+    (tmp_path / "job.toml").write_text(text)
+    assert run(["config", "check", str(tmp_path / "job.toml"), "--json"]) == 2
+    [checked] = json.loads(capsys.readouterr().out)
+    [only] = checked["mistakes"]
+    assert only["message"] == f"dataset: expected text, {found}"
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ["status", "~nobody-of-this-name/x"],

@@ -74,7 +74,7 @@ def test_config_may_be_named_by_a_variable(tmp_path: Path) -> None:
         ('[download]\n"billing-project" = "p"\n', 2, "unknown key", "did you mean billing_project?"),
         ("download.sorce = 1\n", 1, "unknown key 'download.sorce'", "did you mean source?"),
         ("[verify]\nimages = 1\n", 2, "expected true or false, found 1", ""),
-        ("[verify]\nsample = true\n", 2, "expected a whole number, found True", ""),
+        ("[verify]\nsample = true\n", 2, "expected a whole number, found true", ""),
         ("[selection]\nlimit = 0\n", 2, "0 is too small", "the smallest is 1"),
         ("[report]\nimages = 501\n", 2, "501 is too large", "the largest is 500"),
         ('[labels]\nuncertain = "one"\n', 2, "unknown value 'one'", "did you mean ones?"),

@@ -412,6 +412,7 @@ def installed(site: Path, named: str) -> str:
         "from pathlib import Path\nFOLDER = Path(__file__).parent / 'sets'\nNONE = 3\n"
     )
     (sets / "ward-7.toml").write_text(declaration())
+    (sets.parent / "broken.py").write_text("raise RuntimeError('no licence')")
     return str(site)
 
 
@@ -422,6 +423,8 @@ def installed(site: Path, named: str) -> str:
         ("wardpkg:FOLDER", ""),
         ("wardpkg:NONE", "names its datasets as wardpkg:NONE, and 3 is not a folder"),
         ("wardpkg.gone", "wardpkg names its datasets as wardpkg.gone, which cannot be loaded"),
+        ("wardpkg.broken", "wardpkg names its datasets as wardpkg.broken, which cannot be loaded: no licence"),
+        ("json.decoder", "which cannot be loaded"),
     ],
 )
 def test_a_package_brings_datasets_or_is_named(tmp_path, named, said):
