@@ -41,7 +41,8 @@ from cxrprep.events import Note, ignore
 from cxrprep.labels.image_ids import broken_by_spreadsheet
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import refuse_address
-from cxrprep.storage.small_files import toml_value
+from cxrprep.storage.small_files import toml_key
+from cxrprep.storage.small_files import toml_value as toml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -211,18 +212,18 @@ class _Writer:
             _comment(f"{self.title}: a draft from a folder. Every line may be corrected."),
             "# What each means: docs/howto/own-dataset.md",
             "format = 1",
-            f"name = {_toml(self.name)}",
-            f"title = {_toml(self.title)}",
-            f"summary = {_toml(self.said.summary or f'{len(self.found.images):,} images.')}",
+            f"name = {toml(self.name)}",
+            f"title = {toml(self.title)}",
+            f"summary = {toml(self.said.summary or f'{len(self.found.images):,} images.')}",
             'releases = ["1"]',
             'default_release = "1"',
-            *([f"default_label_source = {_toml(self.sources[0])}"] if self.sources else []),
-            f"homepage = {_toml(self.said.homepage):<28} # where it comes from",
-            f"citation = {_toml(self.said.citation)}",
+            *([f"default_label_source = {toml(self.sources[0])}"] if self.sources else []),
+            f"homepage = {toml(self.said.homepage):<28} # where it comes from",
+            f"citation = {toml(self.said.citation)}",
             "",
-            *(["[licence]", f"name = {_toml(self.said.licence)}", ""] if self.said.licence else []),
+            *(["[licence]", f"name = {toml(self.said.licence)}", ""] if self.said.licence else []),
             *(
-                "\n".join(["[[file]]", *(f"{key} = {_toml(value)}" for key, value in one.items()), ""])
+                "\n".join(["[[file]]", *(f"{key} = {toml(value)}" for key, value in one.items()), ""])
                 for one in self.said.files
             ),
         ]
@@ -236,7 +237,7 @@ class _Writer:
         if top and any(key.count("/") < self.found.depth for key in self.found.images):
             begin = "(?:^|/)"  # the folder belongs to the id
         pattern = f"{begin}(?P<id>{self.found.inside})\\.(?:{'|'.join(ends)})$"
-        return ["[paths]", f"image = {_toml(pattern)}", ""]
+        return ["[paths]", f"image = {toml(pattern)}", ""]
 
     def _id(self, table: FolderTable) -> Any:
         """The image's id as a value: a column, or what is left of a path in it."""
@@ -443,15 +444,15 @@ class _Writer:
                         sections={slug(name): name for name in columns})  # fmt: skip
 
     def _declared(self, table: FolderTable) -> list[str]:
-        lines = ["[[table]]", f"name = {_toml(table.name)}"]
+        lines = ["[[table]]", f"name = {toml(table.name)}"]
         if table.form == "files":
             patterns = table.columns["patterns"]
             (groups,) = table.columns["groups"]
-            header = [f"header = {_toml(table.columns['header'])}"] if "header" in table.columns else []
-            return [*lines, 'form = "files"', f"patterns = {_toml(patterns)}", f"groups = {_toml(groups)}", *header, ""]
+            header = [f"header = {toml(table.columns['header'])}"] if "header" in table.columns else []
+            return [*lines, 'form = "files"', f"patterns = {toml(patterns)}", f"groups = {toml(groups)}", *header, ""]
         name = table.key.removesuffix(".gz").removesuffix(".zip")
-        form = [] if table.form == "csv" else [f"form = {_toml(table.form)}"]
-        return [*lines, *form, f"patterns = {_toml([name])}", ""]
+        form = [] if table.form == "csv" else [f"form = {toml(table.form)}"]
+        return [*lines, *form, f"patterns = {toml([name])}", ""]
 
     def _vocabulary(self) -> list[str]:
         names = dict.fromkeys(self.findings)
@@ -461,21 +462,21 @@ class _Writer:
             lines += ["[views]                                  # the dataset's word = the view that it is"]
             for word in self.views:
                 view, projection = VIEWS.get(word.strip().lower(), ("", ""))
-                lines.append(f"{_toml(word)} = {{ view = {_toml(view)}, projection = {_toml(projection)} }}")
+                lines.append(f"{toml(word)} = {{ view = {toml(view)}, projection = {toml(projection)} }}")
             lines.append("")
-        lines += ["[vocabulary]", f"namespace = {_toml(slug(self.name))}", "open = true", ""]
+        lines += ["[vocabulary]", f"namespace = {toml(slug(self.name))}", "open = true", ""]
         if same:
             lines += [
                 "[vocabulary.same]                        # the dataset's name = the shared observation that it is"
             ]
-            lines += [f"{_toml(name)} = {_toml(stem)}" for name, stem in same.items()] + [""]
+            lines += [f"{toml(name)} = {toml(stem)}" for name, stem in same.items()] + [""]
         own = [name for name in names if name not in same]
         if own:
             lines += [_comment(f"Findings with a column of their own: {', '.join(own)[:80]}")]
             near = [(name, *found) for name in own if (found := shared_observation(name, at_a_loss=True))]
             if near:
                 lines += ["# As a shared one too, where the loss is yours: put such a line under [vocabulary.same]"]
-                lines += [f"# {_toml(name)} = {_toml({'is': stem, 'loss': loss})}" for name, stem, loss in near]
+                lines += [f"# {toml(name)} = {toml({'is': stem, 'loss': loss})}" for name, stem, loss in near]
             lines += [""]
         return lines
 
@@ -484,14 +485,14 @@ class _Writer:
         if kind == "labels":
             self.sources.append(values["source"])
         head = f"[[{kind}]]" if several else f"[{kind}]"
-        lines = [head, *(f"{key} = {_toml(value)}" for key, value in values.items())]
+        lines = [head, *(f"{key} = {toml(value)}" for key, value in values.items())]
         lines = [f"# {line}" for line in (aside, *lines)] if aside else lines
         self.blocks.append("\n".join([*lines, ""]))
 
 
 def _is_named(name: str, blocks: str) -> bool:
     """Whether a column stands in blocks, in quotation marks or as a key."""
-    return any(word in blocks for word in (_toml(name), f"'{name}'", f"{_key(name)} ="))
+    return any(word in blocks for word in (toml(name), f"'{name}'", f"{toml_key(name)} ="))
 
 
 def _names(tables: Sequence[FolderTable]) -> Any:
@@ -501,18 +502,3 @@ def _names(tables: Sequence[FolderTable]) -> Any:
 def _comment(text: str) -> str:
     """A comment in one line, which TOML wants without control characters."""
     return "# " + " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-
-
-def _toml(value: Any) -> str:
-    """A value as TOML writes it."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_key(key)} = {_toml(one)}" for key, one in value.items()) + " }"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    if isinstance(value, str) and "\\" in value and "'" not in value and value.isprintable():
-        return f"'{value}'"
-    return toml_value(value)
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_value(name)

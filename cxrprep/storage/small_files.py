@@ -10,6 +10,7 @@ import codecs
 import errno
 import json
 import os
+import re
 import stat
 import tomllib
 from datetime import datetime
@@ -104,10 +105,18 @@ def toml_value(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(toml_value, value)) + "]"
     if isinstance(value, dict):
-        pairs = ", ".join(f"{json.dumps(key)} = {toml_value(one)}" for key, one in value.items())
+        pairs = ", ".join(f"{toml_key(key)} = {toml_value(one)}" for key, one in value.items())
         return f"{{ {pairs} }}" if value else "{}"
+    text = str(value)
+    if "\\" in text and "'" not in text and text.isprintable():
+        return f"'{text}'"
     # JSON's escapes are TOML's, but for the character that JSON leaves bare.
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_key(name: str) -> str:
+    """A key as TOML writes it."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_value(name)
 
 
 def parse_toml(text: str) -> dict[str, Any]:
