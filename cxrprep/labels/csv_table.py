@@ -55,6 +55,7 @@ _NO_TABLE: Final = (
     (rb"\xd0\xcf\x11\xe0", "a workbook of Excel 97", "save it as CSV or .xlsx, then run again"),
     (rb"[^\n]*[\0-\x08\x0e-\x1f]", "no text", "save it as CSV, then run again"),
 )
+_NUMBERED: Final = r"^\d+,"
 _DECIMAL_COMMA: Final = r"^(-?\d+),(\d+)$"
 # With which separators a spreadsheet writes decimal commas, and what shows that they are none between thousands.
 _WITH_DECIMAL_COMMAS: Final = {";": _DECIMAL_COMMA, "\t": r"^-?(?:0,\d+|\d+,(?:\d{1,2}|\d{4,}))$"}
@@ -414,6 +415,8 @@ def read_names(path: Path) -> tuple[pa.Array, Digest]:
         raise TableError(f"{path}, line {line}: not UTF-8 text", hint=AGAIN) from error
     # A spreadsheet puts quotation marks around each line, or a comma behind it.
     lines = pc.utf8_trim(pa.array(text.splitlines(), pa.string()), characters=_AROUND_NAMES)
+    if pc.all(pc.match_substring_regex(lines[1:], _NUMBERED)).as_py() and len(lines) > 1:
+        lines = pc.replace_substring_regex(lines, _NUMBERED, "")  # as pandas writes a list
     return lines.filter(pc.not_equal(lines, "")), _digest(packed)
 
 

@@ -121,7 +121,7 @@ def tables_here(
                 cells, digest = _of_files(declared, table, paths, tables.bases)
             elif table.form == "names":
                 names, digest = read_names(path)
-                plain = {"name": _checked_names(table, names, path)}
+                plain = {"name": _checked_names(table, names, path, label_rows)}
                 cells = pd.DataFrame({"name": _objects(plain["name"])})
             else:
                 cells, digest = _of_file(table, path)
@@ -148,7 +148,7 @@ def _of_file(table: DeclaredTable, path: Path) -> tuple[pd.DataFrame, Digest]:
     return pd.DataFrame(rows, dtype=object), digest_of(path)
 
 
-def _checked_names(table: DeclaredTable, names: pa.Array, path: Path) -> pa.Array:
+def _checked_names(table: DeclaredTable, names: pa.Array, path: Path, label_rows: LabelRows) -> pa.Array:
     """The lines of a list, as its cells must be. Raises ``TableError`` with the line of anything else."""
     rule = table.cells.get("name", CellRule())
     if rule.trim and are_plain(names, plain_form(rule.trim)):
@@ -156,7 +156,12 @@ def _checked_names(table: DeclaredTable, names: pa.Array, path: Path) -> pa.Arra
             return names
     elif rule.trim:
         names = pc.replace_substring_regex(names, rule.trim, r"\1")
-    row = first_true(pc.invert(pc.match_substring_regex(names, rule.match))) if rule.match else -1
+    if not rule.match:
+        return names
+    wrong = pc.invert(pc.match_substring_regex(names, rule.match))
+    if (row := first_true(wrong)) == 0 and len(names) > 1 and first_true(wrong[1:]) < 0:
+        label_rows.note(f"its first line is a header, {names[0].as_py()[:80]!r}", str(path), "warning")
+        return names[1:]
     if row >= 0:
         shown = repr(names[row].as_py()[:80])
         raise TableError(
@@ -197,8 +202,8 @@ def _csv(declared: Declaration, table: DeclaredTable, path: Path, hook: Hook) ->
 
     spelled = {old: new for new, old in reversed(table.rename.items())}
     # The names that blocks ask for, as the file writes them.
-    columns = _names_of(declared, table.name)
-    wanted = tuple(dict.fromkeys(spelled.get(name, name) for name in (*columns, *table.rename)))
+    asked = (*_of_blocks(declared, table.name), *declared.vocabulary.names, *table.rename)
+    wanted = tuple(dict.fromkeys(spelled.get(name, name) for name in asked))
     as_it_stands = {spelled.get(name, name) for name in _kept_as_they_stand(declared, table.name)}
     written = Written(table.delimiter, () if table.has_header else table.header)
     # A word such as nan is no id of a stated form, and needs no look at it as a blank.
@@ -418,11 +423,6 @@ def _texts(element: ET.Element, path: str) -> list[str]:
     found = element.iterfind(path.rstrip("/")) if path.rstrip("/") not in ("", ".") else [element]
     texts = (one.get(attribute) if attribute else "".join(one.itertext()) for one in found)
     return [text.strip() for text in texts if text and text.strip()]
-
-
-def _names_of(declared: Declaration, table: str) -> tuple[str, ...]:
-    """Every column that the blocks about a table may ask for, names of findings included."""
-    return tuple(dict.fromkeys((*_of_blocks(declared, table), *declared.vocabulary.names)))
 
 
 def _of_blocks(declared: Declaration, table: str) -> list[str]:

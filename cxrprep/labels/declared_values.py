@@ -11,6 +11,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from functools import partial
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -294,7 +295,7 @@ def _ruled(series: pd.Series, value: Mapping[str, Any], place: str, where: Table
     if "match" in value:
         series = _matched(series, value["match"], place)
     for words in value.get("replace", ()):
-        series = _each(series, partial(_replaced, words=words))
+        series = _each(series, methodcaller("replace", *words))  # old, new, and maybe how often
     if "map" in value:
         series = _mapped(series, value, place, column, where)
     for bound, test in (("min", pd.Series.lt), ("max", pd.Series.gt)):
@@ -376,11 +377,6 @@ def _changed(cell: Any, change: Callable[[str], Any]) -> Any:
     if isinstance(cell, list):
         return [change(one) for one in cell]
     return change(cell) if isinstance(cell, str) else None if pd.isna(cell) else change(cell)
-
-
-def _replaced(cell: str, words: Any) -> str:
-    """The text with a word for another: ``[old, new]``, or ``[old, new, how often]``."""
-    return cell.replace(*words)
 
 
 def _matched(series: pd.Series, pattern: str, place: str) -> pd.Series:

@@ -150,6 +150,24 @@ def test_without_lists_the_split_is_null_and_said(tmp_path):
     assert any("no split lists" in note.message for note in notes)
 
 
+@pytest.mark.parametrize(
+    ("form", "note"),
+    [
+        (lambda names: "Image Index\n" + "".join(f"{name}\n" for name in names), "is a header, 'Image Index'"),
+        (lambda names: ",0\n" + "".join(f"{n},{name}\n" for n, name in enumerate(names)), "is a header, '0'"),
+    ],
+)
+def test_lists_that_pandas_saved_are_those_of_the_release(tmp_path, form, note):
+    nih.write(tmp_path, images=False)
+    before = rows(tmp_path)
+    for name in ("train_val_list.txt", "test_list.txt"):
+        (tmp_path / name).write_text(form((tmp_path / name).read_text().split()))
+    notes = []
+    after = rows(tmp_path, on_event=notes.append)
+    assert {image: row["split"] for image, row in after.items()} == {i: row["split"] for i, row in before.items()}
+    assert sum(note in one.message for one in notes) == 2
+
+
 def test_names_in_lists_and_boxes_that_the_table_lacks_are_counted(tmp_path):
     nih.write(tmp_path, images=False)
     with (tmp_path / "test_list.txt").open("a") as file:
