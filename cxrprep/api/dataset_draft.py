@@ -34,7 +34,7 @@ from cxrprep.api.draft_columns import (
     value_of_role,
 )
 from cxrprep.api.draft_croissant import Described, described_by_publisher
-from cxrprep.api.draft_folder import PICTURES, FolderFiles, FolderTable, joined, plain_name, read_folder
+from cxrprep.api.draft_folder import PICTURES, FolderFiles, FolderTable, free_name, joined, plain_name, read_folder
 from cxrprep.datasets.declaration import slug
 from cxrprep.errors import UsageError
 from cxrprep.events import Note, ignore
@@ -109,11 +109,15 @@ def draft_dataset(
     file.parent.mkdir(parents=True, exist_ok=True)
     writer = _Writer(found, name, title, dict(columns or {}), ask, said)
     text = writer.text()
+    bare = {found.id_of(key).lstrip("0") for key in found.images}
     for table in found.tables:
         if table.form == "csv" and not any(table is one for one in writer.used):
             words = ((word, broken_by_spreadsheet(word)) for column in table.columns for word in table.words(column))
             broken = next((f"{word!r} is {made}; export the table anew" for word, made in words if made), "")
+            held = {column: {*table.words(column)} for column in table.columns}
+            lost = next((column for column, ids in held.items() if ids <= bare and 2 * len(ids) > len(bare)), "")
             what = broken or "no column of it names images, studies or patients as the folder and its other tables do"
+            what = f"the zeros before its numbers in {lost!r} are gone; export the table anew" if lost else what
             on_event(Note("datasets", f"not read: {table.key}: {what}", "warning", table.key))
     if _BOXES_ASIDE in text:
         what = "boxes may be here; how they are written, or how large the images are, only who knows them can say"
@@ -405,9 +409,7 @@ class _Writer:
             begin, behind = named[0]["begin"] or "", named[0]["behind"] or ""
             place = f"{re.escape(folder)}/" if folder else "(?:^|/)"
             groups = rf"{place}{re.escape(begin)}(?P<id>[^/]+){re.escape(behind)}\.{end}$"
-            taken = [table.name for table in self.used]
-            stem = slug(folder) or "masks"
-            name = next(one for n in range(len(taken) + 1) if (one := f"{stem}_{n}" if n else stem) not in taken)
+            name = free_name(slug(folder) or "masks", self.used)
             patterns = [f"{folder}/{begin}*.{end}".lstrip("/")]
             self.used.append(FolderTable("", "files", {"patterns": [*patterns], "groups": [groups]}, name=name))
             label = slug(re.sub(r"(?i)masks?|segmentations?", "", folder.rsplit("/", 1)[-1])).replace("_", " ")
@@ -423,20 +425,20 @@ class _Writer:
             "groups": [boxes.groups],
             "header": [*boxes.header],
         }
-        self.used.append(FolderTable("", "files", columns, name="yolo"))
+        name = free_name("yolo", self.found.tables)
+        self.used.append(FolderTable("", "files", columns, name=name))
         self.findings += boxes.classes.values()
         word = {"column": "class", "map": boxes.classes}
         source = "yolo" if self.sources else "tables"
-        self._block("labels", source=source, table="yolo", image="id", shape="rows", name=word, absent=0)
+        self._block("labels", source=source, table=name, image="id", shape="rows", name=word, absent=0)
         about: dict[str, Any] = {"score": "score"} if "score" in boxes.header else {}
         about |= {"centre_size": boxes.header[1:5], "size": boxes.size or "image"}
         aside = "" if boxes.size else "Images differ in size: [image] needs their height and width, which no table has."
-        self._block("boxes", aside=aside, table="yolo", image="id", label=word, **about)
+        self._block("boxes", aside=aside, table=name, image="id", label=word, **about)
 
     def _reports(self, tables: list[FolderTable], taken: Sequence[str]) -> None:
         main = joined(tables)
-        columns = [name for name in main.columns if plain_name(name) in REPORTS and is_text(main, name)]
-        columns = [name for name in columns if name not in taken]
+        columns = [c for c in main.columns if c not in taken and plain_name(c) in REPORTS and is_text(main, c)]
         if len(columns) == 1:
             self._block("reports", table=_names(tables), image=self._id(main), text=columns[0])
         elif columns:

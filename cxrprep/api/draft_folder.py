@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.dataset_check import keys_in
@@ -117,12 +117,12 @@ def read_folder(root: Path, given: Mapping[str, str], on_event: Sink) -> FolderF
         others = f" and {len(unread) - 1:,} more" if unread[1:] else ""
         how = "docs/howto/own-dataset.md says how JSON and XML are declared"
         on_event(Note("datasets", f"not read: {unread[0]}{others}: {how}", "warning"))
-    wanted = {column for column in given.values() if column}
-    missing = wanted - {column for table in found.tables for column in table.columns}
+    missing = {*given.values()} - {"", *(column for table in found.tables for column in table.columns)}
     if missing:
         has = sorted({column for table in found.tables for column in table.columns})
         raise UsageError(f"no table of {root} has a column {min(missing)!r}", hint=f"they have: {', '.join(has)[:300]}")
-    _name_tables(found.tables)
+    for table in found.tables:
+        table.name = free_name(slug(table.key.rsplit("/", 1)[-1].split(".")[0]) or "table", found.tables)
     return found
 
 
@@ -198,12 +198,10 @@ def _find_images(table: FolderTable, found: FolderFiles, ids: set[str], given: s
             table.image, table.matched = column, len(known)
 
 
-def _name_tables(tables: Sequence[FolderTable]) -> None:
-    taken: set[str] = set()
-    for table in tables:
-        stem = slug(table.key.rsplit("/", 1)[-1].split(".")[0]) or "table"
-        table.name = next(name for n in range(len(tables) + 1) if (name := f"{stem}_{n}" if n else stem) not in taken)
-        taken.add(table.name)
+def free_name(stem: str, tables: Iterable[FolderTable]) -> str:
+    """A name that no table has: the stem, or with a number behind it."""
+    taken = {table.name for table in tables}
+    return next(name for n in count() if (name := f"{stem}_{n}" if n else stem) not in taken)
 
 
 def joined(tables: Sequence[FolderTable]) -> FolderTable:

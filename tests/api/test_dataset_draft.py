@@ -354,7 +354,7 @@ def test_boxes_of_yolo_with_scores_and_beside_a_table_are_a_source_of_their_own(
     root = yolo(tmp_path / "yolo")
     for text in root.glob("labels/*/*.txt"):
         text.write_text("0 0.5 0.5 0.25 0.5 0.75\n")
-    (root / "t.csv").write_text("image,patient,label\np1_1,A,rib\np1_2,A,\np2_1,B,rib\n")
+    (root / "yolo.csv").write_text("image,patient,label\np1_1,A,rib\np1_2,A,\np2_1,B,rib\n")
     draft_dataset(tmp_path / "drafted.toml", root)
     rows = read_labels(find_dataset(str(tmp_path / "drafted.toml")), root).table.to_pylist()
     assert {row["label_source"] for row in rows} == {"tables", "yolo"}
@@ -400,11 +400,14 @@ def test_tables_that_nothing_reads_are_said(tmp_path):
     root = ward(tmp_path / "ward", images=2)
     (root / "labels.csv").write_text("image,finding\n5.04E+07,nodule\n")
     (root / "other.csv").write_text("what\nnothing\n")
+    folder(root / "images", ["001.png", "002.png", "003.png"])
+    (root / "zeros.csv").write_text("id,finding\n1,nodule\n2,nodule\n3,\n")
     notes = []
     draft_dataset(tmp_path / "drafted.toml", root, on_event=notes.append)
     said = [note.message for note in notes if getattr(note, "level", "") == "warning"]
     assert any("labels.csv: '5.04E+07' is a number that a spreadsheet cut short" in message for message in said)
     assert any("other.csv: no column of it names images" in message for message in said)
+    assert any("zeros.csv: the zeros before its numbers in 'id' are gone" in message for message in said)
 
 
 def test_images_that_a_table_names_by_their_addresses(tmp_path):
