@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cxrprep.cli.context import invocation_of
@@ -25,9 +26,14 @@ def dataset(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> 
     return [CompletionItem(n, help=s.title) for n, s in catalog().items() if n.startswith(incomplete)]
 
 
-def show(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The word ``show``, and the datasets that may follow without it."""
-    return [*_items(("show",), incomplete), *dataset(ctx, parameter, incomplete)]
+def dataset_action(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What ``datasets`` does, and the datasets that may follow without it."""
+    return [*_items(("show", "new", "check"), incomplete), *dataset(ctx, parameter, incomplete)]
+
+
+def dataset_or_file(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A dataset to ``show``, or the file that is ``new`` or to ``check``."""
+    return (file if ctx.params.get("what") in ("new", "check") else dataset)(ctx, parameter, incomplete)
 
 
 def recipe_names() -> list[str]:
@@ -50,20 +56,15 @@ def _items(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(word) for word in words if word.lower().startswith(incomplete.lower())]
 
 
-def folder(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Folders: the shell knows them."""
+def _paths(kind: str, ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Paths: the shell knows them."""
     from click.shell_completion import CompletionItem
 
     del ctx, parameter
-    return [CompletionItem(incomplete, type="dir")]
+    return [CompletionItem(incomplete, type=kind)]
 
 
-def file(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Files: the shell knows them."""
-    from click.shell_completion import CompletionItem
-
-    del ctx, parameter
-    return [CompletionItem(incomplete, type="file")]
+folder, file = partial(_paths, "dir"), partial(_paths, "file")
 
 
 def _specs(ctx: click.Context) -> list[DatasetSpec]:

@@ -37,8 +37,8 @@ ACCESS = {
         ("cxrprep datasets check ward.toml /data/ward --contract", "check such a file against its folder"),
     ),
 )
-@click.argument("what", required=False, metavar="[show|new|check]", shell_complete=completers.show)
-@click.argument("name", required=False, metavar="[NAME]", shell_complete=completers.dataset)
+@click.argument("what", required=False, metavar="[show|new|check]", shell_complete=completers.dataset_action)
+@click.argument("name", required=False, metavar="[NAME]", shell_complete=completers.dataset_or_file)
 @click.argument("folder", required=False, metavar="[ROOT]", type=click.Path(path_type=Path))
 @click.option("--bibtex", is_flag=True, help="print the citation as BibTeX, and nothing else")
 @click.option("--contract", is_flag=True, help="check: also run on ROOT the checks that every built-in dataset passes")

@@ -41,6 +41,7 @@ TYPED = {
     "cxrprep config ": {"check", "show", "init"},
     "cxrprep verify x --comp": {"--complete"},
     "cxrprep datasets show mimic": {"mimic-cxr", "mimic-cxr-jpg"},
+    "cxrprep datasets ": {"show", "new", "check", "chexpert"},
 }
 
 # What a script can get wrong: a command, a value, a value that is not typed yet, a list with a comma, an option.
@@ -63,6 +64,12 @@ def test_what_is_typed_is_completed(typed: str) -> None:
     assert TYPED[typed] <= {item.value for item in offered}
     # NIH's collection is not there.
     assert "nih" not in typed or "physionet" not in {item.value for item in offered}
+
+
+@pytest.mark.parametrize(("action", "kind"), [("check", "file"), ("new", "file"), ("show", "plain")])
+def test_files_follow_new_and_check_and_datasets_show(action: str, kind: str) -> None:
+    offered = ShellComplete(cli, {}, "cxrprep", "_CXRPREP_COMPLETE").get_completions(["datasets", action], "")
+    assert {item.type for item in offered} == {kind}
 
 
 def shell(program: str, *words: str) -> str:
