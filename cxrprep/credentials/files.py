@@ -28,6 +28,7 @@ _QUOTES: Final = "\"'<>\u201c\u201d\u2018\u2019\ufeff \t\r\n"
 # Not without the semicolon: ``&reg`` begins a parameter as well.
 _ENTITY: Final = re.compile(r"&(?:#\d+|#x[0-9a-f]+|\w+);", re.IGNORECASE)
 _ESCAPED: Final = re.compile(r"\\([?&=])")
+_REWRITTEN: Final = re.compile(r"https://[\w.-]+\.safelinks\.protection\.outlook\.com/[^\s?]*\?url=([^\s&]+)\S*")
 _LINK: Final = re.compile(rf"https?://[^\s{_QUOTES}]+", re.IGNORECASE)
 
 
@@ -126,14 +127,14 @@ def signed_url_of(secret: Secret, origin: str) -> Token:
 
     Quotes from a shell or a mail are taken off, ``&amp;`` of a page and an ``&`` that a shell's line escapes are ``&``,
     ``%%`` of a batch file is ``%``, lines of notes (``#``) are passed over, and of ``azcopy copy "LINK" FOLDER
-    --recursive`` or ``Link: LINK`` the link counts.
+    --recursive`` or ``Link: LINK`` the link counts; Outlook's own address around it is taken off.
     """
     import html
-    from urllib.parse import urlsplit
+    from urllib.parse import unquote, urlsplit
 
     text = "\n".join(line for line in secret.reveal().splitlines() if not line.lstrip().startswith("#")).strip()
     text = _ENTITY.sub(lambda found: html.unescape(found[0]), text).replace("^&", "&").replace("%%", "%")
-    text = _ESCAPED.sub(r"\1", text).strip(_QUOTES)
+    text = _REWRITTEN.sub(lambda found: unquote(found[1]), _ESCAPED.sub(r"\1", text)).strip(_QUOTES)
     if not text.lower().startswith("http"):
         # Words stand before it. Behind one that comes first there may be the rest of it, in another line.
         links = _LINK.findall(text)

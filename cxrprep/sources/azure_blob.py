@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.credentials.secret import Secret
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.model import RemoteFile
-from cxrprep.sources.http_response import from_base64
+from cxrprep.sources.http_response import from_base64, mail_date
 from cxrprep.sources.urls import parts_of
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class SharedAccess:
         parts = parts_of(url.reveal())
         query = {name: values[-1] for name, values in urllib.parse.parse_qs(parts.query).items()}
         is_azure = "sig" in query and ("sr" in query or "ss" in query or "si" in query)
+        # Who tried the link in a browser has asked it for a listing.
+        words = [word for word in parts.query.split("&") if not word.startswith(("restype=", "comp="))]
         # azcopy writes all that is in a container as /container/*
         path = parts.path.strip("/").removesuffix("/*").strip("/")
         folder, _, blob = path.rpartition("/")
@@ -61,7 +63,7 @@ class SharedAccess:
         return cls(
             base=base,
             blob=urllib.parse.unquote(blob),
-            query=Secret(parts.query),
+            query=Secret("&".join(words) if is_azure else parts.query),
             folder=urllib.parse.unquote("".join(f"{part}/" for part in inside)),
             permissions=query.get("sp") if is_azure else None,
             expires=_time(query.get("se")) if is_azure else None,
@@ -149,11 +151,8 @@ def _blobs(root: Element, folder: str) -> Iterator[RemoteFile]:
 
 
 def _stamp(text: str | None) -> dt.datetime | None:
-    # Late, as in ``http_response``.
-    from email.utils import parsedate_to_datetime
-
     try:
-        return parsedate_to_datetime(text) if text else None
+        return mail_date(text) if text else None
     except ValueError:
         return None
 

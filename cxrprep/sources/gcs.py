@@ -97,7 +97,7 @@ class GcsSource:
         try:
             stream = self._opened(url, file.key, offset, end)
         except NotInSourceError:
-            if "generation" in query and self._replaced(file.key):
+            if "generation" in query and any(o.key == file.key for o in self._page(self._base + file.key, None)[0]):
                 raise NotInSourceError(
                     f"{file.key}: the object was replaced after it was listed", hint="run again; the plan is made again"
                 ) from None
@@ -147,9 +147,6 @@ class GcsSource:
                 if last or not self._access.renew(authorization):
                     raise
         raise AssertionError("the second round returns or raises")
-
-    def _replaced(self, key: str) -> bool:
-        return any(file.key == key for file in self._page(self._base + key, None)[0])
 
     # ---- the listing ----
 

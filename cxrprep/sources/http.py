@@ -387,11 +387,9 @@ class HttpSource:
             yield from rest
             return
         with _threads(min(self.politeness.connections, _LISTING_CONNECTIONS), "sizes") as pool:
-            for file, sized in zip(first, pool.map(self._sized, first), strict=True):
+            asked = pool.map(lambda file: None if file.size is not None else self._asked(file), first)
+            for file, sized in zip(first, asked, strict=True):
                 yield sized or file
-
-    def _sized(self, file: RemoteFile) -> RemoteFile | None:
-        return file if file.size is not None else self._asked(file)
 
     def _asked(self, file: RemoteFile) -> RemoteFile | None:
         """``file`` as the server describes it without sending it; ``None`` where it says nothing.

@@ -67,7 +67,7 @@ def seconds_to_wait(text: str) -> float | None:
         # Some servers count them from 1970, as other headers of theirs do.
         return min(max(asked - (time.time() if asked >= _DATES_FROM else 0.0), 0.0), _LONGEST_WAIT)
     try:
-        date = dt.datetime.fromisoformat(text) if text[:4].isdigit() else _mail_date(text)
+        date = dt.datetime.fromisoformat(text) if text[:4].isdigit() else mail_date(text)
         # asctime's form names no zone, and means Greenwich all the same.
         when = (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp()
     except (ValueError, OverflowError):
@@ -172,7 +172,7 @@ class HttpResponse:
     def _just_modified(self) -> bool:
         """Whether it may change once more within the second of its date, a weak one (RFC 9110, 8.8.2.2)."""
         try:
-            modified, now = (_mail_date(self.headers[name]) for name in ("last-modified", "date"))
+            modified, now = (mail_date(self.headers[name]) for name in ("last-modified", "date"))
             return (now - modified).total_seconds() < 1
         except (KeyError, ValueError, TypeError):
             # A server without a clock sends no Date.
@@ -196,7 +196,8 @@ class HttpResponse:
         return None
 
 
-def _mail_date(text: str) -> dt.datetime:
+def mail_date(text: str) -> dt.datetime:
+    """A date as HTTP and mail write it. Raises ``ValueError``."""
     # Loaded where a server states no ETag: it takes as long as a thousand files of a plan.
     from email.utils import parsedate_to_datetime
 

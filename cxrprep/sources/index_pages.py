@@ -19,6 +19,8 @@ _XML_ITEM: Final = re.compile(r"<(directory|file)\b([^>]*)>([^<]*)</")
 _XML_SIZE: Final = re.compile(r'\bsize="(\d+)"')
 _MARKS: Final = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _CHARSET: Final = re.compile(r"charset\s*=\s*[\"']?([\w-]+)", re.IGNORECASE)
+# What an empty folder's page says, or shows as Go's servers do; a home page does neither.
+_OF_A_FOLDER: Final = re.compile(r"(?i)index of|directory listing|parent directory|\A[^/]*<pre>\s*</pre>\s*\Z")
 # More than any file system holds is no size.
 _LARGEST: Final = 1 << 60
 # What is left of bytes that are no UTF-8.
@@ -75,9 +77,7 @@ def read_page(body: bytes, content_type: str, base: str) -> list[PageEntry] | No
         # A picture may link there before the name does.
         if entry is not None and (entry.name not in found or found[entry.name].size is None):
             found[entry.name] = entry
-    # An empty folder still links to its parent or says what it is an index of; a home page does neither.
-    is_listing = bool(found) or "index of" in text[:2000].lower() or "directory listing" in text[:2000].lower()
-    return list(found.values()) if is_listing else None
+    return list(found.values()) if found or _OF_A_FOLDER.search(text[:2000]) else None
 
 
 class _Links(HTMLParser):
@@ -105,8 +105,11 @@ class _Links(HTMLParser):
 
 
 def _authority(parts: urllib.parse.SplitResult) -> tuple[str | None, int | None]:
-    """Host and port. Raises ``ValueError`` for a port that is none."""
-    return parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    """Host and port. Raises ``ValueError`` for a port that is none.
+
+    Those of http and https are one: behind a proxy that ends TLS, servers write addresses without it.
+    """
+    return parts.hostname, None if parts.port in (80, 443) else parts.port
 
 
 def _text(body: bytes, content_type: str) -> str:

@@ -9,6 +9,7 @@ import logging
 import pickle
 import traceback
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -413,6 +414,8 @@ _SIGNED = "https://acc.blob.core.windows.net/c?sv=1&se=2&sr=c&sp=rl&sig=x%3D"
         f'azcopy copy "{_SIGNED.replace("%", "%%")}" "%CD%"',
         _SIGNED.replace("&", "\\&").replace("?", "\\?"),
         f"<{_SIGNED}>",
+        f"https://eur02.safelinks.protection.outlook.com/?url={quote(_SIGNED, safe='')}&data=05%7C01&reserved=0",
+        f"Link <https://eur02.safelinks.protection.outlook.com/ap/x/?url={quote(_SIGNED, safe='')}&amp;data=05>",
     ],
 )
 def test_the_link_is_found_in_what_people_paste(home: Path, pasted: str) -> None:

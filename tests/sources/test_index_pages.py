@@ -109,6 +109,7 @@ def test_only_what_lies_directly_below_is_an_entry() -> None:
         ("<li><a href='a.png'>a<li><a href='../'>up", "http://host/m/"),
         ("<a href='HTTP://HOST:80/m/a.png'>a</a>", "http://host/m/"),
         ("<a href=' a.png '>a</a>", "http://host/m/"),
+        ("<a href='http://host/m/a.png'>a</a><a href='http://host:8080/m/b.png'>b</a>", "https://host/m/"),
         ("<a href='a.png'>a</a>", "http://host/m/index.html"),
         ('[{"name": "a.png", "is_dir": false}]', "http://host/m/"),
     ],
@@ -140,6 +141,10 @@ def test_an_empty_folder_is_one_and_a_home_page_is_none() -> None:
     assert names("<html><title>Index of /m/</title><a href='../'>../</a></html>") == []
     assert names("<html><h1>Welcome</h1><a href='https://example.org/'>us</a></html>") is None
     assert names(b"<?xml version='1.0'?>\r\n<list>\r\n</list>\r\n") == []
+    go = '<!doctype html>\n<meta name="viewport" content="width=device-width">\n<pre>\n</pre>\n'
+    assert names(go) == []
+    iis = "<title>host - /m/</title><pre><A HREF='/'>[To Parent Directory]</A><br><br></pre>"
+    assert names(iis) == []
 
 
 def test_sizes_are_taken_where_they_are_exact() -> None:

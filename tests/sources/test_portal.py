@@ -289,6 +289,8 @@ def test_a_signed_file_of_another_service(tmp_path: Path) -> None:
     [
         ("?sv=1&se=2030-01-01&sr=c&sp=rl&sig=x", ""),
         ("/?sr=c&sp=rl&sig=x", ""),
+        ("?restype=container&comp=list&sr=c&sp=rl&sig=x", ""),
+        ("?sr=c&sp=rl&sig=x&restype=container&comp=list", ""),
         ("/batch%202%20(train%201).zip?sr=b&sp=r&sig=x", "batch 2 (train 1).zip"),
     ],
 )
@@ -296,5 +298,6 @@ def test_the_parts_of_a_signed_url(rest: str, blob: str) -> None:
     container = "https://account.blob.core.windows.net/container"
     share = SharedAccess.parse(Secret(container + rest))
     assert (share.base, share.blob) == (container + "/", blob)
+    assert not {"restype", "comp"} & set(share.url("a.csv").partition("?")[2].replace("=", "&").split("&"))
     assert "sig" not in share.address
     assert "sig=x" not in repr(share)
