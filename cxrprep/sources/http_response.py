@@ -265,10 +265,12 @@ def _refusal(response: HttpResponse, key: str) -> CxrprepError:
     if status in (404, 410):
         return NotInSourceError(f"{key}: {url} does not exist ({status})", hint="the mirror may lack this file")
     passes = status in _TRANSIENT or (500 <= status < 600 and status not in _INCAPABLE) or response.is_rate_limit
+    asked = response.retry_after
+    wait = f": it asks to wait {asked:,.0f} s" if asked else ""
     return SourceUnreachableError(
         f"{key}: {url} answered {status}",
-        hint="run again later" if passes else "check the address",
-        retry_after=response.retry_after,
+        hint=f"run again later{wait}" if passes else "check the address",
+        retry_after=asked,
         lasting=not passes,
         overloaded=status == 503 or response.is_rate_limit,
     )

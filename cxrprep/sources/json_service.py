@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.sources.endpoints import is_here
 from cxrprep.sources.http_response import seconds_to_wait
-from cxrprep.sources.retry import with_retries
+from cxrprep.sources.retry import LONGEST_WAIT, with_retries
 from cxrprep.sources.urls import split_url
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from cxrprep.credentials.secret import Secret
 
-_LONGEST_WAIT: Final = 300.0
 _OVERLOADED: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
 
 
@@ -109,7 +108,7 @@ class JsonService:
             raise SourceUnreachableError(
                 f"{self.host} is overloaded or broken ({status})",
                 hint="run it again: what was answered is kept",
-                retry_after=None if asked is None else min(asked, _LONGEST_WAIT),
+                retry_after=None if asked is None else min(asked, LONGEST_WAIT),
             )
         raise NotInSourceError(
             f"{self.host} refuses the request ({status})", hint="look at the address, and at the name of the model"

@@ -163,8 +163,7 @@ def from_libcurl(curl: Any, code: int, wording: str, endpoint: Endpoint, proxy: 
         code = _NO_HTTP[0]
     reason = f"TLS failed (libcurl {code})" if code in _TLS else f"connection reset (libcurl {code})"
     error = broke(endpoint, proxy, _REASONS.get(code, reason) + (f" ({wording})" if wording and code == _WEIRD else ""))
-    if code in (*_TLS, *_NO_HTTP):
-        error.tries = FEW_TRIES
+    error.tries = FEW_TRIES if code in (*_TLS, *_NO_HTTP) else None
     if code in _NO_HTTP:
         others = "try another mirror" if proxy is None else f"check the proxy {proxy.shown}, try another mirror"
         error.hint = f"it may do so each time: {others}, or tell those who run {endpoint.host}"

@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 _ATTEMPTS: Final = 4
 _LONG_SECONDS: Final = 5.0
+# So long a wait that a server asks for is kept, without a word; a longer one is said, and ends the request.
+LONGEST_WAIT: Final = 120.0
 # Where no connection came about in all attempts of a request, and when: the next one within this time has one attempt.
 _AWAY_SECONDS: Final = 30.0
 _away: dict[Endpoint | None, float] = {}
@@ -39,8 +41,8 @@ def attempts(**options: Any) -> Iterable[stamina.Attempt]:
 def with_retries(call: Callable[[], T], *, optional: bool = False) -> T:
     """What ``call`` returns; it is called again while the service is unreachable or overloaded, four times in all.
 
-    A wait that the server asked for (Retry-After) is kept; of an ``optional`` question no silence is waited for twice.
-    Raises what the last call raised.
+    A wait that the server asked for (Retry-After) is kept, up to two minutes; of an ``optional`` question no silence is
+    waited for twice. Raises what the last call raised.
     """
     began = time.monotonic()
     try:
@@ -48,7 +50,7 @@ def with_retries(call: Callable[[], T], *, optional: bool = False) -> T:
     except SourceUnreachableError as error:
         # No network at all is said soon: another such wait brings nothing to whoever looks on.
         long = time.monotonic() - began > _LONG_SECONDS
-        if error.lasting or (long and (optional or isinstance(error, NotConnectedError))) or _is_away(error):
+        if (long and (optional or isinstance(error, NotConnectedError))) or _is_away(error):
             raise
         failure = error
     try:
@@ -77,4 +79,5 @@ def _again(call: Callable[[], T], failure: SourceUnreachableError) -> T:
 def _judge(error: Exception) -> bool | float:
     if not isinstance(error, SourceUnreachableError) or error.lasting:
         return False
-    return error.retry_after if error.retry_after is not None else True
+    asked = error.retry_after
+    return True if asked is None else asked <= LONGEST_WAIT and asked

@@ -6,6 +6,7 @@ import pytest
 
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.sources import retry
+from cxrprep.sources.http_response import HttpResponse, refusal
 from cxrprep.sources.network_errors import NotConnectedError, no_connection
 from cxrprep.sources.urls import Endpoint
 
@@ -33,3 +34,19 @@ def test_a_host_that_was_not_there_a_moment_ago_has_one_attempt(monkeypatch: pyt
     assert _attempts("one.example", SourceUnreachableError) == 3
     monkeypatch.setattr(retry, "_AWAY_SECONDS", 0.0)
     assert _attempts("one.example", NotConnectedError) == 3
+
+
+@pytest.mark.parametrize(("asked", "made"), [(30.0, 3), (1_200.0, 1)])
+def test_a_listing_that_is_to_wait_for_long_says_so_at_once(asked: float, made: int) -> None:
+    """Nobody sees that it waits: an hour, three times, looked like a program that hangs."""
+    response = HttpResponse(503, {"retry-after": f"{asked:.0f}"}, "https://mirror.example/m/")
+    calls = []
+
+    def call() -> None:
+        calls.append(asked)
+        raise refusal(response, "the listing")
+
+    with pytest.raises(SourceUnreachableError, match="answered 503") as caught:
+        retry.with_retries(call)
+    assert len(calls) == made
+    assert f"wait {asked:,.0f} s" in caught.value.hint
