@@ -92,7 +92,7 @@ class PlainLines(Stages):
         if isinstance(event, ItemFinished) and event.status in ("error", "impossible"):
             self._limited(event.stage, "failed", self._failure(event))
         elif isinstance(event, Retrying):
-            self._limited(event.stage, "tried again", retry_line(event), event.cause)
+            self._limited(event.stage, "tried again", retry_line(event), event)
         elif isinstance(event, Stalled):
             self._limited(event.stage, "stalled", stall_line(event))
 
@@ -104,19 +104,17 @@ class PlainLines(Stages):
             self._written_at, self._written_fraction = now, fraction
             self._line(tally.stage, standing(tally))
 
-    def _limited(self, stage: str, kind: str, text: str, cause: str = "") -> None:
+    def _limited(self, stage: str, kind: str, text: str, again: Retrying | None = None) -> None:
         now = self._clock()
         if now - self._counted_since >= _EVERY_SECONDS:
             self._write_counts()
             self._counted_since = now
-        said, unsaid = self._unsaid.get(kind, (0, 0))
+        lines, unsaid = self._unsaid.get(kind, (0, 0))
         # The same cause again is only counted: without a network it would be said for every file and attempt.
-        if said >= _LINES_OF_A_KIND or cause in self._causes:
-            self._unsaid[kind] = (said, unsaid + 1)
+        if lines >= _LINES_OF_A_KIND or (again and self._said_before(again.key, again.cause, self._causes)):
+            self._unsaid[kind] = (lines, unsaid + 1)
             return
-        self._unsaid[kind] = (said + 1, unsaid)
-        if cause:
-            self._causes.add(cause)
+        self._unsaid[kind] = (lines + 1, unsaid)
         self._line(stage, text, "warning")
 
     def _write_counts(self) -> None:

@@ -29,6 +29,8 @@ _SHOWN: Final = 6
 _WORTH_A_LINE: Final = 8_000_000
 # Failures that are named above the bar; more are only counted there.
 _NAMED: Final = 10
+# A first attempt that failed is worth a line where the next one is so far away.
+_LONG_SECONDS: Final = 10.0
 
 
 class _StageState(ProgressColumn):
@@ -123,9 +125,9 @@ class Live(Stages):
                 self._print("problem", self._failure(event))
             elif self._failures == _NAMED + 1:
                 self._print("", "  more failures are counted below and named in the log file")
-        elif isinstance(event, Retrying) and event.attempt >= 2 and event.cause not in self._causes:
-            self._causes.add(event.cause)
-            self._print("warning", retry_line(event))
+        elif isinstance(event, Retrying) and (event.attempt >= 2 or event.wait >= _LONG_SECONDS):
+            if not self._said_before(event.key, event.cause, self._causes):
+                self._print("warning", retry_line(event))
         elif isinstance(event, Stalled):
             self._print("warning", stall_line(event))
 

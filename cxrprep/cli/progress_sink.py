@@ -86,10 +86,17 @@ class Stages(ProgressSink):
 
     def _failure(self, event: ItemFinished) -> str:
         """What failed and why; the words of a reason that was said before are not said again."""
-        reason = event.detail or event.status
-        said = reason in self._reasons
-        self._reasons.add(reason)
+        reason = (event.detail or event.status).removeprefix(f"{event.key}: ")
+        said = self._said_before(event.key, reason, self._reasons)
         return f"{event.key}: for the same reason" if said else f"{event.key}: {reason}"
+
+    @staticmethod
+    def _said_before(key: str, reason: str, known: set[str]) -> bool:
+        """Whether the reason is in ``known``, where it is from now on; the names of files make it no other one."""
+        reason = reason.replace(key, "")
+        said = reason in known
+        known.add(reason)
+        return said
 
     @abc.abstractmethod
     def _begin(self, event: StageStarted, tally: StageProgress) -> None:

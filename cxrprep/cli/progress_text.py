@@ -52,7 +52,8 @@ def total(event: StageStarted) -> str:
 
 def retry_line(event: Retrying) -> str:
     """Why an item is tried again, and when."""
-    return f"{event.key}: {event.cause}; attempt {event.attempt + 1} in {format_seconds(event.wait)}"
+    cause = event.cause.removeprefix(f"{event.key}: ")
+    return f"{event.key}: {cause}; attempt {event.attempt + 1} in {format_seconds(event.wait)}"
 
 
 def stall_line(event: Stalled) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-import threading
 import urllib.parse
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -77,7 +76,6 @@ class BoxSource:
         api = elsewhere or endpoints.ENDPOINTS["box"]
         self._api = BoxApi(token, self._link, api, options.timeout) if token is not None else None
         self.holes: list[CxrprepError] = [] if self._api is None else self._api.holes
-        self._lock = threading.Lock()
         self._top: tuple[_Entry, ...] | None = None
 
     # ---- listing ----
@@ -134,12 +132,10 @@ class BoxSource:
             yield from (_as_file(entry, path) for entry in entries if not entry.folder)
 
     def _page_of_top(self) -> tuple[_Entry, ...]:
-        with self._lock:
-            known = self._top
+        known = self._top
         if known is None:
             known = tuple(self._entries(""))
-            with self._lock:
-                self._top = known
+            self._top = known
         return known
 
     def _entries(self, number: str) -> Iterator[_Entry]:

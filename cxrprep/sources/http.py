@@ -366,10 +366,8 @@ class HttpSource:
             )
         found = False
         for file in self._known:
-            sized = self._asked(file)
-            if sized is None and not self._allows_head:
-                # Nothing was said of it: GET decides.
-                sized = file
+            # Where nothing was said of it, GET decides.
+            sized = self._asked(file) or (None if self._allows_head else file)
             if sized is not None:
                 found = True
                 yield sized

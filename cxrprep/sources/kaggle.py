@@ -121,8 +121,7 @@ class KaggleSource:
             return self._zip().open(file, offset, end)
         if self._archive_name:
             return self._open_whole(offset, end)
-        with self._lock:
-            zipped = self._zips.get(file.key)
+        zipped = self._zips.get(file.key)
         if zipped is None:
             url = self._locate(file.key)
             if not _is_zipped(url, file.key):
@@ -169,12 +168,10 @@ class KaggleSource:
     def _open_whole(self, offset: int, end: int | None) -> ByteStream:
         """The archive, through one signed address for as long as the storage takes it."""
         for last in (False, True):
-            with self._lock:
-                signed = self._signed
+            signed = self._signed
             if signed is None:
                 signed = Secret(self._locate(""))
-                with self._lock:
-                    self._signed = signed
+                self._signed = signed
             try:
                 return self._client.open(signed.reveal(), key=self._archive_name or _WHOLE, offset=offset, end=end)
             except _StaleError:
@@ -193,12 +190,10 @@ class KaggleSource:
             return RemoteFile(self._archive_name, stream.length, stream.digest, stream.validator)
 
     def _zip(self) -> RemoteZip:
-        with self._lock:
-            known = self._whole
+        known = self._whole
         if known is None:
             known = self._remote(_WHOLE, self._open_whole)
-            with self._lock:
-                self._whole = known
+            self._whole = known
         return known
 
     def _zipped(self, key: str) -> tuple[RemoteZip, RemoteFile]:
@@ -213,8 +208,7 @@ class KaggleSource:
             raise ArchiveError(
                 f"{key}: Kaggle sent an archive of {len(members)} files for it", hint="download the archive of all"
             )
-        with self._lock:
-            self._zips[key] = archive, members[0]
+        self._zips[key] = archive, members[0]
         return archive, members[0]
 
     def _remote(self, key: str, opened: Callable[[int, int | None], ByteStream]) -> RemoteZip:

@@ -285,13 +285,11 @@ class SignedUrlSource:
     # ---- archives ----
 
     def _archive(self, key: str) -> RemoteFile:
-        with self._lock:
-            known = self._archives.get(key)
+        known = self._archives.get(key)
         if known is None:
             known = self._described(key, required=True)
             assert known is not None
-            with self._lock:
-                self._archives[key] = known
+            self._archives[key] = known
         return known
 
     def _zip(self, file: RemoteFile) -> RemoteZip:

@@ -173,18 +173,31 @@ def test_any_order_of_events_gives_sane_numbers(events: list[Event], size: int |
         assert counted.left is None or counted.left >= 0
 
 
-def test_one_reason_for_many_files_is_said_once_and_counted() -> None:
+@pytest.mark.parametrize("cause", ["no answer from nihcc.app.box.com", "{}: https://nihcc.app.box.com/{} answered 503"])
+def test_one_reason_for_many_files_is_said_once_and_counted(cause: str) -> None:
     stderr = io.StringIO()
     now = [0.0]
     with PlainLines(Output(stderr=stderr), clock=lambda: now[0]) as sink:
         sink(StageStarted("download", items=50))
         for number in range(50):
             now[0] += 1.0
-            sink(Retrying("download", f"images/{number}.png", "no answer from nihcc.app.box.com", number, 1.0))
+            key = f"images/{number}.png"
+            sink(Retrying("download", key, cause.replace("{}", key), number, 1.0))
     lines = stderr.getvalue().splitlines()
-    assert sum("no answer from nihcc.app.box.com" in line for line in lines) == 1
+    assert sum("nihcc.app.box.com" in line for line in lines) == 1
+    assert "images/0.png: images" not in lines[1]
     assert 1 <= sum("more tried again" in line for line in lines) <= 3
     assert len(lines) < 8
+
+
+def test_one_reason_of_failures_is_said_once_though_it_names_each_file() -> None:
+    stderr = io.StringIO()
+    with PlainLines(Output(stderr=stderr)) as sink:
+        sink(StageStarted("download", items=2))
+        for key in ("a.png", "b.png"):
+            sink(ItemFinished("download", key, "error", 0, f"{key}: https://mirror.example/{key} does not exist (404)"))
+    assert "warning: a.png: https://mirror.example/a.png does not exist (404)" in stderr.getvalue()
+    assert "warning: b.png: for the same reason" in stderr.getvalue()
 
 
 def test_a_name_or_word_of_a_server_forges_no_line(tmp_path: Path) -> None:
