@@ -7,6 +7,7 @@ import dataclasses
 import io
 import itertools
 import posixpath
+import re
 import urllib.parse
 from typing import TYPE_CHECKING, Final
 
@@ -110,9 +111,7 @@ class HttpSource:
             yield from self._with_sizes(iter([RemoteFile(self._single)]))
             return
         self.holes = []
-        files = self._everything(prefix)
-        if prefix:
-            files = (file for file in files if file.key.startswith(prefix))
+        files = (file for file in self._everything(prefix) if file.key.startswith(prefix))
         found = False
         for file in self._with_sizes(files):
             found = True
@@ -240,15 +239,21 @@ class HttpSource:
             # Some sites answer 403, or their home page, for what does not exist.
             self.holes += [error] if shown else []
             return
+        line, file = "", None
         with checksum_files.as_text(reader, "surrogateescape") as text:
-            for file in checksum_files.parse(text):
-                if file.key.isascii():
-                    yield file
-                    continue
-                key, spelled = as_shown(file.key)
-                if spelled:
-                    self._spelled[key] = spelled
-                yield dataclasses.replace(file, key=key)
+            for line in text:
+                file = checksum_files.parse_line(line)
+                if file is not None:
+                    key, spelled = (file.key, "") if file.key.isascii() else as_shown(file.key)
+                    if spelled:
+                        self._spelled[key] = spelled
+                    yield file if key is file.key else dataclasses.replace(file, key=key)
+        if file is None and re.match("[0-9a-fA-F]{8}", line) and not line.endswith("\n"):
+            # The files behind it would be missing without a word.
+            raise SourceUnreachableError(
+                f"{name}: it ends within a line",
+                hint="run again; if that does not help, the mirror's copy is cut short",
+            )
 
     def _list_at(self, name: str, offset: int) -> ByteStream:
         return self._client.open(self._url(name), key=name, offset=offset, private=self._token.headers())
@@ -381,8 +386,7 @@ class HttpSource:
         rest = iter(files)
         first = list(itertools.islice(rest, _ASKED_SINGLY + 1))
         if len(first) > _ASKED_SINGLY:
-            yield from first
-            yield from rest
+            yield from itertools.chain(first, rest)
             return
         with _threads(min(self.politeness.connections, _LISTING_CONNECTIONS), "sizes") as pool:
             asked = pool.map(lambda file: None if file.size is not None else self._asked(file), first)

@@ -13,7 +13,7 @@ import pytest
 import stamina
 
 import cxrprep
-from cxrprep.errors import AccessError, CxrprepError, ExitCode, SourceNotFoundError
+from cxrprep.errors import AccessError, CxrprepError, ExitCode, SourceNotFoundError, SourceUnreachableError
 from cxrprep.events import Event, Note
 from cxrprep.model import RemoteFile
 from cxrprep.sources import open_source, retry
@@ -234,6 +234,22 @@ def test_a_list_of_checksums_that_is_shown_and_refused_is_a_hole(refused: Reply)
     keys, [hole] = _keys(app)
     assert set(keys) == {"SHA256SUMS.txt", IMAGE}
     assert hole.message.startswith("SHA256SUMS.txt: ")
+
+
+@pytest.mark.parametrize(("end", "cut"), [("00" * 20, True), ("00" * 32, True), ("-- end of list", False), ("", False)])
+def test_a_list_of_checksums_that_ends_within_a_line_is_no_list(end: str, cut: bool) -> None:
+    """A whole digest without a name behind it, or a part of one: what the list would have named next is not known."""
+    sums = Reply(200, f"{'ab' * 32}  {IMAGE}\n{end}".encode(), {"Content-Type": "text/plain"})
+    pages = {"": ["SHA256SUMS.txt", "images/"], "images/": [IMAGE[7:]]}
+
+    def app(request: Request) -> Reply:
+        return sums if request.path == "/SHA256SUMS.txt" else _tree(request, pages)
+
+    if cut:
+        with pytest.raises(SourceUnreachableError, match="ends within a line"):
+            _keys(app)
+    else:
+        assert set(_keys(app)[0]) == {"SHA256SUMS.txt", IMAGE}
 
 
 def test_a_list_of_checksums_that_a_page_does_not_show_is_no_hole() -> None:
