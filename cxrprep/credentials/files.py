@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +27,7 @@ _NETRC_PORT: Final = re.compile(r"(\s)port\s+\d+(?=\s|$)")
 _QUOTES: Final = "\"'<>\u201c\u201d\u2018\u2019\ufeff \t\r\n"
 # Not without the semicolon: ``&reg`` begins a parameter as well.
 _ENTITY: Final = re.compile(r"&(?:#\d+|#x[0-9a-f]+|\w+);", re.IGNORECASE)
+_BEFORE_TOKEN: Final = re.compile(r"(?:Authorization:\s*)?Bearer\s+", re.IGNORECASE)
 _ESCAPED: Final = re.compile(r"\\([?&=])")
 _REWRITTEN: Final = re.compile(r"https://[\w.-]+\.safelinks\.protection\.outlook\.com/[^\s?]*\?url=([^\s&]+)\S*")
 _LINK: Final = re.compile(rf"https?://[^\s{_QUOTES}]+", re.IGNORECASE)
@@ -60,10 +61,11 @@ class Token:
 
 
 def sendable(token: Token) -> Token:
-    """``token`` itself. Raises ``AccessError`` for what would end the header that it is sent in, such as a blank."""
-    if not _VISIBLE.fullmatch(token.secret.reveal()):
+    """``token``, without quotes or a ``Bearer`` before it. Raises ``AccessError`` for what no header holds: a blank."""
+    text = _BEFORE_TOKEN.sub("", token.secret.reveal().strip(_QUOTES)).strip(_QUOTES)
+    if not _VISIBLE.fullmatch(text):
         raise AccessError(f"{token.origin} holds no token", hint="it is one word, without blanks")
-    return token
+    return replace(token, secret=Secret(text))
 
 
 def token_of(text: str) -> Secret:

@@ -139,11 +139,8 @@ def _from_json(text: str) -> list[PageEntry] | None:
         size = item.get("size")
         exact = isinstance(size, int) and not isinstance(size, bool) and size >= 0
         name = item["name"].encode("utf-8", "surrogateescape")
-        found.append(
-            _entry(
-                name, folder=item.get("type") == "directory" or item.get("is_dir") is True, size=size if exact else None
-            )
-        )
+        folder = item.get("type") == "directory" or item.get("is_dir") is True
+        found.append(_entry(name, folder=folder, size=size if exact else None))
     # Another service's list is none of files.
     return [entry for entry in found if entry is not None] if found or not items else None
 

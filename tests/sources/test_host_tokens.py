@@ -58,6 +58,16 @@ def test_a_variable_a_file_and_netrc_hold_a_token(server: Server, tmp_path: Path
     assert not any("authorization" not in request.headers for request in server.seen)
 
 
+@pytest.mark.parametrize(
+    "pasted", [f'"{TOKEN}"', f"Bearer {TOKEN}", f"authorization: bearer  {TOKEN}\n", f"\ufeff{TOKEN}"]
+)
+def test_a_token_is_found_in_what_people_paste(tmp_path: Path, pasted: str) -> None:
+    have = Credentials(environment={"CXRPREP_KEYRING": "0", VARIABLE: pasted, "HF_TOKEN": pasted}, home=tmp_path)
+    for token in (have.bearer("127.0.0.1"), have.hugging_face()):
+        assert token is not None
+        assert token.secret.reveal() == TOKEN
+
+
 def test_each_host_has_a_variable_of_its_own() -> None:
     assert token_variable("mirror.example.org") == "CXRPREP_TOKEN_MIRROR_EXAMPLE_ORG"
     assert token_variable("x-ray.example.org") == "CXRPREP_TOKEN_X__RAY_EXAMPLE_ORG"
