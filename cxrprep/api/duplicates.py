@@ -84,9 +84,9 @@ def duplicates(
     """
     from cxrprep.api.export import load
     from cxrprep.images.similarity import RELATED
-    from cxrprep.manifest.near_duplicates import NEAR_DUPLICATES_NAME, near_duplicates
+    from cxrprep.manifest.near_duplicates import NEAR_DUPLICATES_NAME, SCHEMA, near_duplicates
     from cxrprep.storage.atomic import refuse_over_others
-    from cxrprep.storage.parquet import write_table
+    from cxrprep.storage.parquet import footer_of, write_table
 
     if least is not None and not RELATED <= least <= 1:
         raise UsageError(f"{least} is out of range for a correlation", hint=f"use a number from {RELATED} to 1")
@@ -95,11 +95,11 @@ def duplicates(
     if out is not None:
         local_path(out, "--out")
         target = Path(out)
-        refuse_over_others(target, lambda head: head.startswith(b"PAR1"), "table of pairs", "--out")
+        refuse_over_others(target, lambda _: footer_of(target).get("schema") == SCHEMA, "table of pairs", "--out")
     held = [load(where, **words), *(load(other, **words) for other in against)]
     found = near_duplicates(held, least=least, on_event=on_event)
     folders = [{"dataset": each.name, **{k: each.made_from.get(k) for k in ("release", "recipe")}} for each in held]
-    write_table(found, target, name="near_duplicates", made_from={"folders": folders})
+    write_table(found, target, name=SCHEMA, made_from={"folders": folders})
     pairs = found.select(["relation", "across_splits", "dataset_a", "dataset_b"]).to_pylist()
     value = DuplicatesResult(
         path=target,

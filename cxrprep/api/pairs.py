@@ -101,7 +101,7 @@ def pairs(
     from cxrprep.manifest.pairs import cut_reports, made_from, pair_rows
     from cxrprep.manifest.report_texts import name_agreement
     from cxrprep.storage.atomic import refuse_over_others
-    from cxrprep.storage.parquet import read_footer
+    from cxrprep.storage.parquet import footer_of, read_footer
 
     chosen, spelled = find_filter(filter), find_form(text)
     keywords = Keywords(words)
@@ -129,8 +129,12 @@ def pairs(
     counts = counts_of(rows, chosen)
     origin = {**made_from(manifest), "filter": chosen.name, "text": text, "counts": counts}
     target = _target(where, manifest, out, form)
-    marks = {"parquet": b"PAR1", "json": b"{", "csv": b"dataset,"}
-    refuse_over_others(target, lambda head: head.startswith(marks[form]), f"table of pairs as {form}", "--out")
+    marks = {"parquet": b"PAR1", "json": b'{"train": [', "csv": b"dataset,"}
+
+    def is_ours(head: bytes) -> bool:
+        return head.startswith(marks[form]) and (form != "parquet" or footer_of(target).get("schema") == "pairs")
+
+    refuse_over_others(target, is_ours, f"table of pairs as {form}", "--out")
     written = _write(target, rows, form=form, per=per, spelled=spelled, made=origin)
     held = str(rows[0]["dataset"] or "")
     expected = dict(chosen.expected) if held.startswith(chosen.dataset.removesuffix("-jpg")) else {}

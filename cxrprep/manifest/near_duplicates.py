@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 STAGE: Final = "duplicates"
 PROOF: Final = "compare"
-NEAR_DUPLICATES_NAME: Final = "near_duplicates.parquet"
+SCHEMA: Final = "near_duplicates"
+NEAR_DUPLICATES_NAME: Final = f"{SCHEMA}.parquet"
 NEAREST: Final = 5
 """How many candidates of each image are proven: an altered copy's original was among the nearest 5 in 98 % or more."""
 # Images that are compared with others at once: 1,024 x 16,384 cosines are 67 MB.

@@ -95,3 +95,22 @@ def test_a_list_hides_no_file_of_the_release(home: Path, tmp_path: Path) -> None
     digest = hashlib.sha256(victim.read_bytes()).hexdigest()
     listed.write_text(f"{listed.read_text()}{digest}  ../images/{victim.name}\n{digest}  ../../elsewhere\n")
     assert package.verify(root).value.files.here == before
+
+
+@pytest.mark.parametrize("line", [WRITTEN["near.parquet"], WRITTEN["pairs.parquet"], WRITTEN["text/pairs.json"]])
+def test_no_table_of_another_kind_is_replaced_by_one_of_pairs(home: Path, tmp_path: Path, line: str) -> None:
+    """Any Parquet file, and any JSON object, was taken for one that the command had written."""
+    root = shutil.copytree(home / "release", tmp_path / "root")
+    ok("download", "nih-chestxray14", root, "--source", root)
+    ok("export", root, "--format", "csv", "--out", tmp_path / "csv")
+    others = (
+        "manifests/labels.parquet",
+        "manifests/images.parquet",
+        "cxrprep.files.parquet",
+        "manifests/croissant.json",
+    )
+    for place in (*(root / name for name in others), tmp_path / "csv/.cxrprep-export.json"):
+        before = place.read_bytes()
+        assert run(home, root, line, str(place)) == 2, place
+        assert place.read_bytes() == before
+    assert run(home, root, line, "mine") == run(home, root, line, "mine") == 0
