@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.keywords import Keywords, shard_of
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from cxrprep.labels.nlp.label_collection import LabelingOutcome, PlugIn
     from cxrprep.labels.nlp.results import ReportLabels
     from cxrprep.model import Shard
+
+# By what a report is found again, and what is of its text alone.
+_BY: Final = ("study_id", "report_id")
+_OF_TEXT: Final = ("patient_id", "section", "text_sha256")
 
 
 @takes_buckets()
@@ -129,10 +133,12 @@ def label_reports(
         >>> labelled.labels.as_posix()
         'mimic/manifests/report_labels.parquet'
     """
+    from cxrprep.collection.image_table import losses, refuse_loss
     from cxrprep.labels.label_sources import REPORTS_NAME, put_back_if_refused, source_folder
     from cxrprep.labels.nlp.label_collection import label_collection
     from cxrprep.labels.nlp.output_tables import MENTIONS_NAME
     from cxrprep.labels.nlp.policies import policy_named
+    from cxrprep.storage.parquet import read_rows
 
     keywords = Keywords(words)
     engine = keywords.engine(engine)
@@ -151,6 +157,9 @@ def label_reports(
             hint="leave one of them out",
         )
     place = out if plugin is None else source_folder(out, plugin.label_source)
+    # Where the table of all labels is gone, no other says what these reports gave.
+    alone = not allow_loss and not folder.labels.is_file() and (place / REPORTS_NAME).is_file()
+    before = read_rows(place / REPORTS_NAME) if alone else None
     with put_back_if_refused(place / REPORTS_NAME, place / f"{MENTIONS_NAME}.parquet", folder.labels):
         outcome = label_collection(
             _reports_in(folder.where.path) if reports is None else Path(reports),
@@ -164,6 +173,9 @@ def label_reports(
             on_event=on_event,
         )
         whole = outcome.joined is None or outcome.joined.labels is not None
+        if before is not None and whole:
+            found = losses(before, read_rows(place / REPORTS_NAME), keys=_BY, exempt=_OF_TEXT)
+            refuse_loss(place / REPORTS_NAME, list(found), hint="name the reports that gave them with --reports")
         added = folder.add_sources(on_event) if whole else ()
     rows = [
         ("reports", outcome.reports),

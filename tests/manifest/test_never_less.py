@@ -187,3 +187,16 @@ def test_who_would_lose_the_folds_is_said_how_to_number_them_again(tmp_path: Pat
     assert done.returncode == 2
     assert "number the folds again: --folds 2;" in done.stderr
     ok("manifest", root, "--folds", "2")
+
+
+def test_what_reports_gave_is_not_lost_where_the_table_of_all_labels_is_gone(tmp_path: Path) -> None:
+    root = made("nih-chestxray14", tmp_path / "root")
+    study = pq.read_table(root / "manifests/studies.parquet", columns=["study_id"])["study_id"][0].as_py()
+    for name, text in (("full", "The heart is enlarged. No pneumothorax."), ("less", "Edema.")):
+        (tmp_path / f"{name}.csv").write_text(f'study_id,report\n{study},"FINDINGS: {text}"\n')
+    ok("extract-labels", root, "--reports", tmp_path / "full.csv")
+    (root / "manifests/labels.parquet").unlink()
+    before = state(root)
+    assert "would lose" in refused(before, root, "extract-labels", root, "--reports", tmp_path / "less.csv")
+    ok("extract-labels", root, "--reports", tmp_path / "full.csv")
+    assert cells(root, "report_labels") > 1
