@@ -116,8 +116,9 @@ def made_again(folder: DatasetFolder) -> str:
         return "; ".join(exported_again(folder.root, export) for export in read_export(folder.root))
     words = ["cxrprep", "convert"]
     original, place = original_of(folder), _place_of_originals(folder)
-    if original is not None and _is_dropped(original, folder):
-        # Only another download has what it was made of.
+    shows, rows = folder.layout.shows_image, [] if original is None else original.rows(["path", "state"])
+    if any(state != "here" and shows(path) for path, state in rows):
+        # They were converted as they came, and dropped. Only another download has what it was made of.
         return shlex.join(["cxrprep", "download", folder.spec.name, place, "--then", lineage.recipe, "--discard-raw"])
     words += [place, "--recipe", lineage.recipe, *([] if original is not None else ["--out", str(folder.root)])]
     return shlex.join([*words, *(["--to", folder.form] if folder.in_shards else [])])
@@ -131,12 +132,6 @@ def where_originals_are(folder: DatasetFolder, *words: str) -> str:
 def _place_of_originals(folder: DatasetFolder) -> str:
     """The folder of the originals as commands name it, ``ORIGINAL`` where nothing says which it is."""
     return "ORIGINAL" if original_of(folder) is None else str(folder.root.absolute().parent.parent)
-
-
-def _is_dropped(original: Record, folder: DatasetFolder) -> bool:
-    """Whether originals were converted as they came, and dropped."""
-    shows = folder.spec.layout(folder.release).shows_image
-    return any(state != "here" and shows(path) for path, state in original.rows(["path", "state"]))
 
 
 def exported_again(root: Path, export: Lineage) -> str:

@@ -26,13 +26,12 @@ from cxrprep.verification.verifier import VerifyOptions
 from cxrprep.verification.verifier import verify as prove
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from cxrprep.api.download_context import FetchOptions
     from cxrprep.events import Sink
     from cxrprep.executors import Engine
-    from cxrprep.verification.finding import Finding
     from cxrprep.verification.report import VerifyReport
 
 
@@ -167,7 +166,9 @@ def verify(
 
 
 def _result(report: VerifyReport, folder: DatasetFolder) -> Result[VerifyReport]:
-    report = dataclasses.replace(report, findings=_with_commands(report.findings, folder))
+    words = {"DOWNLOAD": again_command(folder), "DATASET": folder.spec.name, "ROOT": folder.words}
+    words["SAME"] = shlex.quote(str(folder.root))
+    report = dataclasses.replace(report, findings=tuple(finding.with_words(words) for finding in report.findings))
     shown = [*report.rows()]
     if report.path is not None:
         shown.append(("all findings", str(report.path)))
@@ -248,10 +249,3 @@ def _left_out_as(folder: DatasetFolder) -> Callable[[str], str | None] | None:
     store = LocalStore(str(folder.root))
     made = made_below(store, (entry.name for entry in store.list()))
     return lambda name: "" if name.startswith(made) else left_out_as(folder.root, name)
-
-
-def _with_commands(findings: Iterable[Finding], folder: DatasetFolder) -> tuple[Finding, ...]:
-    """The findings with the words of this folder in their hints."""
-    words = {"DOWNLOAD": again_command(folder), "DATASET": folder.spec.name, "ROOT": folder.words}
-    words["SAME"] = shlex.quote(str(folder.root))
-    return tuple(finding.with_words(words) for finding in findings)

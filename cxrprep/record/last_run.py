@@ -225,7 +225,7 @@ def _state(told: dict[str, Any], moment: float) -> RunState:
         exit_code=_count(told.get("exit_code")),
         message=_text(told.get("message")),
         dataset=_text(told.get("dataset")),
-        asked=_words(told.get("asked")),
+        asked=tuple(map(_text, asked)) if isinstance(asked := told.get("asked"), list) else (),
         moment=moment,
     )
 
@@ -242,7 +242,3 @@ def _number(value: object) -> float | None:
 
 def _text(value: object) -> str:
     return value[:_LONGEST_MESSAGE] if isinstance(value, str) else ""
-
-
-def _words(value: object) -> tuple[str, ...]:
-    return tuple(map(_text, value)) if isinstance(value, list) else ()
