@@ -385,6 +385,17 @@ def test_tables_are_made_by_the_listing_and_no_image_is_copied(
     assert untimed(objects(there)) == untimed(files(here))
 
 
+def test_what_is_written_into_the_folder_itself_is_a_part_of_its_working_copy(bucket: str, tmp_path: Path) -> None:
+    """``pairs`` and ``duplicates`` waited for a lock of their own: ROOT and the folder of ``--out`` are one."""
+    cxrprep.convert(
+        hospital.write(tmp_path / "own"), recipe="square-224", out=tmp_path / "made", engine=Engine("inline")
+    )
+    put(f"{bucket}/made", tmp_path / "made")
+    ok("duplicates", f"{bucket}/made", "--out", f"{bucket}/made/near.parquet")
+    assert "near.parquet" in objects(f"{bucket}/made")
+    ok("verify", f"{bucket}/made", "--strict")
+
+
 def put(address: str, root: Path) -> None:
     system = ObjectStore(address).system()
     for name, data in files(root).items():
