@@ -278,7 +278,7 @@ def inputs_of_manifest(
         known = None if row.digest is not None else folder.record.get(row.path)
         digest = row.digest if known is None else known.digest
         found = ConvertItem(
-            f"{folder.root}/{row.path}", row.path, digest, boxes=row.boxes, spacing_mm=row.spacing_mm, row=row.row
+            f"{folder.root}/{row.path}", row.path, digest, digest, row.boxes, row.spacing_mm, row=row.row
         )
         if bucket is None or entry is None:
             return found

@@ -46,8 +46,8 @@ _MEASURES: Final = {
 class ConvertItem:
     """One image to convert: ``source`` is its file, ``relative`` its path below the output folder without new suffix.
 
-    ``digest`` is the source's where the record knows it: an output that was made of it is not made anew. Bytes with
-    another one are refused, and so are those that have another than ``recorded``, which is asked for nothing else.
+    ``digest`` is the source's where it is known, and believed: an output that was made of it is not made anew. Bytes
+    that are read and have another than ``recorded`` are refused; of a file that came just now it is not asked.
     ``boxes`` are in the pixels of the source; ``spacing_mm`` (row, column) stands in where the file has none.
     ``source`` may be a URL. ``stem`` is the output's path without suffix, where it is not that of ``relative``;
     ``stamp`` changes with the source.
