@@ -81,7 +81,8 @@ def put_back_if_refused(*tables: Path) -> Iterator[None]:
             if table in copies:
                 _put_back(copies[table], table)
             else:
-                table.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    table.unlink()
                 forget_checksum(table.parent, table.name)
         raise
     finally:

@@ -200,3 +200,15 @@ def test_what_reports_gave_is_not_lost_where_the_table_of_all_labels_is_gone(tmp
     assert "would lose" in refused(before, root, "extract-labels", root, "--reports", tmp_path / "less.csv")
     ok("extract-labels", root, "--reports", tmp_path / "full.csv")
     assert cells(root, "report_labels") > 1
+
+
+@pytest.mark.parametrize("option", ["--reports", "--import"])
+def test_a_file_in_the_place_of_the_manifests_is_what_is_said(tmp_path: Path, option: str) -> None:
+    """What was to be put back ended the command with exit code 1 instead of its reason."""
+    root = tmp_path / "root"
+    nih_chestxray14.write(root)
+    (root / "manifests").write_text("mine")
+    table = tmp_path / "t.csv"
+    table.write_text('study_id,report,Edema\n00000001,"No edema.",0\n')
+    done = cxrprep("extract-labels", root, option, f"t={table}" if option == "--import" else table)
+    assert (done.returncode, "manifests" in done.stderr.partition("Error:")[2]) == (7, True), done
