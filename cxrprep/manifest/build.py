@@ -128,6 +128,7 @@ class PreparedManifest(UnwrittenManifest):
     studies: pa.Table
     beside: tuple[str, ...] = ()
 
+    @plain_memory()
     def write(self, on_event: Sink = ignore) -> ManifestResult:
         """Both tables, the card and the Croissant description put in place. Raises ``StorageError``."""
         studies, images = words_in_order(self.studies), words_in_order(self.images)

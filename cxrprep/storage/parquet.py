@@ -153,8 +153,11 @@ def row_groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
         count += table.num_rows
         while count >= rows:
             whole = pa.concat_tables(held).unify_dictionaries()
-            yield whole.slice(0, rows).combine_chunks()
-            held, count = [whole.slice(rows)], count - rows
+            # Copied, so that what they came from is let go before one of them is written.
+            group, rest = (part.combine_chunks() for part in (whole.slice(0, rows), whole.slice(rows)))
+            held, count = [rest], count - rows
+            del whole
+            yield group
     if count:
         yield pa.concat_tables(held).unify_dictionaries().combine_chunks()
 
