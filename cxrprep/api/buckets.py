@@ -230,7 +230,8 @@ def _is_dataset(value: Any, dataset: str | None) -> bool:
     names = sorted((entry.name for entry in store.list()), key=lambda name: (name.count("/"), name))
     if any(name.startswith("manifests/shards/") for name in names):
         return True
-    return recognise(frozenset(names[:_SAMPLE])) is not None
+    # Of one that is not there that is said where it is opened.
+    return not names or recognise(frozenset(names[:_SAMPLE])) is not None
 
 
 def _localised(local: Callable[..., Path], value: Any, role: str, part: Shard | None) -> Any:

@@ -24,8 +24,10 @@ from cxrprep.datasets.own_folder import OWN_FOLDER, SUFFIXES
 from cxrprep.errors import FolderKindError, TableError, UsageError
 from cxrprep.model import FolderRef
 from cxrprep.record.record import Record, folder_words
-from cxrprep.storage.paths import perhaps_address, refuse_address
+from cxrprep.storage.paths import CACHE_NAME, perhaps_address, refuse_address
 from cxrprep.storage.small_files import open_file
+from cxrprep.storage.unfetched import names_and_sizes
+from cxrprep.storage.working_copy_paths import address_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,8 +154,7 @@ def open_folder(
         refuse_address(str(asked.state), "--state")
     if root.is_file():
         raise UsageError(f"{root} is a file, not a folder", hint="name the folder of the dataset")
-    if not root.is_dir():
-        raise _no_folder(root)
+    _require_folder(root, cache_counts=dataset is not None)
     named = _named(dataset)
     record = Record.open(root, asked.state, files=files, held=held)
     home = record.home
@@ -179,9 +180,16 @@ def open_folder(
     return DatasetFolder(root, home, spec, found, record, tables=asked.tables)
 
 
-def _no_folder(root: Path) -> UsageError:
+def _require_folder(root: Path, *, cache_counts: bool = False) -> None:
+    """Raise ``UsageError`` where there is no such folder: one in a bucket is there by what is in it."""
+    if root.is_dir():
+        ours = () if cache_counts else (CACHE_NAME,)
+        if address_of(str(root.absolute())) is None or any(entry.name not in ours for entry in root.iterdir()):
+            return
+        if next(names_and_sizes(root), None) is not None:
+            return
     address = "an address begins with its scheme (s3://, gs://, az://); " if perhaps_address(str(root)) else ""
-    return UsageError(
+    raise UsageError(
         f"there is no folder {root}", hint=f"{address}check the path, or run: cxrprep download DATASET ROOT"
     )
 
@@ -221,8 +229,7 @@ def require_image_table(root: Path, path: Path) -> None:
     """
     if path.is_file():
         return
-    if not root.is_dir():
-        raise _no_folder(root)
+    _require_folder(root)
     home = path.parent.parent
     if not Record.open(root, home, files=False).header.dataset:
         check_converted(root, home, sample_names(root))

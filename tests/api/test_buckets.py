@@ -713,6 +713,22 @@ def test_a_bucket_that_is_not_there_is_said(bucket: str) -> None:
         cxrprep.verify("s3://no-such-bucket/nih")
 
 
+@pytest.mark.parametrize(
+    "verb",
+    [
+        *("verify", "status", "extract_labels", "build_manifest", "report", "digest", "duplicates"),
+        lambda root: cxrprep.export(root, form="csv"),
+        lambda root: cxrprep.convert(root, recipe="square-224", out=f"{root}-small"),
+    ],
+    ids=str,
+)
+def test_a_folder_of_which_a_bucket_has_nothing_is_not_there(bucket: str, verb: Any) -> None:
+    for _ in range(2):
+        with pytest.raises(UsageError, match=f"^there is no folder {bucket}/nowhere$"):
+            (getattr(cxrprep, verb) if isinstance(verb, str) else verb)(f"{bucket}/nowhere")
+    assert objects(bucket) == {}
+
+
 def test_the_command_names_addresses_and_not_working_copies(bucket: str, tmp_path: Path) -> None:
     source = tmp_path / "nih"
     nih_chestxray14.write(source)
