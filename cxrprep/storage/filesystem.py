@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 if TYPE_CHECKING:
@@ -26,12 +26,16 @@ class SizeLimit(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file as a listing shows it: ``digest`` is what the store itself states of the content."""
+    """A file as a listing shows it: ``digest`` is what the store itself states of the content.
+
+    ``written`` is when it was, in seconds since 1970, where the listing says so.
+    """
 
     name: str
     size: int
     stamp: str
     digest: Digest | None = None
+    written: float | None = field(default=None, compare=False)
 
 
 class ImageStore(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import SourceUnreachableError
@@ -9,15 +10,15 @@ from cxrprep.errors import SourceUnreachableError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
-# What is asked of Google: names and what tells their content.
-_FIELDS: Final = "kind,nextPageToken,items(name,size,etag,generation,md5Hash,crc32c)"
+# What is asked of Google: names, times and what tells their content.
+_FIELDS: Final = "kind,nextPageToken,items(name,size,etag,generation,updated,md5Hash,crc32c)"
 _GOOGLE_PAGE: Final = 5000
 ANOTHER_ANSWERS: Final = "a proxy or a page to sign in may stand before the store: check its address and the network"
 """The hint where an answer is none of the store's."""
 
 
 def objects_below(system: Any, url: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every object below a folder: its name counted from there, and what the store says of it.
+    """Every object below a folder: its name counted from there, and what the store says of it, as when ``written``.
 
     Args:
         system: The fsspec file system that serves ``url``.
@@ -43,7 +44,7 @@ def _amazon(system: Any, bucket: str, prefix: str) -> Iterator[tuple[str, dict[s
         page = system.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **following)
         _require_listing(page, "IsTruncated", bucket)
         for about in page.get("Contents") or ():
-            yield about["Key"], {"size": about["Size"], "ETag": about.get("ETag")}
+            yield about["Key"], {"size": about["Size"], "ETag": about.get("ETag"), "written": about.get("LastModified")}
         if not page.get("IsTruncated"):
             return
         following = {"ContinuationToken": page["NextContinuationToken"]}
@@ -64,7 +65,8 @@ def _google(system: Any, bucket: str, prefix: str) -> Iterator[tuple[str, dict[s
         page = system.call("GET", "b/{}/o", bucket, json_out=True, **words)
         _require_listing(page, "kind", bucket)
         for about in page.get("items") or ():
-            yield about["name"], {**about, "size": int(about.get("size") or 0)}
+            written = datetime.fromisoformat(about["updated"]) if about.get("updated") else None
+            yield about["name"], {**about, "size": int(about.get("size") or 0), "written": written}
         if not page.get("nextPageToken"):
             return
         words["pageToken"] = page["nextPageToken"]
@@ -81,7 +83,8 @@ def _azure(system: Any, container: str, prefix: str) -> Iterator[tuple[str, dict
                 kind = {name.lower(): value for name, value in (blob.metadata or {}).items()}
                 # What stands for a folder where the account has a tree of them.
                 if "true" not in (kind.get("hdi_isfolder"), kind.get("is_directory")):
-                    yield blob.name, {"size": blob.size, "etag": blob.etag, "content_settings": blob.content_settings}
+                    about = {"size": blob.size, "etag": blob.etag, "written": blob.last_modified}
+                    yield blob.name, {**about, "content_settings": blob.content_settings}
     finally:
         sync(system.loop, client.close)
 

@@ -407,7 +407,8 @@ def _until_whole(move: Callable[[], T]) -> T:
 
 
 def _stored(name: str, about: Mapping[str, Any]) -> StoredFile:
-    return StoredFile(name, int(about.get("size") or 0), _stamp(about), object_checksums.stated(about))
+    size, written = int(about.get("size") or 0), about.get("written")
+    return StoredFile(name, size, _stamp(about), object_checksums.stated(about), written and written.timestamp())
 
 
 def _stamp(about: Mapping[str, Any]) -> str:

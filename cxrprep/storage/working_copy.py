@@ -243,6 +243,9 @@ class WorkingCopy:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.store.fetch(entry, part)
+            if entry.written is not None:
+                # What is older than a table is told by its time, which is not that of this copy.
+                os.utime(part, (entry.written, entry.written))
             part.replace(path)
             return entry.name, self._as_held(entry.stamp, path)
         except ObjectGoneError:

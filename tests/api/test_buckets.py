@@ -39,7 +39,7 @@ from cxrprep.executors import Engine
 from cxrprep.model import Digest, Shard
 from cxrprep.planning.plan import Action
 from cxrprep.record.merging import merge_records
-from cxrprep.storage import stored_digests, unfetched, working_copy
+from cxrprep.storage import object_store, stored_digests, unfetched, working_copy
 from cxrprep.storage.bucket_lock import NAME as LOCK
 from cxrprep.storage.object_store import ObjectStore
 from cxrprep.storage.working_copy import WorkingCopy
@@ -706,6 +706,22 @@ def test_an_address_that_no_store_understands_is_refused_before_the_first_byte(
     code, _, said = run(*(word.replace("ROOT", str(root)).replace("SOURCE", str(root)) for word in words))
     assert code == 2, said
     assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("kind", ["s3", "gs", "az"])
+def test_what_another_machine_fetches_has_the_time_at_which_it_was_written(
+    kind: str, bucket: str, at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.nullcontext(dict[str, str]()) if kind == "s3" else emulator(kind, tmp_path / "emulator") as env:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        object_store._system.cache_clear()
+        address = f"{bucket}/nih" if kind == "s3" else f"{kind}://bucket/nih"
+        ObjectStore(address).write("manifests/verify.parquet", b"findings")
+        (entry,) = ObjectStore(address).list()
+        assert entry.written == pytest.approx(time.time(), abs=120)
+        with WorkingCopy(address, writes=False) as copy:
+            assert (copy.folder / entry.name).stat().st_mtime == pytest.approx(entry.written, abs=1e-5)
 
 
 def test_a_bucket_that_is_not_there_is_said(bucket: str) -> None:
