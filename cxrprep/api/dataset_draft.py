@@ -35,7 +35,6 @@ from cxrprep.api.draft_columns import (
 )
 from cxrprep.api.draft_croissant import Described, described_by_publisher
 from cxrprep.api.draft_folder import PICTURES, FolderFiles, FolderTable, free_name, joined, plain_name, read_folder
-from cxrprep.datasets.declaration import slug
 from cxrprep.errors import UsageError
 from cxrprep.events import Note, ignore
 from cxrprep.labels.image_ids import broken_by_spreadsheet
@@ -43,6 +42,7 @@ from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import refuse_address
 from cxrprep.storage.small_files import toml_key
 from cxrprep.storage.small_files import toml_value as toml
+from cxrprep.vocabulary import slug
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.dataset_check import keys_in
 from cxrprep.api.draft_yolo import YoloBoxes, read_boxes
-from cxrprep.datasets.declaration import slug
 from cxrprep.datasets.facts import RESAVED
 from cxrprep.errors import CxrprepError, TableError, UsageError
 from cxrprep.events import Note
+from cxrprep.vocabulary import slug
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

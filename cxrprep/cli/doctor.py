@@ -63,7 +63,8 @@ def command(invocation: Invocation, offline: bool) -> int:
         on_check=show,
     ).value
     if out.form == "human" and job.dataset and not examination.exit_code:
-        words = [job.dataset, *([job.root] if job.root else []), *_from(job.download.source), "--dry-run"]
+        words = [job.dataset, *([job.root] if job.root else [])]
+        words += [*(["--source", job.download.source] if job.download.source else []), "--dry-run"]
         out.text(f"{out.symbol('next', out.stdout)} cxrprep download {shlex.join(words)}", None)
     if out.form == "json":
         out.document({"command": "doctor", "exit_code": examination.exit_code, **plain(examination)})
@@ -72,7 +73,3 @@ def command(invocation: Invocation, offline: bool) -> int:
             if check.state is State.PROBLEM:
                 out.note(f"{check.found}. {check.hint}", level="problem", subject=check.name)
     return examination.exit_code
-
-
-def _from(source: str) -> list[str]:
-    return ["--source", source] if source else []

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 IMAGES_NAME: Final = "images.parquet"
 CROISSANT_NAME: Final = "croissant.json"
+CARD_NAME: Final = "README.md"
 # Stands in each Croissant description that cxrprep writes.
 _OWN_DESCRIPTION: Final = b"the manifest's images"
 # Stands in those of converted images.

@@ -74,10 +74,6 @@ def token_of(text: str) -> Secret:
     return secret_in(path) if len(text) < 1024 and path.is_file() else Secret(text)
 
 
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return error.strerror or "no reason given" if isinstance(error, OSError) else "it is not text"
-
-
 def secret_in(path: Path) -> Secret:
     """The secret in a file. Raises ``AccessError`` for a file that cannot be read, is empty, or is no secret."""
     text = _text_of(path, "name the file that holds the secret")
@@ -99,7 +95,8 @@ def _text_of(path: Path, hint: str) -> str:
             raise AccessError(f"{path} is too long for a secret", hint=hint)
         return data.decode(encoding_of(data))
     except (OSError, UnicodeDecodeError) as error:
-        raise AccessError(f"{path}: cannot be read: {_reason(error)}", hint=hint) from None
+        why = error.strerror or "no reason given" if isinstance(error, OSError) else "it is not text"
+        raise AccessError(f"{path}: cannot be read: {why}", hint=hint) from None
 
 
 def netrc_hosts(path: Path) -> Mapping[str, tuple[str, str | None, str | None]]:

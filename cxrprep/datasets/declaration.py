@@ -9,7 +9,6 @@ code. Regular expressions of values are RE2, which cannot hang.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,7 +23,7 @@ from cxrprep.datasets.facts import (
     Quirk,
     Table,
 )
-from cxrprep.vocabulary import VOCABULARIES
+from cxrprep.vocabulary import VOCABULARIES, slug
 
 FORMAT: Final = 1
 FORMS: Final = ("csv", "names", "json", "coco", "xml", "files")
@@ -382,11 +381,6 @@ class Declaration:
         found = {shared[0] for name in self.vocabulary.same if (shared := self.vocabulary.shared(name))}
         used = VOCABULARIES[self.vocabulary.use].stems if self.vocabulary.use else frozenset()
         return frozenset(found) | used
-
-
-def slug(name: str) -> str:
-    """A name in snake case, as columns have it: ``Pleural Effusion`` is ``pleural_effusion``."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def tables_of(value: Any) -> tuple[str, ...]:

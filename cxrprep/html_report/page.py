@@ -24,7 +24,7 @@ from cxrprep.humanize import format_bytes, short_repr
 from cxrprep.labels.agreement import SourceAgreement, source_agreements
 from cxrprep.manifest import label_statistics
 from cxrprep.storage.atomic import refuse_over_others
-from cxrprep.storage.parquet import check_columns, count_rows, read_combined, read_schema
+from cxrprep.storage.parquet import check_columns, count_rows, read_combined, read_schema, read_single_rows
 from cxrprep.storage.table_checksums import replace_listed
 from cxrprep.storage.value_codes import numbers, take_rows, value_codes
 from cxrprep.system import FILES_IN_MEMORY, plain_memory
@@ -169,7 +169,8 @@ def _page(
     worst = label_statistics.worst(table, _WORST)
     drawn = sample_rows(table.num_rows, thumbnails)
     shown = dict.fromkeys([*drawn, *(row for rows in worst.values() for row, _ in rows)])
-    images = dict(zip(shown, label_statistics.names_of(manifest, [*shown]), strict=True))
+    # Names are as many letters as all the rest, and are read for the few images that are shown.
+    images = dict(zip(shown, read_single_rows(manifest, ("image_id", "path"), [*shown]), strict=True))
     worst_images = {name: [{**images[row], "value": value} for row, value in rows] for name, rows in worst.items()}
     together = label_statistics.together(table, labels)
     charts = _charts(table, labels, ages) | _matrix(together)

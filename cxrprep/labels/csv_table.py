@@ -24,7 +24,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from cxrprep.datasets.declaration import slug
 from cxrprep.errors import TableError, did_you_mean
 from cxrprep.labels.csv_text import AGAIN, AS_IT_STANDS, CsvContent, Written, read_content, records_of
 from cxrprep.labels.text_table import TextTable, first_true
@@ -32,6 +31,7 @@ from cxrprep.model import Digest
 from cxrprep.schemas import TEXT
 from cxrprep.storage.value_codes import flat
 from cxrprep.system import available_cores
+from cxrprep.vocabulary import slug
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

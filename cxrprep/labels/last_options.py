@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import TableError
 from cxrprep.labels.label_rows import LabelOptions
 from cxrprep.storage.parquet import read_footer, read_schema
-from cxrprep.storage.working_copy import place_of
 from cxrprep.storage.working_copy_paths import seen_from
 
 if TYPE_CHECKING:
@@ -61,8 +60,10 @@ def last_options(labels: Path, root: Path) -> LastOptions:
         told = read_footer(labels).get(_KEY)
     except TableError:
         return LastOptions()
-    if not isinstance(told, dict):
+    if not isinstance(told, dict) or not told:
         return LastOptions()
+    from cxrprep.storage.working_copy import place_of
+
     paths = {
         name: place_of(root, str(told[name]), folder=name == "tables")
         for name in ("tables", "patients")

@@ -11,12 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.datasets.declaration import slug
 from cxrprep.labels.columns import LABEL_CELLS, constant, count_true, first_of_each, labels
 from cxrprep.labels.csv_table import Form, read_table
 from cxrprep.labels.joins import positions
 from cxrprep.schemas import BOX
-from cxrprep.vocabulary import CHEXPERT
+from cxrprep.vocabulary import CHEXPERT, slug
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.datasets.declaration import slug
 from cxrprep.errors import TableError
 from cxrprep.labels.columns import (
     LABEL_CELLS,
@@ -35,7 +34,7 @@ from cxrprep.labels.mimic_images import PATIENT, STUDY, ImageListing, list_image
 from cxrprep.schemas import CATEGORY
 from cxrprep.storage.archives import NOT_READABLE
 from cxrprep.storage.value_codes import numbers, stated
-from cxrprep.vocabulary import CHEXPERT
+from cxrprep.vocabulary import CHEXPERT, slug
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.datasets.declaration import slug
 from cxrprep.errors import TableError
 from cxrprep.labels import declared
 from cxrprep.labels.columns import count_true, whole
 from cxrprep.labels.declared_tables import Hook
 from cxrprep.labels.text_table import first_true
+from cxrprep.vocabulary import slug
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

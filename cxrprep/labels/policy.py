@@ -205,14 +205,11 @@ def derive(table: pa.Table) -> pa.Table:
     for stem, children in _IMPLIES.items():
         name = f"label_{stem}"
         index = table.schema.get_field_index(name)
-        positive = functools.reduce(pc.or_, [_is_positive(table, child) for child in children])
+        held = [pc.equal(table.column(f"label_{child}"), 1) for child in children]
+        positive = functools.reduce(pc.or_, [pc.fill_null(one, fill_value=False) for one in held])
         implied = pc.if_else(positive, pa.scalar(1, pa.int8()), pa.scalar(None, pa.int8()))
         table = table.set_column(index, table.schema.field(index), pc.coalesce(table.column(index), implied))
     return table
-
-
-def _is_positive(table: pa.Table, stem: str) -> Any:
-    return pc.fill_null(pc.equal(table.column(f"label_{stem}"), 1), fill_value=False)
 
 
 def with_parents(stems: Iterable[str]) -> frozenset[str]:

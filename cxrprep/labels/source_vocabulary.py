@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.datasets.catalog import catalog, declaration_of
-from cxrprep.datasets.declaration import slug
 from cxrprep.errors import UsageError
 from cxrprep.schemas import label_columns, own_columns
-from cxrprep.vocabulary import CHEXPERT, GOOGLE_FOUR, NIH, OBSERVATIONS, OWN_MARK, VOCABULARIES, observations_of
+from cxrprep.vocabulary import CHEXPERT, GOOGLE_FOUR, NIH, OBSERVATIONS, OWN_MARK, VOCABULARIES, observations_of, slug
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -75,17 +74,14 @@ def knowledge_of(table: pa.Table, made_from: Mapping[str, Any] | None = None) ->
     footer = made_from or {}
     dataset = str(footer.get("dataset") or _first(table, "dataset"))
     named = [name.strip() for name in str(footer.get("label_source") or "").split(",")]
-    present = pc.unique(table.column("label_source").cast(pa.string())).to_pylist() if _has_sources(table) else []
+    if "label_source" in table.column_names:
+        named += pc.unique(table.column("label_source").cast(pa.string())).to_pylist()
     found = {}
-    for source in dict.fromkeys(name for name in (*named, *present) if name):
+    for source in dict.fromkeys(filter(None, named)):
         published = published_vocabulary(dataset, source)
         here = present_observations(table, source)
         found[source] = here if published is None else published | {stem for stem in here if OWN_MARK in stem}
     return found
-
-
-def _has_sources(table: pa.Table) -> bool:
-    return "label_source" in table.column_names
 
 
 def _first(table: pa.Table, name: str) -> str:

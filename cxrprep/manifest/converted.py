@@ -235,7 +235,8 @@ def write_converted(images: pa.Table, studies: pa.Table | None, folder: Path, ma
     release = str(made_from.get("release") or "")
     beside: dict[str, str] = {}
     if studies is not None:
-        write_table(studies, folder / STUDIES_NAME, name="studies", made_from=_of_studies(made_from))
+        of_studies = {name: made_from[name] for name in made_from if name not in {"shards", "parent", "tables_beside"}}
+        write_table(studies, folder / STUDIES_NAME, name="studies", made_from=of_studies)
         here = {name: digest_as_written(folder / name) for name in _BESIDE if (folder / name).is_file()}
         beside = {**(made_from.get("tables_beside") or {}), **here}
     told = with_digest(images, {**made_from, **({"tables_beside": beside} if beside else {})})
@@ -246,7 +247,3 @@ def write_converted(images: pa.Table, studies: pa.Table | None, folder: Path, ma
     if studies is not None and images.num_rows and is_there(folder.parent, images.column("path")[0].as_py()):
         describe_images(folder)
     write_card_beside(folder / IMAGES_NAME, spec)
-
-
-def _of_studies(made_from: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in made_from.items() if name not in {"shards", "parent", "tables_beside"}}

@@ -9,14 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep._version import __version__
-from cxrprep.collection.lineage import CROISSANT_NAME
+from cxrprep.collection.lineage import CARD_NAME, CROISSANT_NAME
 from cxrprep.errors import TableError
 from cxrprep.events import Note, StageFinished, StageStarted
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.label_counts import LabelsResult
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.build import IMAGES_NAME, STAGE, STUDIES_NAME, ManifestResult, origin_of
-from cxrprep.manifest.dataset_card import CARD_NAME
 from cxrprep.manifest.image_files import RECORDED, digest_of_sorted, listed_files
 from cxrprep.manifest.image_sizes import untouched, written_at
 from cxrprep.storage.folder_stamps import FolderStamps

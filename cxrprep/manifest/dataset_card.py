@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cxrprep.collection.lineage import CARD_NAME
 from cxrprep.datasets.catalog import catalog
 from cxrprep.images.shard_files import plain_schema, row_schema
 from cxrprep.labels.source_vocabulary import known_observations
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from cxrprep.manifest.load import Dataset
 
 _COUNTED: Final = ("split", "study_id", "patient_id")
-CARD_NAME: Final = "README.md"
 _TABLES: Final = ("images", "studies", "labels", "report_labels", "mentions", "pairs")
 _DIGEST: Final = (
     "images by their pixels, labels after the policy, splits and boxes, whatever paths and files they lie in. "

@@ -71,7 +71,8 @@ class DerivedRows:
     def names(self, column: str, also: Sequence[str] = ()) -> Names:
         """What stands in ``source_path`` or ``path`` of all of them, in no promised order, and ``also`` these."""
         own = [*(row[column] for row in self._rows), *also]
-        return pa.chunked_array([*_chunks(self._tables, column), pa.array(own, pa.string())])
+        chunks = [chunk for table in self._tables for chunk in table[column].chunks]
+        return pa.chunked_array([*chunks, pa.array(own, pa.string())])
 
     def take(self) -> pa.Table:
         """All of them, sorted by path; none is left here, since two copies of 400,000 would be too many."""
@@ -260,10 +261,6 @@ _OF_TABLE: Final = frozenset({
     "schema", "schema_version", "tool", "kind", "form", "recipe", "fingerprint", "parent", "pseudonyms", "shards",
     "tables_beside", "choices", SET_DIGEST, DICOM_FILES,
 })  # fmt: skip
-
-
-def _chunks(tables: Sequence[pa.Table], name: str) -> list[pa.Array]:
-    return [chunk for table in tables for chunk in table.column(name).chunks]
 
 
 # What the conversion measured of each image.

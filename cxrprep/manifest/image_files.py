@@ -74,7 +74,9 @@ def listed_files(root: Path, suffixes: tuple[str, ...], stamps: FolderStamps | N
     """
     note = None if stamps is None else stamps.begin()
     found = itertools.chain(files_below(str(root), OWN_FOLDERS, note=note), names_and_sizes(root))
-    walk = ((path, size, None) for path, size in found if path.lower().endswith(suffixes) and _is_theirs(path))
+    # What cxrprep itself puts beside a release is none of it.
+    theirs = (one for one in found if one[0].partition("/")[0] not in OWN_FOLDERS)
+    walk = ((path, size, None) for path, size in theirs if path.lower().endswith(suffixes))
     try:
         while some := list(itertools.islice(walk, _PART)):
             columns = [pa.array(c, f.type) for c, f in zip(zip(*some, strict=True), LISTED, strict=True)]
@@ -83,11 +85,6 @@ def listed_files(root: Path, suffixes: tuple[str, ...], stamps: FolderStamps | N
         raise StorageError(
             f"cannot list {error.filename}: {error.strerror}", hint="make the folder readable"
         ) from error
-
-
-def _is_theirs(path: str) -> bool:
-    """Whether a path is none of what cxrprep itself puts beside a release."""
-    return path.partition("/")[0] not in OWN_FOLDERS
 
 
 def with_digests(listed: pa.Table, files: pa.Table) -> pa.Table:

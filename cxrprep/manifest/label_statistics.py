@@ -11,7 +11,7 @@ import pyarrow as pa
 from cxrprep.collection.dataset_folder import require_image_table
 from cxrprep.model import ScoreSummary
 from cxrprep.schemas import own_columns
-from cxrprep.storage.parquet import check_columns, read_combined, read_footer, read_schema, read_single_rows
+from cxrprep.storage.parquet import check_columns, read_combined, read_footer, read_schema
 from cxrprep.storage.value_codes import numbers, stated, value_codes
 from cxrprep.storage.value_codes import value_counts as count_values
 from cxrprep.vocabulary import OBSERVATIONS, published_name
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from cxrprep.storage.value_codes import ValueCodes
 
 
-# Those of single images are as many letters as all the rest, and are read for the few that are shown.
-NAMES: Final = ("image_id", "path")
 COLUMNS: Final = (
     "patient_id", "study_id", "split", "bytes", "width", "height", "source_mode", "orig_width", "orig_height", "view",
     "projection", "sex", "age_years", "age_flag", "label_source", "table_name", "table_digest",
@@ -141,11 +139,6 @@ def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     findings = _findings(schema)
     wanted = [n for n in schema.names if n in (*COLUMNS, *QUALITY) or n in findings]
     return read_combined(path, wanted, coded=("patient_id", "study_id")), footer
-
-
-def names_of(path: Path, rows: Sequence[int]) -> list[dict[str, Any]]:
-    """``image_id`` and ``path`` of these rows of a manifest."""
-    return read_single_rows(path, NAMES, rows)
 
 
 def worst(table: pa.Table, count: int) -> dict[str, list[tuple[int, float]]]:
@@ -346,7 +339,7 @@ def split_profiles(table: pa.Table, labels: list[list[Prevalence]] | None = None
             labels=tuple(labels[at]),
             sexes=sexes[at],
             views=views[at],
-            median_age=_median(years[there["age"] & (group == at)]),
+            median_age=float(np.median(known)) if len(known := years[there["age"] & (group == at)]) else None,
             missing={name: int(counts[at]) for name, counts in missing.items()},
         )
         for at, (split, images, studies, patients) in _splits(table, splits)
@@ -366,10 +359,6 @@ def _counts_by(splits: ValueCodes, column: pa.ChunkedArray) -> list[dict[str | N
     return [dict(zip(words, row, strict=True)) for row in splits.counts_beside(codes).tolist()]
 
 
-def _median(years: NDArray[Any]) -> float | None:
-    return float(np.median(years)) if len(years) else None
-
-
 def sizes(table: pa.Table, width: str, height: str, limit: int = 8) -> list[tuple[str, int]]:
     """``"1024 x 1024"`` with how many images have it, the most frequent first; the rest as one line.
 
@@ -386,15 +375,10 @@ def sizes(table: pa.Table, width: str, height: str, limit: int = 8) -> list[tupl
     sides_of = [numbers(table[name], 0)[known].astype(np.int64) for name in (width, height)]
     # Both sides as one number: they fit, and counting pairs of columns takes ten times as long.
     both, counts = np.unique((sides_of[0] << 32) | sides_of[1], return_counts=True)
-    ranked = sorted(zip(counts.tolist(), (both >> 32).tolist(), (both & 0xFFFFFFFF).tolist(), strict=True), key=_rank)
-    found = [(f"{wide:,} x {high:,}", count) for count, wide, high in ranked[:limit]]
-    rest = sum(count for count, _, _ in ranked[limit:])
+    ranked = sorted(zip((-counts).tolist(), (both >> 32).tolist(), (both & 0xFFFFFFFF).tolist(), strict=True))
+    found = [(f"{wide:,} x {high:,}", -less) for less, wide, high in ranked[:limit]]
+    rest = -sum(less for less, _, _ in ranked[limit:])
     return [*found, (f"{len(ranked) - limit:,} other sizes", rest)] if rest else found
-
-
-def _rank(size: tuple[int, int, int]) -> tuple[int, int, int]:
-    count, width, height = size
-    return -count, width, height
 
 
 def sides(table: pa.Table, name: str) -> list[tuple[str, int]]:

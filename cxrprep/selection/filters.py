@@ -48,7 +48,9 @@ def sample_ids(
         The ids that are left.
     """
     if sample is not None:
-        images = _least(images, sample, lambda image: _lot(image, seed))
+        images = _least(
+            images, sample, lambda image: hashlib.blake2b(f"{seed}:{image}".encode(), digest_size=16).digest()
+        )
     if limit is not None:
         images = _least(images, limit, str)
     return frozenset(images)
@@ -67,10 +69,6 @@ def _least(names: Iterable[str], count: int, key: Callable[[str], str | bytes]) 
         if len(kept) > 2 * count + _ROOM:
             kept = set(heapq.nsmallest(count, kept, key=key))
     return set(heapq.nsmallest(count, kept, key=key))
-
-
-def _lot(image: str, seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed}:{image}".encode(), digest_size=16).digest()
 
 
 class SelectionFilter:

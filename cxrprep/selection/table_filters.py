@@ -252,7 +252,8 @@ def undrawn_rows(table: pa.Table, selection: Selection, *, splits: frozenset[str
 
     ``splits`` are those that there are, where ``table`` is a part of a manifest.
     """
-    held = matching(table, selection, dataset=_dataset_of(table), splits=splits)
+    dataset = str(table["dataset"][0].as_py()) if table.num_rows else "this folder"
+    held = matching(table, selection, dataset=dataset, splits=splits)
     return pc.and_(pc.fill_null(held, fill_value=False), chosen_rows(table, SelectionFilter(selection)))
 
 
@@ -280,7 +281,3 @@ def asked_columns(selection: Selection, schema: pa.Schema) -> list[str]:
     asked = {test.column for test in selection.where} | {column_of(test.observation) for test in selection.labels}
     names = asked.union(_DECIDING)
     return [name for name in schema.names if name in names or not asked <= set(schema.names)]
-
-
-def _dataset_of(table: pa.Table) -> str:
-    return str(table.column("dataset")[0].as_py()) if table.num_rows else "this folder"

@@ -189,7 +189,7 @@ class WorkingCopy:
         with ListingWriter(self._listing) if not self._images else contextlib.nullcontext() as left:
             for entry in self._listed():
                 wanted = self._is_wanted(entry)
-                if wanted and left is not None and _is_image(entry.name):
+                if wanted and left is not None and _stage(entry.name) == 0 and entry.name.lower().endswith(_IMAGES):
                     left.add(entry)
                     self._leave(entry.name)
                     continue
@@ -383,10 +383,6 @@ class WorkingCopy:
             part.replace(self._state)
         except OSError as error:
             raise storage_error(self._state, "write", error) from error
-
-
-def _is_image(name: str) -> bool:
-    return _stage(name) == 0 and name.lower().endswith(_IMAGES)
 
 
 def place_of(root: Path, stated: str, *, folder: bool) -> Path:

@@ -268,7 +268,9 @@ class FileCheck:
 
         Else the algorithms to read it with.
         """
-        wanted = _algorithms(row)
+        wanted = _both(
+            (row.recorded and row.recorded.partition(":")[0], row.published and row.published.partition(":")[0])
+        )
         if row.recorded_size is None and row.published is None:
             stranger = self._stranger(row)
             if stranger is not None:
@@ -410,8 +412,3 @@ def _algorithm(digests: pa.ChunkedArray) -> list[str | None]:
 def _both(pair: tuple[str | None, str | None]) -> tuple[str, ...]:
     """The algorithms of recorded and published digest, each once; that of the best digest is the last."""
     return tuple(dict.fromkeys(name for name in pair if name is not None))
-
-
-def _algorithms(row: Row) -> tuple[str, ...]:
-    recorded, published = (digest and digest.partition(":")[0] for digest in (row.recorded, row.published))
-    return _both((recorded, published))

@@ -140,7 +140,8 @@ def outdated_images(images: pa.Table, originals: pa.Table, hint: str, prefix: st
     """
     at = pc.index_in(images["source_path"], value_set=originals["path"].combine_chunks())
     now = originals["digest"].take(at)
-    both = pc.and_(_same_algorithm(now, images["source_digest"]), pc.not_equal(now, images["source_digest"]))
+    names = [pc.list_element(pc.split_pattern(one, ":", max_splits=1), 0) for one in (now, images["source_digest"])]
+    both = pc.and_(pc.equal(*names), pc.not_equal(now, images["source_digest"]))
     rows = images.append_column("now", now).filter(pc.fill_null(both, fill_value=False))
     for row in rows.select(["path", "source_path", "source_digest", "now"]).to_pylist():
         detail = f"it was made from {row['source_path']} when that had other bytes"
@@ -152,8 +153,3 @@ def outdated_images(images: pa.Table, originals: pa.Table, hint: str, prefix: st
             found=row["source_digest"],
             hint=hint,
         )
-
-
-def _same_algorithm(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:
-    names = [pc.list_element(pc.split_pattern(digests, ":", max_splits=1), 0) for digests in (one, other)]
-    return pc.equal(*names)
