@@ -147,3 +147,13 @@ def test_the_server_keeps_physionets_rules(tmp_path: Path) -> None:
 def test_a_scaled_release_has_the_number_asked_for(images: int) -> None:
     assert abs(int(Mimic.generate(images).images.sum()) - images) <= 3
     assert len(Nih.generate(max(images, 100)).names) == max(images, 100)
+
+
+def test_nearly_each_study_of_mimic_has_its_own_time_of_day() -> None:
+    rows = [line.split(",") for line in Mimic.generate(2000).metadata()][1:]
+    times = {row[2]: row[8] for row in rows}
+    assert len(set(times.values())) > 0.98 * len(times)
+    # Hours, minutes and seconds in one number, without the zeros in front.
+    assert all(
+        float(time) < 240_000 and float(time) % 100 < 60 and float(time) // 100 % 100 < 60 for time in times.values()
+    )

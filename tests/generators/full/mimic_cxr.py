@@ -126,7 +126,10 @@ class Mimic:
         views = dealt(rng, list(_VIEWS), scaled(list(_VIEWS.values()), count / IMAGES)) if count >= 30 else None
         views = views if views is not None and len(views) == count else rng.choice(list(_VIEWS)[:4], count)
         date = rng.integers(2110, 2205, len(self.study)) * 10_000 + rng.integers(1, 13, len(self.study)) * 100 + 14
-        time = rng.integers(0, 24, len(self.study)) * 10_000 + rng.integers(0, 60, len(self.study)) * 100 + 5.875
+        # Of nearly each study another one, to the millisecond: 80556.875 and 213014.531 are of the release
+        # (https://physionet.org/content/mimic-cxr-jpg/2.1.0/, mimic-cxr-2.0.0-metadata.csv.gz).
+        time = rng.integers(0, 24, len(self.study)) * 10_000 + rng.integers(0, 60, len(self.study)) * 100
+        time = (time + rng.integers(0, 60_000, len(self.study)) / 1000).round(3)
         yield _METADATA
         for (name, subject, study, day, hour), view in zip(
             self._images(self.subject, self.study, date, time), views.tolist(), strict=True
