@@ -23,7 +23,7 @@ from cxrprep.html_report.wording import FactRow, fact_row, outcome, outcome_of_o
 from cxrprep.humanize import format_bytes, short_repr
 from cxrprep.labels.agreement import SourceAgreement, source_agreements
 from cxrprep.manifest import label_statistics
-from cxrprep.storage.atomic import refuse_over_others
+from cxrprep.storage.atomic import refuse_over_others, replace_file
 from cxrprep.storage.parquet import check_columns, count_rows, read_combined, read_schema, read_single_rows
 from cxrprep.storage.table_checksums import replace_listed
 from cxrprep.storage.value_codes import numbers, take_rows, value_codes
@@ -106,7 +106,9 @@ def write_report(
             of_labels.result()
         page = _page(folder, thumbnails, beside, of_labels)
     text = _template().render(page=page)
-    replace_listed(out, lambda part: part.write_text(text, encoding="utf-8"))
+    # It carries the time: beside the tables it is no stranger, and their list stays as it is.
+    replace = replace_file if out.parent == folder.manifests else replace_listed
+    replace(out, lambda part: part.write_text(text, encoding="utf-8"))
     on_event(StageFinished(STAGE, done=len(page["sheet"]), size=0, seconds=time.monotonic() - begun))
     counts = {name: page[name] for name in ("images", "studies", "patients", "scores")}
     leaking, size = page["leak"].count, len(text.encode())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _OF_RUNS: Final = frozenset({"verify.parquet", "failures.parquet"})
 
 # The commands that make tables which the usual one does not make.
-_MADE_BY: Final = {"pairs.parquet": "pairs", "near_duplicates.parquet": "duplicates", "report.html": "report"}
+_MADE_BY: Final = {"pairs.parquet": "pairs", "near_duplicates.parquet": "duplicates"}
 # What nothing else in the folder holds: labels of reports, and of other labelers.
 _OF_REPORTS: Final = frozenset({"report_labels.parquet", "mentions.parquet"})
 
