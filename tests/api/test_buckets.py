@@ -732,18 +732,22 @@ def test_a_bucket_that_is_not_there_is_said(bucket: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb",
+    ("verb", "words"),
     [
-        *("verify", "status", "extract_labels", "build_manifest", "report", "digest", "duplicates"),
-        lambda root: cxrprep.export(root, form="csv"),
-        lambda root: cxrprep.convert(root, recipe="square-224", out=f"{root}-small"),
+        *((verb, {}) for verb in ("verify", "status", "extract_labels", "build_manifest", "report", "digest")),
+        ("duplicates", {}),
+        ("export", {"form": "csv"}),
+        ("convert", {"recipe": "square-224", "out": "small"}),
     ],
     ids=str,
 )
-def test_a_folder_of_which_a_bucket_has_nothing_is_not_there(bucket: str, verb: Any) -> None:
+def test_a_folder_of_which_a_bucket_has_nothing_is_not_there(
+    bucket: str, verb: str, words: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for _ in range(2):
         with pytest.raises(UsageError, match=f"^there is no folder {bucket}/nowhere$"):
-            (getattr(cxrprep, verb) if isinstance(verb, str) else verb)(f"{bucket}/nowhere")
+            getattr(cxrprep, verb)(f"{bucket}/nowhere", **words)
     assert objects(bucket) == {}
 
 
