@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import AlteredImageError
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -32,7 +30,7 @@ class ConversionTotals:
         self.notes: Counter[str] = Counter()
         self.noted: dict[str, list[str]] = {}
         self.left_out: Counter[str] = Counter()
-        self.done = self.kept = self.size = self.earlier = self.altered = 0
+        self.done = self.kept = self.size = self.earlier = 0
         self._without: list[str] = []
         # What failed, with the digest of its source where that is known: an output of the same source stays listed.
         self.failed: dict[str, str] = {}
@@ -68,7 +66,6 @@ class ConversionTotals:
             self.left_out[outcome.voi] += 1
         elif outcome.status == "error":
             self.failed[name] = outcome.source_digest
-            self.altered += outcome.kind == AlteredImageError.__name__
             image = self._inputs.image_of(name)
             self.failures.add(Failure(name, "convert", outcome.kind, outcome.error, outcome.hint, image))
         else:

@@ -138,7 +138,7 @@ def _of_converted(
     from cxrprep.storage.parquet import check_as_written
 
     on_event(StageStarted("manifest", unit="images"))
-    for table in folder.image_tables:
+    for table in () if allow_loss else folder.image_tables:
         check_as_written(table)
     images = rebuild_converted(folder, choices.described(), allow_loss=allow_loss, on_event=on_event)
     on_event(StageFinished("manifest", done=images.num_rows))

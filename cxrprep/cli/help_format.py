@@ -88,10 +88,11 @@ class Grouped(click.Command):
             def local(value: Any, name: str = name, parameter: click.Parameter = parameter) -> Any:
                 if value is None or not is_served(str(value)):
                     return value
-                # ROOT first: what lies in its folder is a part of its working copy, and has no lock of its own.
-                _ = invocation.settings
                 kind = "folder" if name in _FOLDERS else "file" if "FILE" in (parameter.metavar or "") else ""
                 writes = name in _WRITTEN or (name, self.name) == ("file", "init")
+                if writes:
+                    # ROOT first: what lies in its folder is a part of its working copy, and has no lock of its own.
+                    _ = invocation.settings
                 return type(value)(invocation.bucket(str(value), writes=writes, kind=kind))
 
             ctx.params[name] = tuple(map(local, given)) if isinstance(given, tuple) else local(given)

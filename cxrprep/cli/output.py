@@ -353,6 +353,5 @@ MEANINGS: Final[Mapping[int, str]] = {
 # Where the same command would bring the same again: a damaged image stays one.
 _OF_VERBS: Final[Mapping[tuple[str, int], str]] = {
     ("convert", ExitCode.PARTIAL): "some images failed, the others are done; the reason of each is in failures.parquet",
-    ("convert", ExitCode.INTEGRITY): "images that are not what was recorded were left out; failures.parquet names them",
     ("datasets", ExitCode.INTEGRITY): "the folder is not as the file declares it; correct what does not hold",
 }

@@ -69,7 +69,7 @@ def test_an_image_that_was_altered_since_it_was_recorded_is_named_and_left_out(
     name = victim.relative_to(root).as_posix()
     alter(victim, longer=longer)
     done = cxrprep.convert(root, recipe="square-224", out=tmp_path / "out", engine=INLINE)
-    assert done.exit_code is ExitCode.INTEGRITY
+    assert done.exit_code is ExitCode.PARTIAL
     assert (done.value.failed, done.value.converted) == (1, done.value.images)
     failures = pq.read_table(done.value.failures).to_pylist()
     assert [(row["path"], row["error"]) for row in failures] == [(name, AlteredImageError.__name__)]
@@ -84,7 +84,7 @@ def test_what_was_made_before_a_source_was_altered_stays_listed(tmp_path: Path, 
     first = cxrprep.convert(root, recipe="square-224", out=out, to=to, engine=INLINE).value
     alter(root / "z.png", longer=False)
     again = cxrprep.convert(root, recipe="square-224", out=out, to=to, engine=INLINE)
-    assert (again.exit_code, again.value.failed) == (ExitCode.INTEGRITY, 1)
+    assert (again.exit_code, again.value.failed) == (ExitCode.PARTIAL, 1)
     listed = pq.read_table(again.value.manifest).num_rows
     # Shards are made anew, and hold what could be made.
     assert listed == (first.images if to == "files" else first.images - 1)
