@@ -204,7 +204,6 @@ def export(
     if out is not None:
         local_path(out, "--out")
     from cxrprep.collection.lineage import IMAGES_NAME
-    from cxrprep.digests import file_digest
     from cxrprep.manifest.export.run import WITH_IMAGES, ExportOptions
     from cxrprep.manifest.export.run import export as write
     from cxrprep.manifest.set_digest import PIXELS_NAME
@@ -230,10 +229,9 @@ def export(
     home = where.home
     target = home / "export" / form if out is None else Path(out)
     images = home / "manifests" / IMAGES_NAME
-    for name in (IMAGES_NAME, *(["labels.parquet"] if label_source else [])):
-        if (images.parent / name).is_file():
-            check_as_written(images.parent / name)
-    parent = {"images": file_digest(images, "sha256")}
+    if label_source and (labels := images.with_name("labels.parquet")).is_file():
+        check_as_written(labels)
+    parent = {"images": check_as_written(images)}
     if engine is not None and engine.name == "dask" and form in WITH_IMAGES:
         target.mkdir(parents=True, exist_ok=True)
         engine = engine.needing(

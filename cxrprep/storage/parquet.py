@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep._version import __version__
-from cxrprep.errors import CxrprepError, TableError, UnreadableTableError, storage_error
+from cxrprep.digests import file_digest
+from cxrprep.errors import CxrprepError, TableError, UnreadableTableError
 from cxrprep.schemas import ALWAYS, RAW_PREFIX, TABLES, is_own_observation
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.small_files import parse_json, regular
-from cxrprep.storage.table_checksums import is_as_listed, replace_listed
+from cxrprep.storage.table_checksums import listed_checksums, replace_listed
 from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
@@ -42,16 +43,17 @@ _HARDLY: Final = 0.85
 _LINE_END: Final = "\n"
 
 
-def check_as_written(path: Path) -> None:
-    """Raise ``TableError`` where a table has other bytes than its list states: no checksum of a page covers the footer.
+def check_as_written(path: Path) -> str:
+    """The ``sha256:...`` of a table that has the bytes that its list states, if it states any.
 
-    Raises ``StorageError`` where it cannot be read.
+    No checksum of a page covers the footer: it raises ``TableError`` for other bytes, and ``StorageError`` where it
+    cannot be read.
     """
-    try:
-        if is_as_listed(path) is False:
-            raise TableError(f"{path} was altered after cxrprep wrote it", hint=VERIFY_NAMES_IT)
-    except OSError as error:
-        raise storage_error(path, "read", error) from error
+    found = file_digest(path, "sha256")
+    stated = listed_checksums(path.parent).get(path.name)
+    if stated and found.partition(":")[2] not in stated:
+        raise TableError(f"{path} was altered after cxrprep wrote it", hint=VERIFY_NAMES_IT)
+    return found
 
 
 def write_table(

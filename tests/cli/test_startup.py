@@ -43,6 +43,11 @@ def loaded(tmp_path: Path, *words: str) -> set[str]:
     return {name.partition(".")[0] for name in answer["modules"]}
 
 
+def printed(code: str) -> str:
+    """What a Python of its own prints, which must end well."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize("words", [(), ("--help",), *((name, "--help") for name in NAMES)], ids="-".join)
 def test_help_loads_click_and_the_standard_library_only(tmp_path: Path, words: tuple[str, ...]) -> None:
     assert loaded(tmp_path, *words) - set(sys.stdlib_module_names) <= {"click", "cxrprep", "__mp_main__"}
@@ -60,8 +65,7 @@ def test_help_loads_no_command_and_no_configuration(tmp_path: Path) -> None:
 
 def test_importing_the_package_loads_nothing() -> None:
     code = "import sys; import cxrprep; print(sorted(m for m in sys.modules if m.startswith('cxrprep.')))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['cxrprep._version']"
+    assert printed(code).strip() == "['cxrprep._version']"
 
 
 def test_the_module_runs_as_a_program() -> None:
@@ -119,8 +123,7 @@ def test_pyarrow_takes_columns_of_pandas_once_it_sees_them() -> None:
         "words = pd.Series(['a', None, 'a'], dtype='category')\n"
         "print(pa.array(words).to_pylist(), pa.array(pd.Series([1.5, None]), from_pandas=True).to_pylist())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "['a', None, 'a'] [1.5, None]\n"
+    assert printed(code) == "['a', None, 'a'] [1.5, None]\n"
 
 
 def test_what_else_would_ask_for_the_parser_of_documentation_gets_it() -> None:
@@ -130,5 +133,4 @@ def test_what_else_would_ask_for_the_parser_of_documentation_gets_it() -> None:
         "from pyarrow.vendored.docscrape import Reader\n"
         "print(Reader('a').read(), pc.sum([1, 2]), pc.round(1.24, ndigits=1))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "a 3 1.2\n"
+    assert printed(code) == "a 3 1.2\n"
