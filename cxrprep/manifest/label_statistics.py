@@ -12,7 +12,7 @@ from cxrprep.collection.dataset_folder import require_image_table
 from cxrprep.model import ScoreSummary
 from cxrprep.schemas import own_columns
 from cxrprep.storage.parquet import check_columns, read_combined, read_footer, read_schema
-from cxrprep.storage.value_codes import numbers, stated, value_codes
+from cxrprep.storage.value_codes import numbers, stated, value_codes, with_codes
 from cxrprep.storage.value_codes import value_counts as count_values
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
@@ -138,7 +138,7 @@ def read_images(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     check_columns(schema, path)
     findings = _findings(schema)
     wanted = [n for n in schema.names if n in (*COLUMNS, *QUALITY) or n in findings]
-    return read_combined(path, wanted, coded=("patient_id", "study_id")), footer
+    return with_codes(read_combined(path, wanted), ("patient_id", "study_id")), footer
 
 
 def worst(table: pa.Table, count: int) -> dict[str, list[tuple[int, float]]]:

@@ -10,15 +10,22 @@ Python value, which is why numbers go to NumPy and back by their memory here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
+
+# More label sources than one table has.
+_SOURCES: Final = 20
+# Bytes of one number; and a number that mixes well, of 2**64 and the golden section.
+_WORD: Final = 8
+_ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
 def first_of_each(codes: NDArray[Any], count: int) -> NDArray[np.int64]:
@@ -61,16 +68,20 @@ class ValueCodes:
 
     def beside(self, other: ValueCodes) -> NDArray[np.bool_]:
         """Whether a row has value ``i`` here and ``j`` there: ``[i, j]``, the last row and column for no value."""
-        seen = np.zeros((len(self.values) + 1, len(other.values) + 1), bool)
-        seen[self.at, other.at] = True
-        return seen
+        seen = np.zeros((len(self.values) + 1) * (len(other.values) + 1), bool)
+        seen[self._places(other)] = True
+        return seen.reshape(len(self.values) + 1, -1)
 
     def counts_beside(self, other: ValueCodes) -> NDArray[np.int64]:
         """How many rows have value ``i`` here and ``j`` there: ``[i, j]``, as ``beside``."""
-        shape = len(self.values) + 1, len(other.values) + 1
-        # -1 is the last row and the last column.
-        both = (self.at % shape[0]).astype(np.int64) * shape[1] + other.at % shape[1]
-        return np.bincount(both, minlength=shape[0] * shape[1]).reshape(shape)
+        size = (len(self.values) + 1) * (len(other.values) + 1)
+        return np.bincount(self._places(other), minlength=size).reshape(len(self.values) + 1, -1)
+
+    def _places(self, other: ValueCodes) -> NDArray[np.int64]:
+        """The place of each row in such a table, row by row; -1 is the last row and the last column."""
+        rows, columns = len(self.values) + 1, len(other.values) + 1
+        places: NDArray[np.int64] = (self.at % rows).astype(np.int64) * columns + other.at % columns
+        return places
 
 
 def flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -86,8 +97,39 @@ def flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 def value_codes(column: pa.Array | pa.ChunkedArray) -> ValueCodes:
     """The distinct values of a column, in the order of their first rows (or of its dictionary), and where they are."""
     whole = flat(column)
+    if (ids := _ids_in_runs(whole)) is not None:
+        return ids
     coded = whole if pa.types.is_dictionary(whole.type) else whole.dictionary_encode()
     return ValueCodes(coded.dictionary, numbers(coded.indices, -1).astype(np.int32, copy=False))
+
+
+def _ids_in_runs(column: pa.Array) -> ValueCodes | None:
+    """The codes of ids of one length whose equal rows follow each other, as a study's images do; ``None`` for others.
+
+    No table of all ids is needed for them. measured: 0.40 -> 0.17 s of CPU to read and code the three ids of 755,313
+    rows of two label sources.
+    """
+    if not len(column) or column.null_count or not pa.types.is_string(column.type):
+        return None
+    ends = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]
+    width = int(ends[1] - ends[0])
+    if width < _WORD or (np.diff(ends) != width).any():
+        return None
+    starts = sorted({*range(0, width - _WORD + 1, _WORD), width - _WORD})
+    words = [np.ndarray(len(column), np.uint64, column.buffers()[2], ends[0] + start, (width,)) for start in starts]
+    is_new = np.ones(len(column), bool)
+    is_new[1:] = np.logical_or.reduce([word[1:] != word[:-1] for word in words])
+    rows = np.flatnonzero(is_new)
+    mixed = np.zeros(len(rows), np.uint64)
+    for word in words:
+        mixed = (mixed ^ word[rows]) * _ODD
+        mixed ^= mixed >> np.uint64(29)
+    mixed.sort()
+    # Other numbers are of other ids; of equal ones nobody knows.
+    if (mixed[1:] == mixed[:-1]).any():
+        return None
+    values = flat(take_rows(pa.table({"id": column}), rows)["id"])
+    return ValueCodes(values, np.cumsum(is_new, dtype=np.int32) - np.int32(1))
 
 
 def numbers(column: pa.Array | pa.ChunkedArray, blank: float) -> NDArray[Any]:
@@ -138,12 +180,42 @@ def as_slice(rows: NDArray[np.int64]) -> NDArray[np.int64] | slice:
 
 
 def with_codes(table: pa.Table, names: Iterable[str]) -> pa.Table:
-    """The table with these columns as dictionaries: rows that are taken of it need not be coded again."""
+    """The table with these columns as dictionaries: rows that are taken of it need not be coded again.
+
+    Rows of one label source follow each other, and others name the same images in the same order behind them: what
+    comes again is coded once.
+    """
+    changes = np.flatnonzero(np.diff(value_codes(table["label_source"]).at)) + 1
+    size = int(changes[0]) if len(changes) else len(table)
     for name in names:
         column = flat(table[name])
         if not pa.types.is_dictionary(column.type):
-            table = table.set_column(table.schema.get_field_index(name), name, column.dictionary_encode())
+            first, times = column.slice(0, size), 1
+            while times * size < len(column) <= _SOURCES * size and column.slice(times * size, size).equals(first):
+                times += 1
+            codes = value_codes(first if times > 1 else column)
+            if times > 1:
+                codes = _continued(codes, times, column.slice(times * size))
+            known = None if (codes.at >= 0).all() else pa.py_buffer(np.packbits(codes.at >= 0, bitorder="little"))
+            places = pa.Array.from_buffers(pa.int32(), len(column), [known, pa.py_buffer(codes.at)])
+            coded = pa.DictionaryArray.from_arrays(places, codes.values)
+            table = table.set_column(table.schema.get_field_index(name), name, coded)
     return table
+
+
+def _continued(codes: ValueCodes, times: int, rest: pa.Array) -> ValueCodes:
+    """The codes of rows that come several times, and of more rows behind them, whose new values come last."""
+    more = value_codes(rest)
+    # The few are looked for in the many, and not the other way round: a table is made of what is looked for.
+    found = numbers(pc.index_in(codes.values, more.values), -1).astype(np.int32)
+    place = np.full(len(more.values) + 1, -1, np.int32)
+    place[found] = np.arange(len(found))
+    place[-1] = -1
+    new = np.flatnonzero(place[:-1] < 0)
+    place[new] = len(codes.values) + np.arange(len(new))
+    behind = take_rows(pa.table({"new": more.values}), new)["new"].chunks
+    values = pa.concat_arrays([codes.values, *behind]) if len(new) else codes.values
+    return ValueCodes(values, np.concatenate([*[codes.at] * times, place[more.at]]))
 
 
 def value_counts(column: pa.Array | pa.ChunkedArray) -> dict[Any, int]:

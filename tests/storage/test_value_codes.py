@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cxrprep.storage.parquet import read_combined, read_single_rows
-from cxrprep.storage.value_codes import numbers, stated, take_rows, value_codes
+from cxrprep.storage.parquet import read_single_rows
+from cxrprep.storage.value_codes import numbers, stated, take_rows, value_codes, with_codes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,18 +58,51 @@ def test_rows_that_follow_each_other_and_others() -> None:
     assert take_rows(blank, [3, 0, 2, 2, 3, 1]).equals(blank.take([3, 0, 2, 2, 3, 1]))
 
 
-@pytest.mark.parametrize("words", [["b", None, "a", "b", "c", "a", None], [None] * 5, []])
-def test_a_coded_column_is_the_same_column(tmp_path: Path, words: list[str | None]) -> None:
-    path = tmp_path / "rows.parquet"
-    text = pa.array(words, pa.string())
-    table = pa.table({"text": text, "coded": text.dictionary_encode(), "plain": text})
-    pq.write_table(table, path, row_group_size=2)
-    read = read_combined(path, ["text", "coded", "plain"], coded=("text", "coded"))
-    assert pa.types.is_dictionary(read["text"].type)
-    assert read["plain"].type == pa.string()
-    for name in read.column_names:
-        assert read[name].to_pylist() == words
-        assert read[name].num_chunks <= 1
+@pytest.mark.parametrize(
+    "ids",
+    [
+        *([[f"p{n // 3:08d}" for n in range(30)], [f"image-{n:06d}.png" for n in range(8)]]),
+        *([[f"s{n % 5:08d}" for n in range(20)], [f"p{n:08d}" for n in (3, 3, 4, 3)], ["12345678é"] * 3]),
+        *([["ab", "cd"], ["p1234567", "p12345678"], ["b", None, "a", "b", None], [None] * 5, []]),
+    ],
+    ids=["runs", "each-another", "again", "returns", "letters", "short", "widths", "blank", "nothing", "empty"],
+)
+@pytest.mark.parametrize("mixing", [True, False], ids=["mixed", "all-mixed-alike"])
+def test_ids_are_coded_as_arrow_codes_them(
+    ids: list[str | None], mixing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not mixing:
+        monkeypatch.setattr("cxrprep.storage.value_codes._ODD", np.uint64(0))
+    column = pa.array([None, *ids, None], pa.string()).slice(1, len(ids))
+    codes, due = value_codes(column), column.dictionary_encode()
+    assert codes.values.to_pylist() == due.dictionary.to_pylist()
+    assert codes.at.tolist() == due.indices.fill_null(-1).to_pylist()
+
+
+_IDS: Final = [f"s{n // 2:07d}" for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("sources", "ids"),
+    [
+        ("aaabbb", ["x", "y", "x"] * 2),
+        ("a" * 10 + "b" * 10 + "c" * 10, _IDS * 3),
+        ("a" * 10 + "b" * 10 + "c" * 4, [*_IDS * 2, "s0000009", "s0000003", None, "s0000009"]),
+        ("a" * 10 + "b" * 10 + "c" * 2, [*_IDS * 2, "s0000001", "s0000000"]),
+        ("a" * 10 + "b" * 10, [*_IDS, *_IDS[:9], "s0000008"]),
+        ("aabb", [None, "x", None, "x"]),
+        ("a" + "b" * 40, ["x"] * 41),
+        ("ababab", ["x", "y", "x", None, "z", "x"]),
+        ("", []),
+    ],
+    ids=["twice", "thrice", "more-behind", "a-part-behind", "nearly-again", "blank", "one-id", "in-turn", "empty"],
+)
+def test_ids_of_sources_that_name_the_same_images_are_the_same_ids(sources: str, ids: list[str | None]) -> None:
+    table = pa.table({"label_source": pa.array([*sources], pa.string()), "id": pa.array(ids, pa.string())})
+    coded = with_codes(table, ["id"])["id"]
+    assert coded.to_pylist() == ids
+    values = coded.chunk(0).dictionary.to_pylist() if len(ids) else []
+    assert values == list(dict.fromkeys(value for value in ids if value is not None))
 
 
 def test_single_rows_come_in_the_order_that_they_were_asked_for(tmp_path: Path) -> None:
