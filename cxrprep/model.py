@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -317,8 +318,6 @@ class Shard:
 
     def holds(self, key: str) -> bool:
         """Whether ``key`` belongs to this part: stable over runs, hosts and Python versions."""
-        import zlib
-
         return zlib.crc32(key.encode()) % self.count == self.index - 1
 
 

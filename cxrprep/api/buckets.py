@@ -10,10 +10,14 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
+from cxrprep.api.result import Result, plain
+from cxrprep.collection.recognition import recognise
+from cxrprep.credentials.secret import return_store_secrets
 from cxrprep.errors import CxrprepError
 from cxrprep.events import Note
 from cxrprep.model import FolderRef
 from cxrprep.storage.paths import is_served, refuse_address, refuse_unserved, whole_addresses
+from cxrprep.storage.working_copy_paths import EXPORT_LIST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +81,6 @@ class BucketFolders:
             BusyError: another run works there.
             MissingExtraError: the store's package is not installed.
         """
-        from cxrprep.credentials.secret import return_store_secrets
         from cxrprep.record.merging import merge_records
         from cxrprep.storage.working_copy import WorkingCopy
 
@@ -217,10 +220,7 @@ def _is_dataset(value: Any, dataset: str | None) -> bool:
     """Whether a bucket holds what a working copy is for: a record, manifests, an export, or a known dataset's files."""
     if not _addresses(value) or dataset is not None:
         return True
-    from cxrprep.collection.recognition import recognise
-    from cxrprep.credentials.secret import return_store_secrets
     from cxrprep.storage.object_store import ObjectStore
-    from cxrprep.storage.working_copy_paths import EXPORT_LIST
 
     return_store_secrets()
     store = ObjectStore(whole_addresses(str(value)).rstrip("/"))
@@ -245,8 +245,6 @@ def _localised(local: Callable[..., Path], value: Any, role: str, part: Shard | 
 
 def _described(buckets: BucketFolders, result: Any) -> Any:
     """A result whose rows name the addresses; its value has the paths here, which can be opened."""
-    from cxrprep.api.result import Result, plain
-
     if not isinstance(result, Result):
         return result
     data = plain(result.value if result.data is None else result.data)

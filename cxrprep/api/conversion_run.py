@@ -13,14 +13,32 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.conversion_totals import ConversionTotals
 from cxrprep.api.convert_inputs import Inputs, manifests_below
+from cxrprep.api.convert_previous import add_previous
 from cxrprep.api.convert_target import bring_manifests, cache_folder, note_source
 from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind, Lineage
+from cxrprep.collection.lineage import CARD_NAME, CROISSANT_NAME
 from cxrprep.errors import CxrprepError, ExitCode, StorageError
 from cxrprep.events import Note, StageFinished
 from cxrprep.humanize import format_count, short_repr
+from cxrprep.images.conversion import ConversionTask
+from cxrprep.images.conversion_cache import ConversionCache
+from cxrprep.images.convert import convert as to_files
+from cxrprep.images.dicom_metadata import own_pseudonyms
+from cxrprep.images.local_files import LocalStore, is_url, open_store
+from cxrprep.images.radiograph import DEFAULT_LIMITS
+from cxrprep.images.shard_files import digest_in, shards_in, stated_shards
+from cxrprep.images.shards import convert_to_shards, plan_shards, stated_columns
+from cxrprep.manifest.croissant import describe_images
+from cxrprep.manifest.dataset_card import card_of_outputs
+from cxrprep.manifest.derived import build_derived_manifest
+from cxrprep.manifest.failures import write_failures
+from cxrprep.manifest.label_statistics import SCORES, score_summary
+from cxrprep.manifest.previous import has_scores
 from cxrprep.storage.locks import writing_tables
+from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_rows
 from cxrprep.storage.paths import CACHE_NAME
+from cxrprep.storage.working_copy_paths import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +46,6 @@ if TYPE_CHECKING:
     from cxrprep.collection import ShardFile
     from cxrprep.events import Sink
     from cxrprep.executors import Engine
-    from cxrprep.images.conversion import ConversionTask
-    from cxrprep.images.conversion_cache import ConversionCache
     from cxrprep.images.dicom_metadata import Pseudonyms
     from cxrprep.images.radiograph import ImageLimits
     from cxrprep.images.recipe import Recipe
@@ -102,15 +118,6 @@ class ConversionRun:
 
     def perform(self, engine: Engine | None, limits: ImageLimits | None) -> Result[ConvertResult]:
         """Convert, then write the manifest."""
-        from cxrprep.images.conversion import ConversionTask
-        from cxrprep.images.conversion_cache import ConversionCache
-        from cxrprep.images.convert import convert as to_files
-        from cxrprep.images.dicom_metadata import own_pseudonyms
-        from cxrprep.images.local_files import LocalStore, open_store
-        from cxrprep.images.radiograph import DEFAULT_LIMITS
-        from cxrprep.images.shards import convert_to_shards, plan_shards
-        from cxrprep.manifest.previous import has_scores
-
         began, inputs, out = time.monotonic(), self.inputs, open_store(self.target)
         engine = self._on_cluster(engine, out)
         pseudonyms: Pseudonyms | None = own_pseudonyms() if inputs.folder is None else None
@@ -155,8 +162,6 @@ class ConversionRun:
 
     def _shards(self, names: Sequence[str], made: Mapping[str, ShardFile], out: ImageStore) -> Iterator[ShardFile]:
         """The files of shards with their digests: those of this run, and those that were finished before."""
-        from cxrprep.images.shard_files import digest_in, stated_shards
-
         before = stated_shards(out) if set(names) - set(made) else {}
         for name in sorted(names):
             # What was written down when it was made counts: a shard that was altered since is not called right here.
@@ -168,8 +173,6 @@ class ConversionRun:
         self, totals: ConversionTotals, finished: ConversionCache, task: ConversionTask
     ) -> PreviousImages | None:
         """What other selections made; shards are written anew for each selection, and hold nothing else."""
-        from cxrprep.api.convert_previous import add_previous
-
         if self.form != "files":
             return None
         # As they were made: scores are asked of the images of this run alone.
@@ -188,9 +191,6 @@ class ConversionRun:
 
     def _on_cluster(self, engine: Engine | None, out: ImageStore) -> Engine | None:
         """The engine, whose workers have to see what is a folder of this machine. Raises ``UsageError``."""
-        from cxrprep.images.local_files import is_url
-        from cxrprep.storage.working_copy_paths import address_of
-
         if engine is None or engine.name != "dask":
             return engine
         if not is_url(out.address):
@@ -202,8 +202,6 @@ class ConversionRun:
 
     def _remove_stale(self, out: ImageStore, names: set[str]) -> None:
         """Shards of another selection or size would be read together with the new ones."""
-        from cxrprep.images.shard_files import shards_in
-
         stale = [name for name in shards_in(out, self.form) if name not in names]
         for name in stale:
             out.remove(name)
@@ -214,8 +212,6 @@ class ConversionRun:
     def _result(
         self, totals: ConversionTotals, earlier: PreviousImages | None, out: ImageStore, shards: tuple[ShardFile, ...]
     ) -> Result[ConvertResult]:
-        from cxrprep.images.local_files import LocalStore
-
         below = manifests_below(self.shard)
         if isinstance(out, LocalStore):
             value = self._written(totals, earlier, Path(out.address, below), Path(out.address, below), shards)
@@ -239,8 +235,6 @@ class ConversionRun:
                     out.write_with(f"{below}/{path.name}", functools.partial(shutil.copyfile, path))
                 if value.failures is None:
                     out.remove(f"{below}/failures.parquet")
-        from cxrprep.images.local_files import is_url
-
         place = f"{value.out.rstrip('/')}/" if is_url(value.out) else ""
         rows = [
             ("recipe", f"{value.recipe} ({value.fingerprint})"),
@@ -266,9 +260,6 @@ class ConversionRun:
 
     def _describe_store(self, manifests: Path, out: ImageStore) -> None:
         """The Croissant of images in a store, which is as that of a folder: one that is not ours stays."""
-        from cxrprep.collection.lineage import CROISSANT_NAME
-        from cxrprep.manifest.croissant import describe_images
-
         there = out.head(CROISSANT_NAME, _CROISSANT_BYTES)
         if there is not None:
             manifests.with_name(CROISSANT_NAME).write_bytes(there)
@@ -278,10 +269,6 @@ class ConversionRun:
 
     def _write_card(self, manifest: Path, out: ImageStore) -> None:
         """A card beside the images, by which ``load_dataset`` finds splits and types. One that is not ours stays."""
-        from cxrprep.collection.lineage import CARD_NAME
-        from cxrprep.images.shards import stated_columns
-        from cxrprep.manifest.dataset_card import card_of_outputs
-
         if self.shard is not None:
             return
         before = out.head(CARD_NAME, len(_CARD_MARK))
@@ -305,8 +292,6 @@ class ConversionRun:
 
     def _lineage(self, shards: tuple[ShardFile, ...], recipe: tuple[str, str]) -> Lineage:
         """What the folder of outputs is to say of itself; the digest of the sources is added when they are known."""
-        from cxrprep.images.dicom_metadata import own_pseudonyms
-
         source = self.inputs.folder
         # Of a folder that was made itself, the key by which its patients were named, where they were.
         named_by = source.lineage.pseudonyms if source is not None and source.lineage is not None else ""
@@ -329,12 +314,6 @@ class ConversionRun:
         shards: tuple[ShardFile, ...],
     ) -> ConvertResult:
         """The manifest and the failures, written to ``folder``; ``shown`` is what the result calls it."""
-        from cxrprep.images.local_files import is_url
-        from cxrprep.manifest.derived import build_derived_manifest
-        from cxrprep.manifest.failures import write_failures
-        from cxrprep.manifest.label_statistics import SCORES, score_summary
-        from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_rows
-
         _make_folder(folder)
         recipe = self._stated_recipe(totals, earlier)
         built = build_derived_manifest(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from cxrprep.manifest.derived import DerivedRows
+from cxrprep.manifest.failures import Failure, FailureRows
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,9 +24,6 @@ class ConversionTotals:
     """What became of the images, in bounded memory."""
 
     def __init__(self, inputs: Inputs) -> None:
-        from cxrprep.manifest.derived import DerivedRows
-        from cxrprep.manifest.failures import FailureRows
-
         self._inputs = inputs
         self.images = DerivedRows()
         self.failures = FailureRows()
@@ -41,8 +41,6 @@ class ConversionTotals:
 
     def refuse(self, names: Sequence[str]) -> None:
         """Images that cannot even be tried."""
-        from cxrprep.manifest.failures import Failure
-
         for name in names:
             message = f"{name}: no output can have this name"
             self._without.append(name)
@@ -50,8 +48,6 @@ class ConversionTotals:
 
     def take(self, outcome: Converted) -> None:
         """One image more."""
-        from cxrprep.manifest.failures import Failure
-
         name = outcome.item.relative
         if outcome.status == "left out":
             self._without.append(name)

@@ -13,7 +13,10 @@ from cxrprep.api.keywords import Keywords, shard_of
 from cxrprep.api.running import notes_progress
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
+from cxrprep.executors import Engine
+from cxrprep.images.recipe import load_recipe
 from cxrprep.model import FolderRef, Selection
+from cxrprep.storage.working_copy_paths import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from cxrprep.api.folder import DatasetFolder
     from cxrprep.api.result import Result
     from cxrprep.events import Sink
-    from cxrprep.executors import Engine
     from cxrprep.images.conversion import ConvertItem
     from cxrprep.images.radiograph import ImageLimits
     from cxrprep.images.recipe import Recipe
@@ -99,8 +101,6 @@ def convert(
         >>> made.images, made.failed, made.out
         (5, 0, 'nih/derived/square-224')
     """
-    from cxrprep.images.recipe import load_recipe
-
     if to not in FORMS:
         raise UsageError(f"unknown form {to!r}", hint=f"--to {'|'.join(FORMS)}")
     where = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables)
@@ -126,8 +126,6 @@ def convert(
 
 def _from_store(inputs: Inputs) -> Inputs:
     """The same images, read from their bucket where they are a working copy: machines of a cluster do not see that."""
-    from cxrprep.storage.working_copy_paths import address_of
-
     if address_of(inputs.address) is None:
         return inputs
 
@@ -156,8 +154,6 @@ def convert_recorded(
     Raises:
         StorageError: The disk refuses.
     """
-    from cxrprep.executors import Engine
-
     folder.record.save()
     inputs = inputs_with_dropped(folder, recipe, out, shard=shard, on_event=on_event)
     run = ConversionRun(inputs, recipe, out, "files", PER_SHARD, shard, None, on_event)

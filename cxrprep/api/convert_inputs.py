@@ -9,18 +9,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.folder import DatasetFolder, open_folder
+from cxrprep.api.manifest import keep_manifest_current
 from cxrprep.collection import FolderKind
+from cxrprep.datasets.own_folder import NAME
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, ignore
+from cxrprep.images.conversion import ConvertItem
+from cxrprep.images.image_folder import plain_images, stem_of
+from cxrprep.images.local_files import LocalStore, is_url, open_store
+from cxrprep.manifest.build import IMAGES_NAME
+from cxrprep.manifest.source_images import RowFilter, ids_of, images_by_split, source_images
 from cxrprep.model import FolderRef, Selection
 from cxrprep.record.entry import FileState
 from cxrprep.selection.filters import SelectionFilter, draw
+from cxrprep.storage.parquet import check_as_written, count_rows
+from cxrprep.storage.unfetched import unfetched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from cxrprep.events import Sink
-    from cxrprep.images.conversion import ConvertItem
     from cxrprep.images.image_folder import PlainImages
     from cxrprep.images.recipe import Recipe
     from cxrprep.manifest.source_images import SourceImage
@@ -92,11 +100,6 @@ def open_inputs(
         UsageError: A selection needs tables where there are none.
         NothingSelectedError: Nothing is left.
     """
-    from cxrprep.api.manifest import keep_manifest_current
-    from cxrprep.images.local_files import is_url
-    from cxrprep.manifest.build import IMAGES_NAME
-    from cxrprep.storage.parquet import check_as_written
-
     hint = "use fewer conditions in the selection, or look at what the folder holds: cxrprep status ROOT"
     if is_url(where.root) and where.dataset is not None:
         raise UsageError(
@@ -208,9 +211,6 @@ def inputs_with_dropped(
         NothingSelectedError: Nothing is left.
     """
     from cxrprep.api.manifest import rebuild_manifest
-    from cxrprep.images.image_folder import stem_of
-    from cxrprep.images.local_files import LocalStore
-    from cxrprep.manifest.build import IMAGES_NAME
 
     # In the cache: what is handed on is the manifest of the outputs.
     base = folder.record.cache / "with-dropped" / manifests_below(shard) / IMAGES_NAME
@@ -255,11 +255,6 @@ def inputs_of_manifest(
         UsageError: A selection needs tables where there are none.
         NothingSelectedError: Nothing is left.
     """
-    from cxrprep.images.conversion import ConvertItem
-    from cxrprep.manifest.source_images import RowFilter, images_by_split, source_images
-    from cxrprep.storage.parquet import count_rows
-    from cxrprep.storage.unfetched import unfetched
-
     holds: Callable[[str], bool] | None = None
     if shard is not None or usable is not None:
 
@@ -328,10 +323,6 @@ def _plain(
     on_event: Sink,
 ) -> Inputs:
     """Every image of a folder; what its manifest ``base`` says of them goes with them."""
-    from cxrprep.images.conversion import ConvertItem
-    from cxrprep.images.image_folder import plain_images
-    from cxrprep.images.local_files import open_store
-
     by_table = selection.needs_tables or bool(selection.patients or selection.studies)
     if by_table and base is None:
         raise UsageError(
@@ -394,8 +385,6 @@ def _plain(
 
 def _stated(base: Path | None, *, rows: bool) -> dict[str, SourceImage]:
     """What a manifest says of the images of one's own, by path."""
-    from cxrprep.manifest.source_images import images_by_split, source_images
-
     if base is None:
         return {}
     return {image.path: image for image in (images_by_split if rows else source_images)(base)}
@@ -411,9 +400,6 @@ def _row(stated: Mapping[str, SourceImage], entry: StoredFile) -> Mapping[str, A
 
 def _wants(selection: Selection, base: Path | None, stated: Mapping[str, SourceImage]) -> Callable[[str], bool]:
     """Which paths of one's own a selection wants."""
-    from cxrprep.datasets.own_folder import NAME
-    from cxrprep.manifest.source_images import ids_of
-
     answered = ids_of(base, selection, NAME) if base is not None and selection.needs_tables else None
     choice = SelectionFilter(selection, answered)
     if answered is None and not (selection.patients or selection.studies):
@@ -426,8 +412,6 @@ def _inside(root: str, out: Path | str | None) -> tuple[str, ...]:
     own = ("manifests", "derived")
     if out is None:
         return own
-    from cxrprep.images.local_files import is_url
-
     if is_url(root) or is_url(out):
         text = str(out)
         return (*own, text[len(root) :].strip("/")) if text.startswith(root.rstrip("/") + "/") else own

@@ -11,7 +11,13 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from cxrprep.collection.lineage import shard_tables
+from cxrprep.digests import digest_of
+from cxrprep.errors import CxrprepError
 from cxrprep.events import Note
+from cxrprep.images.conversion import Converted
+from cxrprep.images.local_files import LocalStore, read_source
+from cxrprep.manifest.previous import read_previous
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,8 +61,6 @@ def add_previous(
     Returns:
         The rows of the earlier manifest that stay.
     """
-    from cxrprep.images.conversion import Converted
-    from cxrprep.manifest.previous import read_previous
 
     def open_file(name: str) -> BinaryIO:
         return task.out.open(f"{below}/{name}")
@@ -120,9 +124,6 @@ def add_previous(
 
 def _shard_tables(out: ImageStore, below: str) -> list[str]:
     """The image tables that a job array's shards wrote, below the manifests; in a store they are not looked for."""
-    from cxrprep.collection.lineage import shard_tables
-    from cxrprep.images.local_files import LocalStore
-
     if not isinstance(out, LocalStore) or "/" in below:
         return []
     folder = Path(out.address, below)
@@ -131,10 +132,6 @@ def _shard_tables(out: ImageStore, below: str) -> list[str]:
 
 def has_digest(item: ConvertItem, stated: str, limits: SizeLimit) -> bool | None:
     """Whether a source is still the one whose digest is ``stated``; ``None`` where that cannot be found out."""
-    from cxrprep.digests import digest_of
-    from cxrprep.errors import CxrprepError
-    from cxrprep.images.local_files import read_source
-
     algorithm = stated.partition(":")[0]
     if item.digest is not None and item.digest.algorithm == algorithm:
         return str(item.digest) == stated
@@ -146,8 +143,6 @@ def has_digest(item: ConvertItem, stated: str, limits: SizeLimit) -> bool | None
 
 def _presence(out: ImageStore) -> Callable[[str], bool]:
     """What tells whether an output is there; a store is listed once."""
-    from cxrprep.images.local_files import LocalStore
-
     if isinstance(out, LocalStore):
         return lambda path: out.version_tag(path) is not None
     listed: set[str] = set()

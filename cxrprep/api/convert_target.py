@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import hashlib
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from cxrprep.api.convert_previous import has_digest
 from cxrprep.collection import FolderKind
+from cxrprep.collection.image_table import losses, stored_table
+from cxrprep.collection.lineage import IMAGES_NAME, read_export, read_lineage
 from cxrprep.datasets.own_folder import NAME as OWN_NAME
 from cxrprep.errors import UsageError
 from cxrprep.humanize import format_count
+from cxrprep.images.dicom_metadata import own_pseudonyms
+from cxrprep.images.local_files import is_url, open_store
+from cxrprep.images.output_metadata import metadata_in
+from cxrprep.images.radiograph import DEFAULT_LIMITS
+from cxrprep.images.shard_files import maker_of_shard
+from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.storage.atomic import replace_file
-from cxrprep.storage.paths import CACHE_NAME, OWN_FOLDERS
+from cxrprep.storage.parquet import footer_of, read_rows
+from cxrprep.storage.paths import CACHE_NAME, LOCK_NAME, OWN_FOLDERS
 from cxrprep.storage.small_files import read_file
+from cxrprep.storage.working_copy_paths import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,9 +61,6 @@ def target_of(inputs: Inputs, recipe: Recipe, out: Path | str | None, form: str 
     Raises:
         UsageError: A plain folder without ``out``, a place that holds the originals, or one of another form.
     """
-    from cxrprep.images.local_files import is_url
-    from cxrprep.storage.working_copy_paths import address_of
-
     if out is None:
         if inputs.folder is None:
             raise UsageError(f"{inputs.address} is a plain folder", hint="say where the images go: --out DIR")
@@ -107,8 +117,6 @@ def cache_folder(inputs: Inputs, recipe: Recipe, address: str, home: Path | None
     Returns:
         A folder, which need not be there yet.
     """
-    from cxrprep.images.local_files import is_url
-
     where = address if is_url(address) else str(Path(address).resolve())
     name = f"{recipe.name}-{hashlib.sha256(where.encode()).hexdigest()[:8]}"
     home = home or (inputs.folder.home if inputs.folder is not None else None)
@@ -135,9 +143,6 @@ def _was_last(cache: Path, inputs: Inputs) -> bool:
 
 
 def _digest_of_address(inputs: Inputs) -> bytes:
-    from cxrprep.images.local_files import is_url
-    from cxrprep.storage.working_copy_paths import address_of
-
     address = address_of(inputs.address) or inputs.address
     return hashlib.sha256((address if is_url(address) else str(Path(address).resolve())).encode()).hexdigest().encode()
 
@@ -161,10 +166,7 @@ def check_target(
     Raises:
         UsageError: As said; another key of pseudonyms than the one that named the patients.
     """
-    from cxrprep.images.dicom_metadata import own_pseudonyms
-    from cxrprep.images.local_files import is_url
     from cxrprep.manifest.own_manifest import other_key
-    from cxrprep.storage.parquet import footer_of
 
     own_key = "" if inputs.folder is not None else own_pseudonyms().sign
     named_by = "" if inputs.base is None else str(footer_of(inputs.base).get("pseudonyms") or "")
@@ -181,11 +183,6 @@ def check_target(
 @contextlib.contextmanager
 def _tables_in_store(target: str) -> Iterator[Path]:
     """A folder with the tables of a folder in a store, and an empty record where that has one."""
-    import tempfile
-
-    from cxrprep.images.local_files import open_store
-    from cxrprep.storage.paths import LOCK_NAME
-
     out = open_store(target)
     with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
         bring_manifests(out, "manifests", Path(folder, "manifests"))
@@ -196,8 +193,6 @@ def _tables_in_store(target: str) -> Iterator[Path]:
 
 def bring_manifests(out: ImageStore, below: str, folder: Path) -> None:
     """Bring the manifests of outputs in a store to a new ``folder``, those of job arrays' shards aside."""
-    from cxrprep.images.local_files import open_store
-
     folder.mkdir()
     place = open_store(out.full(below))
     for entry in place.list():
@@ -228,7 +223,6 @@ class _Outputs:
 
     def check(self) -> None:
         """Raise ``UsageError`` where what is there is of another make."""
-        from cxrprep.collection.lineage import read_lineage
         from cxrprep.manifest.own_manifest import other_key
 
         inputs, recipe, form = self.inputs, self.recipe, self.form
@@ -260,9 +254,6 @@ class _Outputs:
 
         ``anew`` says that all outputs are made anew, so that no row of another source stays.
         """
-        from cxrprep.collection.lineage import IMAGES_NAME
-        from cxrprep.storage.parquet import read_rows
-
         images = self.tables / "manifests" / IMAGES_NAME
         try:
             rows = read_rows(images, columns=["path", "source_path", "source_digest"])
@@ -291,9 +282,6 @@ class _Outputs:
 
     def _never_over_others(self, asked: Sequence[tuple[ConvertItem, str]], replacing: Sequence[ConvertItem]) -> None:
         """Raise ``UsageError`` for images that would be replaced, or where none asked for has the digest stated."""
-        from cxrprep.api.convert_previous import has_digest
-        from cxrprep.images.radiograph import DEFAULT_LIMITS
-
         if self.same_source:
             return
         if asked and all(has_digest(item, stated, DEFAULT_LIMITS) is False for item, stated in asked):
@@ -309,12 +297,6 @@ class _Outputs:
 
         Labels that are those of the source were brought by a conversion that was stopped halfway.
         """
-        import filecmp
-
-        from cxrprep.collection.lineage import IMAGES_NAME, read_export
-        from cxrprep.labels.extract import LABELS_NAME
-        from cxrprep.storage.paths import LOCK_NAME
-
         images, labels = (self.tables / "manifests" / name for name in (IMAGES_NAME, LABELS_NAME))
         source = None if self.inputs.folder is None else self.inputs.folder.read_from / LABELS_NAME
         there = source is not None and source.is_file() and labels.is_file()
@@ -330,10 +312,6 @@ class _Outputs:
 
         A run that was killed leaves outputs without a table too; its recipe may be edited then, as with a table.
         """
-        from cxrprep.images.local_files import is_url, open_store
-        from cxrprep.images.output_metadata import metadata_in
-        from cxrprep.images.shard_files import maker_of_shard
-
         if not is_url(str(self.target)) and not Path(self.target).is_dir():
             return
         recipe, out = self.recipe, open_store(str(self.target))
@@ -363,9 +341,6 @@ def _never_for_less(held: Path, base: Path, target: Path | str) -> None:
 
     The new table is refused at the end too, but then the images that the old one describes are gone.
     """
-    from cxrprep.collection.image_table import losses, stored_table
-    from cxrprep.storage.parquet import footer_of, read_rows
-
     before = stored_table(held)
     if before is None:
         return

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
+from cxrprep.api.export import load
 from cxrprep.api.result import Result
 from cxrprep.errors import ExitCode, StorageError, UsageError
 from cxrprep.events import ignore
+from cxrprep.manifest.set_digest import PIXELS_NAME, Proof, set_digest
 from cxrprep.model import FolderRef
+from cxrprep.storage.paths import CACHE_NAME
 from cxrprep.storage.small_files import read_text
 
 if TYPE_CHECKING:
     from cxrprep.events import Sink
-    from cxrprep.manifest.set_digest import Proof, SetDigest
+    from cxrprep.manifest.set_digest import SetDigest
 
 
 @takes_buckets(root="read-folder", state="read-folder")
@@ -120,17 +123,11 @@ def prove(
 
 
 def _digest_of(where: FolderRef, on_event: Sink, options: dict[str, Any]) -> SetDigest:
-    from cxrprep.api.export import load
-    from cxrprep.manifest.set_digest import PIXELS_NAME, set_digest
-    from cxrprep.storage.paths import CACHE_NAME
-
     dataset = load(where, on_event=on_event, **options)
     return set_digest(dataset, cache=where.home / CACHE_NAME / PIXELS_NAME, on_event=on_event)
 
 
 def _checked(wanted: str, path: Path) -> Result[Proof | SetDigest]:
-    from cxrprep.manifest.set_digest import Proof
-
     try:
         made = Proof.of_json(json.loads(read_text(path)))
     except OSError as error:

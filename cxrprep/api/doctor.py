@@ -14,17 +14,19 @@ from cxrprep.api.doctor_access import login_check, mirror_check, netrc_checks, n
 from cxrprep.api.doctor_check import Check, State
 from cxrprep.api.doctor_machine import disk_checks, machine_checks
 from cxrprep.api.result import Result
+from cxrprep.config.settings import check_values
+from cxrprep.credentials.lookup import Credentials
 from cxrprep.datasets.catalog import catalog, find_dataset
 from cxrprep.errors import ExitCode, UsageError, did_you_mean
 from cxrprep.humanize import short_repr
 from cxrprep.sources import check_scheme
 from cxrprep.sources.base import AccessState
+from cxrprep.sources.endpoints import ENDPOINTS, variable
 from cxrprep.storage.paths import home_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from cxrprep.credentials.lookup import Credentials
     from cxrprep.datasets.facts import DatasetSpec, Mirror
 
 
@@ -116,9 +118,6 @@ def doctor(
         >>> examined.verb
         'doctor'
     """
-    from cxrprep.config.settings import check_values
-    from cxrprep.credentials.lookup import Credentials
-
     check_values({"timeout": timeout})
     checks = []
     for check in _checks(
@@ -250,8 +249,6 @@ def _service(mirror: Mirror) -> str:
 
 def _behind(mirror: Mirror, silent: set[str]) -> bool:
     """Whether the mirror's host is among those that do not answer, unless the environment names another one."""
-    from cxrprep.sources.endpoints import ENDPOINTS, variable
-
     scheme = mirror.url.partition("://")[0]
     service = "huggingface" if scheme == "hf" else scheme
     if service in ENDPOINTS and os.environ.get(variable(service)):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import email.utils
 import os
+import socket
 import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from cxrprep.api.doctor_check import Check, State
 from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import CxrprepError, ExitCode
-from cxrprep.sources.base import AccessState
+from cxrprep.sources import endpoints
+from cxrprep.sources.base import AccessState, SourceOptions
+from cxrprep.sources.http_client import USER_AGENT
+from cxrprep.sources.http_connection import ConnectionSettings, HttpConnection, Request
 from cxrprep.sources.proxies import proxy_for
 from cxrprep.sources.urls import split_url
 
@@ -47,8 +53,6 @@ def login_check(credentials: Credentials, service: str) -> Check:
 
 def _hosts_of(service: str) -> tuple[str, ...]:
     """The host that the environment names in place of the service's own: it is the one that gets the login."""
-    from cxrprep.sources import endpoints
-
     host = urllib.parse.urlsplit((service in endpoints.ENDPOINTS and endpoints.named(service)) or "").hostname
     return (host,) if host else ()
 
@@ -68,7 +72,6 @@ def mirror_check(
         What was found; ``None`` where a login is missing, which was said before.
     """
     from cxrprep.sources import open_source
-    from cxrprep.sources.base import SourceOptions
 
     spec, mirror = place
     name = f"{spec.name} from {mirror.name}"
@@ -130,11 +133,6 @@ def _way_hint(url: str, host: str) -> str:
 
 def _head(url: str, timeout: float) -> tuple[float, float | None] | str:
     """Seconds until the server answered and how far our clock is ahead of its; or why it did not answer."""
-    import email.utils
-
-    from cxrprep.sources.http_client import USER_AGENT
-    from cxrprep.sources.http_connection import ConnectionSettings, HttpConnection, Request
-
     begun = time.monotonic()
     try:
         # As a download does it: the same proxies, exceptions from them, and certificates.
@@ -156,9 +154,6 @@ def _head(url: str, timeout: float) -> tuple[float, float | None] | str:
 
 def scheduler_check(address: str, timeout: float) -> Check:
     """Whether a Dask scheduler answers."""
-    import socket
-    from urllib.parse import urlsplit
-
     parts = urlsplit(address)
     try:
         host, port = parts.hostname, parts.port

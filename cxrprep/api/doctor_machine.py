@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
 from typing import TYPE_CHECKING, Final
 
+from cxrprep._version import __version__
 from cxrprep.api.doctor_check import Check, State
+from cxrprep.api.report_labels import check_labeler
 from cxrprep.datasets.catalog import catalog
 from cxrprep.extras import install_command
 from cxrprep.humanize import format_bytes
@@ -37,10 +40,6 @@ _EXTRAS: Final = (
 
 def machine_checks() -> Iterator[Check]:
     """Python, memory, decoders and the labeler."""
-    import platform
-
-    from cxrprep._version import __version__
-
     about = f"{__version__}, Python {platform.python_version()}, {platform.platform()}"
     yield Check("machine", "cxrprep", State.OK, about)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -60,8 +59,6 @@ def machine_checks() -> Iterator[Check]:
 
 def _labeler() -> Check:
     """The report labeler over its own examples, some tenths of a second."""
-    from cxrprep.api.report_labels import check_labeler
-
     checked = check_labeler().value
     if checked.passed:
         return Check("machine", "report labeler", State.OK, f"{checked.examples:,} examples labelled as they should be")

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
+from cxrprep.api.export import load
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
 from cxrprep.humanize import short_repr
+from cxrprep.images.similarity import RELATED
+from cxrprep.manifest.near_duplicates import NEAR_DUPLICATES_NAME, SCHEMA, near_duplicates
 from cxrprep.model import FolderRef
+from cxrprep.storage.atomic import refuse_over_others
+from cxrprep.storage.parquet import footer_of, write_table
 from cxrprep.storage.paths import local_path
 
 if TYPE_CHECKING:
@@ -82,12 +87,6 @@ def duplicates(
         >>> found.images, found.path.name
         (5, 'near_duplicates.parquet')
     """
-    from cxrprep.api.export import load
-    from cxrprep.images.similarity import RELATED
-    from cxrprep.manifest.near_duplicates import NEAR_DUPLICATES_NAME, SCHEMA, near_duplicates
-    from cxrprep.storage.atomic import refuse_over_others
-    from cxrprep.storage.parquet import footer_of, write_table
-
     if least is not None and not RELATED <= least <= 1:
         raise UsageError(f"{least} is out of range for a correlation", hint=f"use a number from {RELATED} to 1")
     where = FolderRef.of(root, dataset=dataset, state=state)

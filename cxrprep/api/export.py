@@ -9,10 +9,17 @@ from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
+from cxrprep.collection.dataset_folder import check_dataset
+from cxrprep.collection.lineage import IMAGES_NAME
 from cxrprep.errors import UsageError
 from cxrprep.events import ignore
+from cxrprep.labels.policy import Policy
+from cxrprep.manifest.combined import combined, without_draw
+from cxrprep.manifest.load import Dataset
+from cxrprep.manifest.load import load as open_manifest
 from cxrprep.model import FolderRef, Selection
-from cxrprep.storage.paths import local_path
+from cxrprep.storage.parquet import check_as_written
+from cxrprep.storage.paths import CACHE_NAME, local_path
 from cxrprep.storage.working_copy_paths import address_of
 
 if TYPE_CHECKING:
@@ -22,7 +29,6 @@ if TYPE_CHECKING:
     from cxrprep.executors import Engine
     from cxrprep.labels.splits import SplitRule
     from cxrprep.manifest.export.run import ExportResult
-    from cxrprep.manifest.load import Dataset
 
 
 @takes_buckets(root="read-folder", state="read-folder", pairs="read-file")
@@ -85,12 +91,6 @@ def load(
         (1, ('test',))
         >>> frame = dataset.to_pandas()
     """
-    from cxrprep.collection.dataset_folder import check_dataset
-    from cxrprep.labels.policy import Policy
-    from cxrprep.manifest.combined import combined, without_draw
-    from cxrprep.manifest.load import Dataset
-    from cxrprep.manifest.load import load as open_manifest
-
     keywords = Keywords(words)
     wanted, rule = keywords.selection(selection), keywords.split_rule(split_by, "split_seed")
     keywords.finish()
@@ -203,12 +203,9 @@ def export(
     keywords.finish()
     if out is not None:
         local_path(out, "--out")
-    from cxrprep.collection.lineage import IMAGES_NAME
     from cxrprep.manifest.export.run import WITH_IMAGES, ExportOptions
     from cxrprep.manifest.export.run import export as write
     from cxrprep.manifest.set_digest import PIXELS_NAME
-    from cxrprep.storage.parquet import check_as_written
-    from cxrprep.storage.paths import CACHE_NAME
 
     where = FolderRef.of(root, dataset=dataset, state=state)
     held = load(

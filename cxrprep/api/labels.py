@@ -13,8 +13,13 @@ from cxrprep.api.running import notes_progress
 from cxrprep.collection import FolderKind
 from cxrprep.errors import UsageError
 from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.labels.extract import LABELS_NAME, read_labels, with_added, write_in_parts, write_labels, written_labels
+from cxrprep.labels.label_losses import check_labels
+from cxrprep.labels.last_options import last_options
 from cxrprep.manifest.choices import Choices
+from cxrprep.manifest.current import made_just_so
 from cxrprep.model import FolderRef
+from cxrprep.storage.table_checksums import replace_listed
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
@@ -86,18 +91,6 @@ def extract_labels(
         >>> labels.images, labels.splits
         (5, (('test', 1), ('train_val', 4)))
     """
-    from cxrprep.labels.extract import (
-        LABELS_NAME,
-        read_labels,
-        with_added,
-        write_in_parts,
-        write_labels,
-        written_labels,
-    )
-    from cxrprep.labels.label_losses import check_labels
-    from cxrprep.labels.last_options import last_options
-    from cxrprep.manifest.current import made_just_so
-    from cxrprep.storage.table_checksums import replace_listed
     from cxrprep.system import FILES_IN_MEMORY
 
     keywords = Keywords(words)

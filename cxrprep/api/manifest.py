@@ -23,6 +23,7 @@ from cxrprep.manifest.choices import Choices
 from cxrprep.model import FolderRef
 from cxrprep.storage.locks import writing_tables
 from cxrprep.storage.paths import CACHE_NAME
+from cxrprep.storage.unfetched import unfetched
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
@@ -268,7 +269,6 @@ def prepare(
     from cxrprep.manifest.image_sizes import SIZES, measure_dropped
     from cxrprep.manifest.label_join import check_sources, check_stated
     from cxrprep.storage.folder_stamps import FolderStamps
-    from cxrprep.storage.unfetched import unfetched
 
     held = labels_in or folder.manifests
     # The record is digested for them, which only a manifest in its own place is worth.

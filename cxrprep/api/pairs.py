@@ -13,17 +13,27 @@ from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
+from cxrprep.collection.dataset_folder import check_converted, check_dataset, require_image_table
+from cxrprep.collection.recognition import sample_names
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, StageFinished, StageStarted, Throttle, ignore
 from cxrprep.humanize import format_count, short_repr
+from cxrprep.labels.declared_reports import has_reports, reports_in
+from cxrprep.labels.nlp.readers import Collection, open_collection
+from cxrprep.manifest.pair_filters import apply_filter, counts_of, find_filter, find_form
+from cxrprep.manifest.pairs import SECTIONS, cut_reports, made_from, pair_rows, pairs_table, per_image
+from cxrprep.manifest.report_texts import name_agreement
 from cxrprep.model import FolderRef
+from cxrprep.storage.atomic import refuse_over_others
+from cxrprep.storage.parquet import footer_of, read_footer, write_table
+from cxrprep.storage.table_checksums import replace_listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.events import Sink
-    from cxrprep.labels.nlp.readers import Collection, Report
+    from cxrprep.labels.nlp.readers import Report
     from cxrprep.manifest.pair_filters import PairFilter
 
 STAGE: Final = "pairs"
@@ -95,14 +105,6 @@ def pairs(
         >>> written.path.as_posix()
         'mimic/manifests/pairs.parquet'
     """
-    from cxrprep.collection.dataset_folder import check_converted, check_dataset, require_image_table
-    from cxrprep.collection.recognition import sample_names
-    from cxrprep.manifest.pair_filters import apply_filter, counts_of, find_filter, find_form
-    from cxrprep.manifest.pairs import cut_reports, made_from, pair_rows
-    from cxrprep.manifest.report_texts import name_agreement
-    from cxrprep.storage.atomic import refuse_over_others
-    from cxrprep.storage.parquet import footer_of, read_footer
-
     chosen, spelled = find_filter(filter), find_form(text)
     keywords = Keywords(words)
     form = form or str(keywords.take("format").get("format", FORMATS[0]))
@@ -154,9 +156,6 @@ def _reports_of(
     where: FolderRef, manifest: Path | None, named: Path | str | None, on_event: Sink
 ) -> Collection | Iterator[Report]:
     from cxrprep.datasets.catalog import catalog
-    from cxrprep.labels.declared_reports import has_reports, reports_in
-    from cxrprep.labels.nlp.readers import open_collection
-    from cxrprep.storage.parquet import read_footer
 
     if named is not None or manifest is None:
         return open_collection(where.path if named is None else Path(named))
@@ -193,8 +192,6 @@ def _stream(held: Collection | Iterator[Report], on_event: Sink) -> Iterator[Rep
 
 
 def _reports(held: Collection | Iterator[Report]) -> Iterator[Report]:
-    from cxrprep.labels.nlp.readers import Collection
-
     if not isinstance(held, Collection):
         yield from held
     elif held.names is None:
@@ -225,9 +222,6 @@ def _write(
     made: Mapping[str, Any],
 ) -> int:
     """Write the rows; how many there are."""
-    from cxrprep.manifest.pairs import SECTIONS
-    from cxrprep.storage.table_checksums import replace_listed
-
     for row in rows:
         row |= {name: spelled(row[name]) for name in SECTIONS if row[name] is not None}
     if form == "json":
@@ -241,9 +235,6 @@ def _write(
 
 
 def _parquet(target: Path, rows: list[dict[str, Any]], per: str, made: Mapping[str, Any]) -> int:
-    from cxrprep.manifest.pairs import pairs_table, per_image
-    from cxrprep.storage.parquet import write_table
-
     table = pairs_table(list(per_image(rows)) if per == "image" else rows, per=per)
     write_table(table, target, name="pairs", made_from=made)
     return int(table.num_rows)
@@ -251,8 +242,6 @@ def _parquet(target: Path, rows: list[dict[str, Any]], per: str, made: Mapping[s
 
 def _csv(rows: list[dict[str, Any]], per: str) -> tuple[bytes, int]:
     """Lists as JSON in their cell: CSV has none."""
-    from cxrprep.manifest.pairs import per_image
-
     held = list(per_image(rows)) if per == "image" else rows
     text = io.StringIO()
     names = list(held[0]) if held else []

@@ -17,6 +17,7 @@ from cxrprep.errors import ExitCode
 from cxrprep.events import Advanced, StageStarted, ignore
 from cxrprep.executors import Engine, Lost
 from cxrprep.humanize import short_repr
+from cxrprep.images.phi import KINDS, scan_tags
 from cxrprep.model import FolderRef, Selection
 
 if TYPE_CHECKING:
@@ -123,8 +124,6 @@ def check_phi(
         >>> looked.files, looked.suspect_files
         (5, 0)
     """
-    from cxrprep.images.phi import KINDS, scan_tags
-
     keywords = Keywords(words)
     selection, shard = keywords.selection(selection), shard_of(shard)
     engine, limits = keywords.engine(engine), keywords.limits(limits)

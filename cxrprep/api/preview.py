@@ -10,6 +10,8 @@ from cxrprep.api.convert_inputs import open_inputs
 from cxrprep.api.keywords import Keywords, shard_of
 from cxrprep.api.result import Result
 from cxrprep.events import Advanced, StageStarted, ignore
+from cxrprep.images.local_files import is_url
+from cxrprep.images.radiograph import DEFAULT_LIMITS
 from cxrprep.model import FolderRef, Selection
 
 if TYPE_CHECKING:
@@ -76,9 +78,7 @@ def preview(
     from cxrprep.api.convert_target import target_of
     from cxrprep.html_report.preview import write_preview
     from cxrprep.html_report.sampling import sample_rows
-    from cxrprep.images.local_files import is_url
     from cxrprep.images.preview import preview_image
-    from cxrprep.images.radiograph import DEFAULT_LIMITS
     from cxrprep.images.recipe import load_recipe
 
     keywords = Keywords(words, count=count, frame=frame)

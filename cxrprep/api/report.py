@@ -11,6 +11,7 @@ from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.events import ignore
+from cxrprep.html_report.page import write_report
 from cxrprep.model import FolderRef
 from cxrprep.storage.paths import local_path
 
@@ -60,8 +61,6 @@ def report(
         >>> page.images, page.path.as_posix()
         (5, 'nih/manifests/report.html')
     """
-    from cxrprep.html_report.page import write_report
-
     keywords = Keywords(words, thumbnails=thumbnails)
     thumbnails = int(keywords.take("images").get("images", thumbnails))
     keywords.finish()

@@ -13,7 +13,9 @@ from cxrprep.api.running import notes_progress
 from cxrprep.errors import ExitCode, UsageError
 from cxrprep.events import ignore
 from cxrprep.executors import Engine
+from cxrprep.labels.nlp.policies import policy_named
 from cxrprep.model import FolderRef
+from cxrprep.storage.parquet import read_rows
 from cxrprep.storage.paths import CACHE_NAME
 
 if TYPE_CHECKING:
@@ -137,8 +139,6 @@ def label_reports(
     from cxrprep.labels.label_sources import REPORTS_NAME, put_back_if_refused, source_folder
     from cxrprep.labels.nlp.label_collection import label_collection
     from cxrprep.labels.nlp.output_tables import MENTIONS_NAME
-    from cxrprep.labels.nlp.policies import policy_named
-    from cxrprep.storage.parquet import read_rows
 
     keywords = Keywords(words)
     engine = keywords.engine(engine)

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shlex
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from cxrprep.model import FolderRef, Selection
 from cxrprep.record.last_run import RunState, unfinished_runs
 from cxrprep.record.requested import asked
 from cxrprep.selection.options import SELECTING, options_of
+from cxrprep.storage.parquet import count_rows
 from cxrprep.storage.paths import CACHE_NAME
 
 if TYPE_CHECKING:
@@ -291,14 +293,10 @@ def _following_made(folder: DatasetFolder, stages: tuple[StageStatus, ...]) -> I
 
 
 def _when(path: Path) -> str:
-    from datetime import datetime
-
     return datetime.fromtimestamp(path.stat().st_mtime).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _rows(path: Path) -> int:
-    from cxrprep.storage.parquet import count_rows
-
     return count_rows(path) if path.is_file() else 0
 
 

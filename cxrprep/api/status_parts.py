@@ -12,6 +12,7 @@ from cxrprep.collection import FolderKind
 from cxrprep.record.requested import asked
 from cxrprep.storage.paths import OWN_FOLDERS, holds_images
 from cxrprep.storage.small_files import parse_json, read_text
+from cxrprep.storage.unfetched import names_and_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +96,6 @@ def count_parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
 def _walk(root: Path) -> Iterator[tuple[str, int]]:
     """The files of a folder, of the disk and of its bucket, in order of path."""
     from cxrprep.storage.folder_listing import files_below
-    from cxrprep.storage.unfetched import names_and_sizes
 
     there = ((path, size) for path, size in names_and_sizes(root) if path.partition("/")[0] not in OWN_FOLDERS)
     return heapq.merge(files_below(str(root), OWN_FOLDERS, readable_only=True), there)

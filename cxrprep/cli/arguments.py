@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from cxrprep.api.keywords import split_rule_of
+from cxrprep.config.job import parse_rate
+from cxrprep.config.settings import expand, with_variables
 from cxrprep.errors import UsageError
+from cxrprep.model import FolderRef
+from cxrprep.selection.options import selection_of
 
 if TYPE_CHECKING:
     from cxrprep.api.download_context import FetchOptions
@@ -14,7 +19,6 @@ if TYPE_CHECKING:
     from cxrprep.images.radiograph import ImageLimits
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
-    from cxrprep.model import FolderRef
 
 
 def _given(text: str) -> str | None:
@@ -23,9 +27,6 @@ def _given(text: str) -> str | None:
 
 def folder_of(invocation: Invocation) -> FolderRef:
     """The folder that every verb takes."""
-    from cxrprep.config.settings import with_variables
-    from cxrprep.model import FolderRef
-
     job = invocation.job
     return FolderRef(
         # As it was written where it is an address: as a path it would lose a slash.
@@ -89,8 +90,6 @@ def _policy(invocation: Invocation) -> Policy | None:
 
 def _split_rule(invocation: Invocation) -> SplitRule | None:
     """The split of one's own, where one was asked for."""
-    from cxrprep.api.keywords import split_rule_of
-
     split = invocation.job.split
     seed = split.seed
     if "split.seed" not in invocation.flags and "selection.seed" in invocation.flags:
@@ -119,8 +118,6 @@ def manifest_arguments(invocation: Invocation) -> dict[str, Any]:
 
 def export_arguments(invocation: Invocation) -> dict[str, Any]:
     """For ``export``."""
-    from cxrprep.selection.options import selection_of
-
     return {
         "root": folder_of(invocation),
         "label_source": _given(invocation.job.labels.source),
@@ -142,7 +139,6 @@ def engine_of(invocation: Invocation) -> Engine:
 def fetch_options(invocation: Invocation) -> FetchOptions:
     """How the mirror is reached, and what is done with what comes."""
     from cxrprep.api.download_context import FetchOptions
-    from cxrprep.config.job import parse_rate
 
     download = invocation.job.download
     if download.discard_raw and not download.then:
@@ -166,8 +162,6 @@ def fetch_options(invocation: Invocation) -> FetchOptions:
 
 def _source(text: str) -> str | None:
     # A folder may be named by a variable; an address may hold a dollar of its own.
-    from cxrprep.config.settings import expand, with_variables
-
     if "$" not in text or "://" in text:
         return _given(text)
     found = with_variables(text)
@@ -176,8 +170,6 @@ def _source(text: str) -> str | None:
 
 def download_arguments(invocation: Invocation) -> dict[str, Any]:
     """For ``plan``, ``download`` and ``read_plan``."""
-    from cxrprep.selection.options import selection_of
-
     job = invocation.job
     return {
         "dataset": job.dataset,
@@ -243,8 +235,6 @@ def added_label_arguments(invocation: Invocation) -> dict[str, Any]:
 
 def source_arguments(invocation: Invocation) -> dict[str, Any]:
     """For the verbs that look at the images of a folder."""
-    from cxrprep.selection.options import selection_of
-
     return {
         "root": folder_of(invocation),
         "selection": selection_of(invocation.job.selection),
@@ -296,6 +286,4 @@ def recipe_of(invocation: Invocation) -> str:
 
 def _recipe(name: str) -> str:
     """A recipe's name, or its file as a job names it: with variables and ``~``."""
-    from cxrprep.config.settings import expand
-
     return str(expand(name)) if name.startswith("~") or "$" in name else name

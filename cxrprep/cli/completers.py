@@ -6,6 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cxrprep.cli.context import invocation_of
+from cxrprep.config.job import ALL_STEPS, PROJECTIONS
+from cxrprep.model import Split, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -119,8 +121,6 @@ def _words(what: str) -> Iterable[str]:
 
             return ("all", *OBSERVATIONS)
         case "steps":
-            from cxrprep.config.job import ALL_STEPS
-
             return ALL_STEPS
         case "column":
             from cxrprep.schemas import IMAGES
@@ -143,13 +143,8 @@ def _words(what: str) -> Iterable[str]:
 
             return labeler_names()
         case "split":
-            from cxrprep.model import Split
-
             return map(str, Split)
         case "view":
-            from cxrprep.config.job import PROJECTIONS
-            from cxrprep.model import View
-
             return (*PROJECTIONS, *map(str, View))
     from cxrprep.verification.finding import Kind
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cxrprep.cli.output import Output
+from cxrprep.credentials.secret import Secret
 from cxrprep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from cxrprep.config.job import Job
     from cxrprep.config.settings import Settings
     from cxrprep.credentials.lookup import Credentials
-    from cxrprep.credentials.secret import Secret
     from cxrprep.events import Event, Sink
     from cxrprep.model import Shard
 
@@ -209,14 +209,12 @@ class Invocation:
 
     def events(self) -> AbstractContextManager[Sink]:
         """Progress on the screen and in the log, for the time of a verb; the log lies beside the record."""
-        from contextlib import contextmanager
-
         from cxrprep.cli.progress import choose
         from cxrprep.system import defer_pandas
 
         defer_pandas()
 
-        @contextmanager
+        @contextlib.contextmanager
         def opened() -> Iterator[Sink]:
             self.log.belongs_to(self.state or self.root)
             self.note_level()
@@ -329,8 +327,6 @@ class Invocation:
 
 
 def _from_stdin() -> Secret:
-    from cxrprep.credentials.secret import Secret
-
     text = sys.stdin.read(65_536).strip()
     if not text:
         raise UsageError(
@@ -340,8 +336,6 @@ def _from_stdin() -> Secret:
 
 
 def _ask(question: str, hidden: bool) -> str | None:
-    import click
-
     try:
         answer: str = click.prompt(question, hide_input=hidden, default="", show_default=False, err=True)
     except click.Abort:

@@ -5,8 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.config.job import FORMATS
+from cxrprep.cli.completers import recipe_names
+from cxrprep.config.job import FORMATS, parse_label
+from cxrprep.config.settings import (
+    expand,
+    misspelt_variables,
+    path_values,
+    read_job,
+    refuse_misplaced,
+    unset_variables,
+    variable_problems,
+    with_variables,
+)
+from cxrprep.config.toml import Mistake, MistakesError
+from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import CxrprepError, UsageError, did_you_mean
+from cxrprep.storage.paths import home_path, is_served
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,9 +53,6 @@ def check_job(file: Path) -> dict[str, Any]:
     Returns ``error`` and ``hint`` (empty when nothing is wrong), ``mistakes`` (each with its line), ``warnings`` (what
     this machine lacks, and another may have) and a ``summary`` of the job.
     """
-    from cxrprep.config.settings import misspelt_variables, path_values, read_job, unset_variables
-    from cxrprep.config.toml import MistakesError
-
     found: dict[str, Any] = {"error": "", "hint": "", "summary": "", "mistakes": [], "warnings": []}
     try:
         settings, text = read_job(file)
@@ -68,8 +79,6 @@ def check_job(file: Path) -> dict[str, Any]:
 
 def raise_every_mistake(file: Path) -> None:
     """Raise ``MistakesError`` with all that keeps a job file from being run, in keys, values, names and variables."""
-    from cxrprep.config.settings import read_job
-
     settings, text = read_job(file)
     _raise_all(text, [*name_problems(settings, whole=True), *_path_problems(settings)])
 
@@ -90,8 +99,6 @@ def _missing_problems(settings: Settings) -> Iterator[Problem]:
 
     What lies in a folder of the job may come with the download, or be made before it is read.
     """
-    from cxrprep.config.settings import expand, path_values
-
     job = settings.job
     folders = [job.root or job.dataset, *map(settings.value, _WRITTEN)]
     own = [expand(text).absolute() for text in folders if text and _is_path(text)]
@@ -112,8 +119,6 @@ def _missing_problems(settings: Settings) -> Iterator[Problem]:
 
 def _is_path(text: str) -> bool:
     """Whether ``text`` names a place of this machine: other problems of it are said elsewhere."""
-    from cxrprep.config.settings import expand
-
     try:
         expand(text)
     except UsageError:
@@ -138,9 +143,6 @@ def _path_problems(settings: Settings) -> Iterator[Problem]:
 
 def _address_problems(settings: Settings) -> Iterator[Problem]:
     """Addresses that no store understands, where a folder or file has to stand, and homes of nobody here."""
-    from cxrprep.config.settings import path_values, refuse_misplaced
-    from cxrprep.storage.paths import home_path
-
     for name, value in path_values(settings):
         try:
             home_path(value)
@@ -152,8 +154,6 @@ def _address_problems(settings: Settings) -> Iterator[Problem]:
 
 def _variable_problems(settings: Settings) -> Iterator[Problem]:
     """Paths with a variable that is not set: a folder with a dollar in its name is nobody's wish."""
-    from cxrprep.config.settings import path_values, variable_problems
-
     for name, value in path_values(settings):
         for message, hint in () if Path(value).exists() else variable_problems(value):
             yield name, message, hint
@@ -164,10 +164,6 @@ def check_names(settings: Settings, file: Path) -> None:
 
     Names that nothing has, steps in an order that cannot work, paths with variables that are not set.
     """
-    from cxrprep.config.settings import expand, path_values, with_variables
-    from cxrprep.config.toml import Mistake, MistakesError
-    from cxrprep.storage.paths import is_served
-
     mistakes = []
     for name, message, hint in (*name_problems(settings, whole=True), *_path_problems(settings)):
         origin = settings.origins.get(name, "")
@@ -226,7 +222,6 @@ def name_problems(settings: Settings, *, whole: bool) -> Iterator[Problem]:
 
 def _label_problems(job: Job) -> Iterator[Problem]:
     """Observations, label sources, sections and labelers that there are not: known before hours of download."""
-    from cxrprep.config.job import parse_label
     from cxrprep.labels.nlp.policies import section_order
     from cxrprep.labels.nlp.sections import check_sections
     from cxrprep.vocabulary import observations_of, stem_of
@@ -280,8 +275,6 @@ def _raised(name: str, check: Any, value: Any) -> Iterator[Problem]:
 
 
 def _dataset_problems(job: Job, *, whole: bool) -> Iterator[Problem]:
-    from cxrprep.datasets.catalog import find_dataset
-
     try:
         spec = find_dataset(job.dataset)
     except UsageError as error:
@@ -322,9 +315,6 @@ def _step_problems(settings: Settings) -> Iterator[Problem]:
 
 def check_recipe(name: str) -> None:
     """Raise ``UsageError`` when ``name`` is neither a recipe that ships nor a file."""
-    from cxrprep.cli.completers import recipe_names
-    from cxrprep.config.settings import expand
-
     known = recipe_names()
     if name not in known and not expand(name).is_file():
         hint = f"{did_you_mean(name, known)}named recipes: {', '.join(known)}; or the path of a TOML file"

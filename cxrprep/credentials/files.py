@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
 
 from cxrprep.credentials.secret import Secret
 from cxrprep.credentials.services import ADVICE, KAGGLE_HOSTS
@@ -129,7 +131,6 @@ def signed_url_of(secret: Secret, origin: str) -> Token:
     --recursive`` or ``Link: LINK`` the link counts; Outlook's own address around it is taken off.
     """
     import html
-    from urllib.parse import unquote, urlsplit
 
     text = "\n".join(line for line in secret.reveal().splitlines() if not line.lstrip().startswith("#")).strip()
     text = _ENTITY.sub(lambda found: html.unescape(found[0]), text).replace("^&", "&").replace("%%", "%")
@@ -164,8 +165,6 @@ def kaggle_json(path: Path) -> Login:
 
 def kaggle_session(path: Path) -> Token | None:
     """The session that ``kaggle auth login`` wrote: a token for 12 hours, and what renews it; ``None`` without one."""
-    import datetime as dt
-
     if not path.is_file():
         return None
     try:

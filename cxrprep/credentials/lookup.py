@@ -7,6 +7,7 @@ follow the order of Kaggle's own tool.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
@@ -211,8 +212,6 @@ class Credentials:
 
     @staticmethod
     def _identity(found: Login | Token) -> str:
-        import hashlib
-
         if isinstance(found, Login):
             text = f"{found.user}\0{found.password.reveal()}"
         else:

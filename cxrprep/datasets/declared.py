@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from cxrprep.datasets.catalog import declaration_of, is_built_in
 from cxrprep.datasets.declaration import MANY_FILES
 from cxrprep.datasets.facts import unpacked_name
 from cxrprep.datasets.patterns import compiled
@@ -97,8 +98,6 @@ class DeclaredLayout:
 
 def layout_of(declaration: Declaration) -> DeclaredLayout:
     """The layout that a declaration states. Raises ``ConfigError`` for a pattern that RE2 does not know."""
-    from cxrprep.datasets.catalog import is_built_in
-
     patterns = tuple(
         spelled
         for table in declaration.table
@@ -117,6 +116,4 @@ def layout_of(declaration: Declaration) -> DeclaredLayout:
 def layout(name: str, release: str) -> DeclaredLayout:
     """The layout of a dataset of the catalog that is described by its file."""
     del release
-    from cxrprep.datasets.catalog import declaration_of
-
     return layout_of(declaration_of(name))

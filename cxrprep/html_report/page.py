@@ -19,6 +19,7 @@ from cxrprep.collection.dataset_folder import require_image_table
 from cxrprep.events import StageFinished, StageStarted, ignore
 from cxrprep.html_report.sampling import sample_rows
 from cxrprep.html_report.svg_charts import DARK, Bar, BarPart, Chart, bars, blue, heat_map, histogram
+from cxrprep.html_report.thumbnails import thumbnail
 from cxrprep.html_report.wording import FactRow, fact_row, outcome, outcome_of_one
 from cxrprep.humanize import format_bytes, short_repr
 from cxrprep.labels.agreement import SourceAgreement, source_agreements
@@ -28,6 +29,8 @@ from cxrprep.storage.parquet import check_columns, count_rows, read_combined, re
 from cxrprep.storage.table_checksums import replace_listed
 from cxrprep.storage.value_codes import numbers, take_rows, value_codes, with_codes
 from cxrprep.system import FILES_IN_MEMORY, plain_memory
+from cxrprep.verification.measures import IDS
+from cxrprep.verification.published_facts import check_facts, fact_columns
 from cxrprep.vocabulary import OWN_MARK
 
 if TYPE_CHECKING:
@@ -250,9 +253,6 @@ def _beside(table: pa.Table, labels: list[label_statistics.Prevalence], manifest
 
 def _of_label_table(folder: DatasetFolder) -> tuple[list[FactRow], tuple[SourceAgreement, ...]]:
     """What the page says of labels.parquet, a row for each source: it is let go before the manifest is read."""
-    from cxrprep.verification.measures import IDS
-    from cxrprep.verification.published_facts import check_facts, fact_columns
-
     spec, release, path = folder.spec, folder.release, folder.manifests / "labels.parquet"
     if not path.is_file():
         return [], ()
@@ -281,8 +281,6 @@ def _of_label_table(folder: DatasetFolder) -> tuple[list[FactRow], tuple[SourceA
 def _worst(
     worst: Mapping[str, list[dict[str, Any]]], root: Path, *, drawn: bool
 ) -> list[tuple[str, list[tuple[Thumbnail | None, dict[str, Any]]]]]:
-    from cxrprep.html_report.thumbnails import thumbnail
-
     return [
         (label_statistics.QUALITY[name], [(thumbnail(root, row["path"]) if drawn else None, row) for row in rows])
         for name, rows in worst.items()
@@ -348,8 +346,6 @@ def _matrix(together: label_statistics.Together) -> dict[str, Chart]:
 def _sheet(
     table: pa.Table, root: Path, labels: list[label_statistics.Prevalence], images: list[tuple[int, dict[str, Any]]]
 ) -> list[tuple[Thumbnail, dict[str, Any]]]:
-    from cxrprep.html_report.thumbnails import thumbnail
-
     names = {f"label_{row.stem}": row.name for row in labels}
     chosen = take_rows(table.select(["view", "split", *names]), [row for row, _ in images]).to_pylist()
     sheet = []

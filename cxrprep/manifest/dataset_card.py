@@ -22,6 +22,7 @@ from cxrprep.manifest.hugging_face_card import (
     webdataset_features,
 )
 from cxrprep.manifest.label_statistics import SplitCounts, split_counts
+from cxrprep.manifest.load import Dataset
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.parquet import SET_DIGEST, read_footer, read_rows, read_schema
 from cxrprep.storage.small_files import regular
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.datasets.facts import DatasetSpec
-    from cxrprep.manifest.load import Dataset
 
 _COUNTED: Final = ("split", "study_id", "patient_id")
 _TABLES: Final = ("images", "studies", "labels", "report_labels", "mentions", "pairs")
@@ -118,8 +118,6 @@ def _counted(path: Path) -> Dataset:
 
     They are read group by group: the whole of a large one takes some hundred MiB.
     """
-    from cxrprep.manifest.load import Dataset
-
     file = pq.ParquetFile(regular(path))
     stored = file.schema_arrow
     columns = [*_COUNTED, *(name for name in stored.names if name.startswith("label_"))]

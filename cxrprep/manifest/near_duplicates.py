@@ -20,6 +20,19 @@ import pyarrow as pa
 
 from cxrprep.errors import ImageError, NothingSelectedError, storage_error
 from cxrprep.events import Advanced, ItemFinished, StageFinished, StageStarted, ignore
+from cxrprep.images.decode import decode
+from cxrprep.images.similarity import (
+    CUTS,
+    FINGERPRINT,
+    RELATED,
+    SAME_EXPOSURE,
+    THUMBNAIL,
+    coarse_alignment,
+    correlation,
+    fingerprints,
+    reduced,
+    thumbnail,
+)
 from cxrprep.manifest.image_reader import ImageReader
 from cxrprep.schemas import CATEGORY, describe
 from cxrprep.system import available_cores
@@ -91,9 +104,6 @@ class _Images:
     @contextmanager
     def opened(self) -> Iterator[Callable[[int], NDArray[np.uint8]]]:
         """A function that gives the image at a place reduced for comparison, and raises ``ImageError``."""
-        from cxrprep.images.decode import decode
-        from cxrprep.images.similarity import reduced
-
         with ExitStack() as stack:
             readers = [stack.enter_context(ImageReader(root)) for root in self._roots]
 
@@ -121,8 +131,6 @@ def near_duplicates(datasets: Sequence[Dataset], *, least: float | None = None, 
         NothingSelectedError: There are no two images.
         StorageError: ``TMPDIR`` has no room.
     """
-    from cxrprep.images.similarity import RELATED
-
     images = _Images(datasets)
     if len(images) < 2:  # a pair
         raise NothingSelectedError("there are no two images to compare", hint="name a folder with a manifest")
@@ -162,8 +170,6 @@ def _batches(count: int, size: int) -> Iterator[range]:
 
 def _thumbnails(images: _Images, file: Any, pool: ThreadPoolExecutor, on_event: Sink) -> NDArray[np.uint8]:
     """The thumbnails of all, on the disk; one of zeros for an image that cannot be read."""
-    from cxrprep.images.similarity import THUMBNAIL, thumbnail
-
     held = _on_disk(file, np.uint8, len(images), THUMBNAIL, THUMBNAIL)
     on_event(StageStarted(STAGE, len(images), unit="images"))
 
@@ -190,8 +196,6 @@ def _thumbnails(images: _Images, file: Any, pool: ThreadPoolExecutor, on_event: 
 
 def _candidates(thumbnails: NDArray[np.uint8], readable: NDArray[np.intp], file: Any) -> dict[tuple[int, int], bool]:
     """The pairs to prove, smaller place first, and whether the mirror image of one is meant."""
-    from cxrprep.images.similarity import CUTS, FINGERPRINT, fingerprints
-
     # Half precision, on the disk: 920 MB for 112,120 images. The last are those of the mirror images.
     index = _on_disk(file, np.float16, len(CUTS) + 1, len(readable), FINGERPRINT)
     for rows in _batches(len(readable), _ROWS):
@@ -314,8 +318,6 @@ def _proven(
     on_event: Sink,
 ) -> Iterator[dict[str, Any]]:
     """The pairs that alignment proves, as rows of the table."""
-    from cxrprep.images.similarity import coarse_alignment, correlation
-
     on_event(StageStarted(PROOF, len(pairs), unit="pairs"))
     listed = list(pairs.items())
 
@@ -339,8 +341,6 @@ def _proven(
 
 
 def _row(a: dict[str, Any], b: dict[str, Any], alike: float, *, mirrored: bool) -> dict[str, Any]:
-    from cxrprep.images.similarity import SAME_EXPOSURE
-
     known = None not in (a["split"], b["split"])
     return {
         **{f"{name}_a": a[name] for name, _, _ in _SIDES},

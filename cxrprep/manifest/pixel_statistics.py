@@ -11,6 +11,7 @@ import numpy as np
 
 from cxrprep.errors import ImageError
 from cxrprep.events import Note, ignore
+from cxrprep.images.decode import decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 def grey(data: bytes, name: str) -> NDArray[np.float32]:
     """The display values of an image file, rows x columns, 0 black to 1 white. Raises ``ImageError``."""
-    from cxrprep.images.decode import decode
     from cxrprep.images.transforms import Voi
 
     picture = Voi()(decode(data, name))

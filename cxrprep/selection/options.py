@@ -8,6 +8,7 @@ import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.config.job import SelectionSettings, parse_label, parse_split, parse_view
+from cxrprep.config.settings import expand
 from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.model import ColumnTest, Selection
 from cxrprep.selection.id_lists import list_file, read_ids, read_list
@@ -95,8 +96,6 @@ def _plain_word(name: str, value: Any) -> Any:
 
 
 def _existing(text: str) -> Path:
-    from cxrprep.config.settings import expand
-
     path = expand(text)
     if not path.is_file():
         raise UsageError(f"there is no file {path}", hint="name a CSV, Parquet or text file of ids")

@@ -10,6 +10,7 @@ import re
 import time
 import urllib.parse
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import (
@@ -199,8 +200,6 @@ class HttpResponse:
 def mail_date(text: str) -> dt.datetime:
     """A date as HTTP and mail write it. Raises ``ValueError``."""
     # Loaded where a server states no ETag: it takes as long as a thousand files of a plan.
-    from email.utils import parsedate_to_datetime
-
     return parsedate_to_datetime(text)
 
 

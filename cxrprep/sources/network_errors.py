@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import socket
+import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import CxrprepError, ProxyOrCertificateError, SourceUnreachableError, UsageError
@@ -172,8 +173,6 @@ def from_libcurl(curl: Any, code: int, wording: str, endpoint: Endpoint, proxy: 
 
 def from_exception(endpoint: Endpoint, error: BaseException, timeout: float) -> CxrprepError:
     """The same for the exception of another client, as the services' own use it."""
-    import ssl
-
     where = endpoint.authority
     if isinstance(error, CxrprepError):
         return error

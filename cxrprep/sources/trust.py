@@ -15,6 +15,7 @@ import functools
 import hashlib
 import os
 import re
+import ssl
 import sys
 import tempfile
 from pathlib import Path
@@ -92,14 +93,10 @@ def _default_files() -> Iterator[Path]:
 
 
 def _own_file() -> str | None:
-    import ssl
-
     return ssl.get_default_verify_paths().cafile
 
 
 def _windows_store() -> Path:
-    import ssl
-
     ders = ssl.create_default_context().get_ca_certs(binary_form=True)
     return _saved_bundle("".join(ssl.DER_cert_to_PEM_cert(der) for der in ders).encode("ascii"))
 

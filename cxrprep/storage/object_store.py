@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
@@ -182,8 +183,6 @@ class ObjectStore:
 
     def write_with(self, name: str, write: Callable[[Path], object]) -> str:
         """Written here first, then sent; an object appears when it is whole."""
-        import tempfile
-
         with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
             part = Path(folder, "part")
             write(part)

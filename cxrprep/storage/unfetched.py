@@ -6,6 +6,7 @@ Verbs work on a copy without images; whoever lists its files asks here for the r
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -47,7 +48,6 @@ class Unfetched:
 
     def measured(self, paths: Sequence[Path], measure: Callable[[Sequence[Path]], Iterable[M]]) -> Iterator[M]:
         """What ``measure`` says of these files: of their first bytes where these say it, and of the whole else."""
-        import tempfile
         from concurrent.futures import ThreadPoolExecutor
 
         with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:

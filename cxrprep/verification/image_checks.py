@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import AccessError, CxrprepError, MissingExtraError, SourceUnreachableError
 from cxrprep.events import Advanced, ItemFinished
+from cxrprep.executors import Engine, Lost, begin_item
 from cxrprep.humanize import without_path
 from cxrprep.model import ImageCheck, ScoreSummary
 from cxrprep.storage.working_copy_paths import address_of
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.facts import DatasetSpec, Quirk
     from cxrprep.events import Sink
-    from cxrprep.executors import Engine
 
 _BATCH: Final = 16
 # What converting grants an image too, if nobody says otherwise.
@@ -101,8 +101,6 @@ class PictureCheck:
 
     def run(self, paths: Iterable[str]) -> Iterator[Finding]:
         """What is wrong with the images ``paths``, or known to be odd about them."""
-        from cxrprep.executors import Engine, Lost
-
         engine = self.engine or Engine("inline")
         root: Path | str = self.root.absolute()
         if engine.name == "dask":
@@ -203,8 +201,6 @@ def check_some(
 
     ``root`` may be the address of a bucket folder, and what its store raises is raised: no image is to blame.
     """
-    from cxrprep.executors import begin_item
-
     done = []
     for path in paths:
         begin_item()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import UsageError
@@ -43,8 +44,6 @@ def _shipped() -> dict[str, Callable[[LabelerOptions], ReportLabeler]]:
 
 def _installed() -> dict[str, EntryPoint]:
     """The labelers of other packages, by name."""
-    from importlib.metadata import entry_points
-
     return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
 
 

@@ -20,6 +20,7 @@ from cxrprep.events import Advanced, Note, Sink, StageFinished, StageStarted, ig
 from cxrprep.executors import Engine, Lost
 from cxrprep.humanize import short_repr
 from cxrprep.labels.label_sources import OURS
+from cxrprep.labels.labelers.registry import labeler_named
 from cxrprep.labels.nlp import output_tables
 from cxrprep.labels.nlp.batches import (
     Joined,
@@ -94,8 +95,6 @@ class PlugIn:
 
 
 def _made_ready(plugin: PlugIn, sources: tuple[tuple[str, str], ...], policy: MentionPolicy) -> ReportLabeler:
-    from cxrprep.labels.labelers.registry import labeler_named
-
     return labeler_named(plugin.labeler, replace(plugin.options, sources=sources, policy=policy.name))
 
 

@@ -20,6 +20,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 from xml.etree import ElementTree as ET
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from cxrprep.errors import ArchiveError, NothingSelectedError, TableError, UsageError
 from cxrprep.storage.archives import NOT_READABLE, tar_entries
 from cxrprep.storage.small_files import encoding_of, read_file, regular
@@ -348,9 +351,6 @@ def _json_rows(path: Path) -> Iterator[Report]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Report]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         file = pq.ParquetFile(regular(path))
         names = file.schema_arrow.names
