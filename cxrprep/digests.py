@@ -10,7 +10,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from cxrprep.errors import storage_error
+from cxrprep.errors import storage_errors
 from cxrprep.model import Digest
 from cxrprep.system import available_cores
 
@@ -98,10 +98,8 @@ def read_digest(path: Path, algorithm: str, check: Callable[[], None], buffer: m
     Raises:
         StorageError: the file cannot be read.
     """
-    try:
+    with storage_errors(path, "read"):
         (digest,), size = _read(path, (algorithm,), buffer, lambda _: check())
-    except OSError as error:
-        raise storage_error(path, "read", error) from error
     return digest, size
 
 

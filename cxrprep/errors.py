@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import enum
 import errno
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 
@@ -262,3 +263,12 @@ def storage_error(path: Path | str, doing: str, error: OSError) -> StorageError:
     if error.errno == errno.ENOTDIR:
         hint = "a part of this path is a file: name another folder"
     return StorageError(f"cannot {doing} {path}: {error.strerror or error}", hint=hint)
+
+
+@contextmanager
+def storage_errors(path: Path | str, doing: str) -> Iterator[None]:
+    """What the disk refuses within the block raises ``storage_error``."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(path, doing, error) from error

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import TableError, storage_error
+from cxrprep.errors import TableError, storage_errors
 from cxrprep.model import CONVERSION_KEY, Digest
 from cxrprep.storage.paths import is_safe
 from cxrprep.storage.small_files import parse_json, read_file, read_text, regular
@@ -294,7 +294,5 @@ def _export(form: str, names: Any, about: dict[str, Any]) -> Lineage:
 
 def is_own_description(path: Path) -> bool:
     """Whether a Croissant description that cxrprep wrote lies at ``path``. Raises ``StorageError``."""
-    try:
+    with storage_errors(path, "read"):
         return path.is_file() and _OWN_DESCRIPTION in read_file(path)
-    except OSError as error:
-        raise storage_error(path, "read", error) from error

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.errors import CxrprepError, TableError, UsageError, storage_error
+from cxrprep.errors import CxrprepError, TableError, UsageError, storage_errors
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_rows import TableUse
 from cxrprep.labels.source_vocabulary import own_column
@@ -100,10 +100,8 @@ def _put_back(copy: Path, table: Path) -> None:
 
 def _copy(copies: Mapping[Path, Path]) -> None:
     for table, copy in copies.items():
-        try:
+        with storage_errors(copy, "write"):
             shutil.copyfile(table, copy)
-        except OSError as error:
-            raise storage_error(copy, "write", error) from error
 
 
 def check_name(name: str) -> str:

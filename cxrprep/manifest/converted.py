@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from cxrprep.collection.image_table import is_there
 from cxrprep.datasets.catalog import catalog
-from cxrprep.errors import TableError, UsageError, storage_error
+from cxrprep.errors import TableError, UsageError, storage_errors
 from cxrprep.events import Note
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.label_losses import MASKS_NAME
@@ -58,7 +58,7 @@ def carry_labels(source: Path, target: Path) -> None:
         before, after = source / name, target / name
         if before.resolve() == after.resolve() or not before.is_file():
             continue
-        try:
+        with storage_errors(before, "read"):
             check_as_written(before)
             with open_file(before) as held:
                 # Not in memory: of five million images they are a gigabyte.
@@ -66,8 +66,6 @@ def carry_labels(source: Path, target: Path) -> None:
                     note_checksum(after)
                 else:
                     replace_listed(after, functools.partial(_write_body, held))
-        except OSError as error:
-            raise storage_error(before, "read", error) from error
 
 
 def _write_body(held: BinaryIO, part: Path) -> None:

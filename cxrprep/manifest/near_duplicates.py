@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
-from cxrprep.errors import ImageError, NothingSelectedError, storage_error
+from cxrprep.errors import ImageError, NothingSelectedError, storage_errors
 from cxrprep.events import Advanced, ItemFinished, StageFinished, StageStarted, ignore
 from cxrprep.images.decode import decode
 from cxrprep.images.similarity import (
@@ -152,12 +152,10 @@ def _on_disk(file: Any, kind: type[np.generic], *shape: int) -> NDArray[Any]:
 
     Raises ``StorageError``.
     """
-    try:
+    with storage_errors(f"{tempfile.gettempdir()} (TMPDIR)", "write to"):
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, max(math.prod(shape) * np.dtype(kind).itemsize, 1))
         return np.memmap(file, kind, "w+", shape=shape)
-    except OSError as error:
-        raise storage_error(f"{tempfile.gettempdir()} (TMPDIR)", "write to", error) from error
 
 
 def _rows(held: Dataset) -> list[dict[str, Any]]:

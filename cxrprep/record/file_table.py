@@ -13,7 +13,7 @@ import operator
 from array import array
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import storage_error
+from cxrprep.errors import storage_errors
 from cxrprep.model import Digest
 from cxrprep.record.entry import FileEntry
 from cxrprep.storage.atomic import replace_file
@@ -251,11 +251,8 @@ def writer(path: Path, state: Mapping[str, Any]) -> Any:
 
 def digest_of(path: Path) -> Digest:
     """The SHA-256 of the file. Raises ``StorageError`` when it cannot be read."""
-    try:
-        with open_file(path) as file:
-            return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
-    except OSError as error:
-        raise storage_error(path, "read", error) from error
+    with storage_errors(path, "read"), open_file(path) as file:
+        return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def as_stated(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:

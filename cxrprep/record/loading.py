@@ -7,7 +7,7 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import IntegrityError, UnsafePathError, storage_error
+from cxrprep.errors import IntegrityError, UnsafePathError, storage_error, storage_errors
 from cxrprep.record import file_table as files
 from cxrprep.record.lockfile import MEND, Header, dump_header, load_header
 from cxrprep.record.plain_rows import PlainRows, read_rows
@@ -31,10 +31,8 @@ _TORN_WAIT: Final = 0.1
 
 def _stored_header(home: Path) -> Header:
     path = home / LOCK_NAME
-    try:
+    with storage_errors(path, "read"):
         return load_header(path) if path.exists() else Header()
-    except OSError as error:
-        raise storage_error(path, "read", error) from error
 
 
 def _load(

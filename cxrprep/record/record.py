@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from cxrprep.errors import BusyError, CxrprepError, IntegrityError, UnsafePathError, UsageError, storage_error
+from cxrprep.errors import BusyError, CxrprepError, IntegrityError, UnsafePathError, UsageError, storage_errors
 from cxrprep.record import file_table as files
 from cxrprep.record.entry import FileEntry, FileState, was_written_at
 from cxrprep.record.loading import _load, _stored_header, read_files
@@ -388,10 +388,8 @@ class Record:
         return self._table
 
     def _journals(self) -> list[Path]:
-        try:
+        with storage_errors(self.cache, "read"):
             return sorted((self.cache / "journal").glob("*.jsonl"))
-        except OSError as error:
-            raise storage_error(self.cache, "read", error) from error
 
     def _replay(self) -> None:
         """Apply what journals say beyond the table, and remember how far each was read."""

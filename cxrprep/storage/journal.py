@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from cxrprep.errors import storage_error
+from cxrprep.errors import storage_error, storage_errors
 from cxrprep.storage.locks import _writer
 from cxrprep.storage.small_files import open_file, parse_json
 
@@ -34,7 +34,7 @@ class Journal:
     def append(self, item: Mapping[str, Any]) -> None:
         """Add one line. Raises ``StorageError`` when the disk refuses; a half-written line is cut off first."""
         line = _LINE.encode(item).encode() + b"\n"
-        try:
+        with storage_errors(self.path, "write"):
             if self._handle is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _BINARY, 0o666)
@@ -46,8 +46,6 @@ class Journal:
             if now - self._synced > _SYNC_SECONDS:
                 os.fsync(self._handle)
                 self._synced = now
-        except OSError as error:
-            raise storage_error(self.path, "write", error) from error
 
     def close(self) -> None:
         """Make the disk keep what was written, and let go of the file; a later ``append`` opens it again."""

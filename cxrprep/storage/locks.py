@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from cxrprep.errors import BusyError, StorageError, storage_error
+from cxrprep.errors import BusyError, StorageError, storage_error, storage_errors
 from cxrprep.storage.small_files import parse_json, read_file, read_text
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ class FolderLock:
 
     def __enter__(self) -> Self:
         """Take it. Raises ``BusyError`` when a living run holds it, ``StorageError`` when nothing can be written."""
-        try:
+        with storage_errors(self._path, "write"):
             self._folder.mkdir(parents=True, exist_ok=True)
             for _ in range(2):
                 others = self._others()
@@ -223,8 +223,6 @@ class FolderLock:
                 break
             else:
                 raise self._busy(self._path)
-        except OSError as error:
-            raise storage_error(self._path, "write", error) from error
         self._end.clear()
         self._awake, self.lost = time.time(), False
         threading.Thread(target=self._touch, name="folder-lock", daemon=True).start()

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Protocol, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.errors import storage_error
+from cxrprep.errors import storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -144,14 +144,12 @@ class StoredParts:
         with pa.ipc.new_stream(sink, self.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
             writer.write_table(table.combine_chunks())
         data = sink.getvalue()
-        try:
+        with storage_errors(tempfile.gettempdir(), "write temporary files in"):
             if self._file is None:
                 self._file = tempfile.TemporaryFile(prefix="cxrprep-")  # noqa: SIM115  # closed below
                 weakref.finalize(self, _close, self._file)
             self._file.seek(self._end)
             self._file.write(data)
-        except OSError as error:
-            raise storage_error(tempfile.gettempdir(), "write temporary files in", error) from error
         self._places.append((self._end, len(data)))
         self._end += len(data)
         self.num_rows += table.num_rows

@@ -16,7 +16,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import storage_error
+from cxrprep.errors import storage_errors
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import LOCK_NAME, OWN_FOLDERS, is_safe
 from cxrprep.storage.small_files import open_file, read_file
@@ -55,10 +55,8 @@ def replace_listed(path: Path, write: Callable[[Path], object], folder: Path | N
 def note_checksum(path: Path) -> None:
     """Note the checksum of a table that stays as it is. Raises ``StorageError``."""
     if (home := _list_folder(path)) is not None:
-        try:
+        with storage_errors(path, "read"):
             digest = _sha256(path)
-        except OSError as error:
-            raise storage_error(path, "read", error) from error
         _note(home, _name(path, home), digest)
 
 

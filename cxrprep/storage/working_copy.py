@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from cxrprep.errors import CxrprepError, StorageError, UsageError, storage_error
+from cxrprep.errors import CxrprepError, StorageError, UsageError, storage_error, storage_errors
 from cxrprep.storage.bucket_listing import ListingWriter
 from cxrprep.storage.bucket_lock import NAME as LOCK
 from cxrprep.storage.bucket_lock import BucketLock
@@ -149,13 +149,11 @@ class WorkingCopy:
             self._lock.release()
 
     def _make_home(self) -> None:
-        try:
+        with storage_errors(self.folder, "make"):
             # Images and reports of patients: nobody else on this machine has a need of them.
             self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.folder.mkdir(parents=True, exist_ok=True)
             (self._home / "address").write_text(self.address, encoding="utf-8")
-        except OSError as error:
-            raise storage_error(self.folder, "make", error) from error
 
     # ---- from the bucket ----
 
@@ -378,11 +376,9 @@ class WorkingCopy:
     def _write_state(self) -> None:
         text = json.dumps({name: [held.stamp, held.size, held.changed] for name, held in self._held.items()})
         part = self._state.with_name(f"held.{os.getpid()}.tmp")
-        try:
+        with storage_errors(self._state, "write"):
             part.write_text(text, encoding="utf-8")
             part.replace(self._state)
-        except OSError as error:
-            raise storage_error(self._state, "write", error) from error
 
 
 def place_of(root: Path, stated: str, *, folder: bool) -> Path:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.errors import BusyError, storage_error
+from cxrprep.errors import BusyError, storage_error, storage_errors
 from cxrprep.storage.small_files import parse_json, read_text
 
 if TYPE_CHECKING:
@@ -128,10 +128,8 @@ class Partial:
         self._wrote = time.time()
         self._guard = threading.Lock()
         flags = os.O_RDWR | os.O_CREAT | _BINARY | (os.O_TRUNC if fresh else 0)
-        try:
+        with storage_errors(path, "write"):
             self._fd: int | None = os.open(path, flags, 0o666)
-        except OSError as error:
-            raise storage_error(path, "write", error) from error
 
     @property
     def done(self) -> int:
@@ -149,10 +147,8 @@ class Partial:
         self.validator = self.size = self.digest = None
         self.segments = segments or [Segment(0, None)]
         self._own()
-        try:
+        with storage_errors(self.path, "write"):
             os.ftruncate(self._handle, 0)
-        except OSError as error:
-            raise storage_error(self.path, "write", error) from error
         if self._has_sidecar:
             self._save()
 
@@ -169,25 +165,21 @@ class Partial:
             self._own()
         self._wrote = now
         position = segment.start + segment.done
-        try:
+        with storage_errors(self.path, "write"):
             while data:
                 count = self._write_at(data, position)
                 position += count
                 data = data[count:]
-        except OSError as error:
-            raise storage_error(self.path, "write", error) from error
         segment.done = position - segment.start
 
     def read(self, buffer: memoryview, position: int) -> int:
         """Read back what was written. Raises ``StorageError``."""
-        try:
+        with storage_errors(self.path, "read"):
             if hasattr(os, "preadv"):
                 return os.preadv(self._handle, [buffer], position)
             with self._guard:
                 os.lseek(self._handle, position, os.SEEK_SET)
                 data = os.read(self._handle, len(buffer))
-        except OSError as error:
-            raise storage_error(self.path, "read", error) from error
         buffer[: len(data)] = data
         return len(data)
 
@@ -216,23 +208,19 @@ class Partial:
         """Bring the bytes to the disk and give them their final name in one step. Raises ``StorageError``."""
         if self._has_sidecar or abs(time.time() - self._wrote) > _ASLEEP_SECONDS:
             self._own()
-        try:
+        with storage_errors(final, "write"):
             if self.done >= _SYNC_FROM:
                 os.fsync(self._handle)
             self.close()
             move(self.path, final, self._made, self.dest)
-        except OSError as error:
-            raise storage_error(final, "write", error) from error
         self._forget()
 
     def set_aside(self, aside: Path) -> None:
         """Keep bytes that have the wrong digest where a person can look at them."""
         self.close()
-        try:
+        with storage_errors(aside, "write"):
             aside.parent.mkdir(parents=True, exist_ok=True)
             os.replace(self.path, aside)
-        except OSError as error:
-            raise storage_error(aside, "write", error) from error
         self._forget()
 
     def discard(self) -> None:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import storage_error
+from cxrprep.errors import storage_error, storage_errors
 from cxrprep.storage.locks import RunId
 from cxrprep.transfer.partial_file import Partial, Sidecar, move, read_sidecar, write_whole
 
@@ -60,7 +60,7 @@ class PartialFolder:
         Raises ``StorageError``.
         """
         folder = self._root / REPLACED / dest
-        try:
+        with storage_errors(folder, "write"):
             folder.mkdir(parents=True, exist_ok=True)
             kept = folder / f"{time.time_ns():x}"
             try:
@@ -68,8 +68,6 @@ class PartialFolder:
             except OSError:
                 # No hard links here.
                 shutil.copy2(self._root / dest, kept)
-        except OSError as error:
-            raise storage_error(folder, "write", error) from error
         return kept
 
     def beside(self, dest: str) -> Path:
@@ -133,10 +131,8 @@ class PartialFolder:
 
     def _make_folder(self) -> None:
         if not self._made:
-            try:
+            with storage_errors(self._folder, "make"):
                 self._folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise storage_error(self._folder, "make", error) from error
             self._made = True
 
     def _survey(self) -> None:
@@ -178,10 +174,8 @@ class PartialFolder:
             return None
         left.path.unlink(missing_ok=True)
         partial = Partial(left.dest, path, fresh=False, sidecar=left, made=self._folders)
-        try:
+        with storage_errors(path, "read"):
             size = Path(path).stat().st_size
-        except OSError as error:
-            raise storage_error(path, "read", error) from error
         if size < max((s.position for s in left.segments if s.done), default=0):
             partial.restart()
         return partial

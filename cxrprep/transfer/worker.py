@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.digests import digest_of, file_digest, read_digest
-from cxrprep.errors import IntegrityError, StorageError, storage_error
+from cxrprep.errors import IntegrityError, StorageError, storage_errors
 from cxrprep.planning.plan import Action
 from cxrprep.record.entry import FileEntry, FileState, Origin, was_written_at
 from cxrprep.selection.filters import SelectionFilter
@@ -403,7 +403,5 @@ def _discard(record: Record, dest: str) -> None:
         # The record first: a file that is recorded as discarded and still here only wastes room.
         record.add(dataclasses.replace(recorded, state=FileState.DISCARDED))
     path = record.root / dest
-    try:
+    with storage_errors(path, "remove"):
         path.unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error(path, "remove", error) from error

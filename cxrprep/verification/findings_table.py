@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep._version import __version__
-from cxrprep.errors import storage_error
+from cxrprep.errors import storage_error, storage_errors
 from cxrprep.schemas import VERIFY
 from cxrprep.storage.atomic import replace_file, sweep, temporary_for
 from cxrprep.storage.parquet import FOOTER_KEY, SCHEMA_VERSION, footer_of
@@ -113,13 +113,11 @@ class Collector:
         self._flush()
         assert self._writer is not None
         assert self._part is not None
-        try:
+        with storage_errors(self.path, "write"):
             self._writer.close()
             with self._part.open("rb+") as file:
                 os.fsync(file.fileno())
             self._part.replace(self.path)
-        except OSError as error:
-            raise storage_error(self.path, "write", error) from error
         return self.path
 
     def _gather(self) -> None:
@@ -141,10 +139,8 @@ class Collector:
         if not self._tables:
             return
         assert self._writer is not None
-        try:
+        with storage_errors(self.path, "write"):
             self._writer.write_table(pa.concat_tables(self._tables))
-        except OSError as error:
-            raise storage_error(self.path, "write", error) from error
         self._tables = []
 
 

@@ -13,7 +13,7 @@ import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import storage_error
+from cxrprep.errors import storage_errors
 from cxrprep.labels.labelers.contract import labels_as_given
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class AnswerCache:
         return found
 
     def _read_cache(self) -> dict[str, Labels]:
-        try:
+        with storage_errors(self._folder, "read"):
             for path in sorted(self._folder.glob("*.jsonl")):
                 with path.open("rb") as file:
                     file.seek(self._read.get(path, 0))
@@ -70,8 +70,6 @@ class AnswerCache:
                 self._read[path] = self._read.get(path, 0) + len(whole) + bool(whole)
                 for line in whole.decode("utf-8", "replace").splitlines():
                     self._known |= self._answer(line)
-        except OSError as error:
-            raise storage_error(self._folder, "read", error) from error
         return self._known
 
     def _answer(self, line: str) -> dict[str, Labels]:
@@ -89,19 +87,15 @@ class AnswerCache:
     def _kept(self) -> Iterator[Callable[[str, Labels], None]]:
         """A function that keeps one answer, at once, in a file of this process."""
         names = self._labeler.observations
-        try:
+        with storage_errors(self._folder, "write"):
             self._folder.mkdir(parents=True, exist_ok=True)
             # Of one process: several machines may share the folder, whose locks are worth nothing.
             file = (self._folder / f"{os.getpid()}-{_RUN}.jsonl").open("a", encoding="utf-8")
-        except OSError as error:
-            raise storage_error(self._folder, "write", error) from error
 
         def keep(key: str, labels: Labels) -> None:
-            try:
+            with storage_errors(self._folder, "write"):
                 file.write(json.dumps([key, [labels.get(name) for name in names]]) + "\n")
                 file.flush()
-            except OSError as error:
-                raise storage_error(self._folder, "write", error) from error
 
         with file:
             yield keep

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.collection.lineage import export_journal
 from cxrprep.digests import file_digest
-from cxrprep.errors import UsageError, storage_error
+from cxrprep.errors import UsageError, storage_errors
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, read_journal
 from cxrprep.storage.paths import is_safe
@@ -136,10 +136,8 @@ class Target:
         stale = [self._home / name for name in sorted(self._before - written - others)]
         stale = [path for path in stale if path.exists()]
         for path in stale:
-            try:
+            with storage_errors(path, "remove"):
                 path.unlink()
-            except OSError as error:
-                raise storage_error(path, "remove", error) from error
         self._listed[self._form] = sorted(written)
         self._about[self._form] = {**self._said, "files": self._digests}
         for form, names in self._listed.items():
@@ -149,10 +147,8 @@ class Target:
                 self._about[form]["files"] = {**self._files(form), **shared}
         self._write_list()
         self._journal.close()
-        try:
+        with storage_errors(self._journal.path, "remove"):
             self._journal.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise storage_error(self._journal.path, "remove", error) from error
         return stale
 
     # ---- inside ----
