@@ -10,12 +10,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.events import Advanced, ItemFinished, ItemStarted, StageStarted, Stalled
+from cxrprep.events import Advanced, Event, ItemFinished, ItemStarted, StageStarted, Stalled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cxrprep.events import Event
 
 # The rate is averaged over this many seconds: long enough that small files do not make it jump.
 _WINDOW: Final = 15.0

@@ -14,16 +14,14 @@ from cxrprep.api.result import Result, plain
 from cxrprep.collection.recognition import recognise
 from cxrprep.credentials.secret import return_store_secrets
 from cxrprep.errors import CxrprepError
-from cxrprep.events import Note
-from cxrprep.model import FolderRef
+from cxrprep.events import Event, Note
+from cxrprep.model import FolderRef, Shard
 from cxrprep.storage.paths import is_served, refuse_address, refuse_unserved, whole_addresses
 from cxrprep.storage.working_copy_paths import EXPORT_LIST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cxrprep.events import Event
-    from cxrprep.model import Shard
     from cxrprep.storage.working_copy import WorkingCopy
 
 P = ParamSpec("P")

@@ -16,25 +16,25 @@ from cxrprep.api.convert_inputs import Inputs, manifests_below
 from cxrprep.api.convert_previous import add_previous
 from cxrprep.api.convert_target import bring_manifests, cache_folder, note_source
 from cxrprep.api.result import Result
-from cxrprep.collection import FolderKind, Lineage
+from cxrprep.collection import FolderKind, Lineage, ShardFile
 from cxrprep.collection.lineage import CARD_NAME, CROISSANT_NAME
 from cxrprep.errors import CxrprepError, ExitCode, StorageError
-from cxrprep.events import Note, StageFinished
+from cxrprep.events import Note, Sink, StageFinished
 from cxrprep.humanize import format_count, short_repr
 from cxrprep.images.conversion import ConversionTask
 from cxrprep.images.conversion_cache import ConversionCache
 from cxrprep.images.convert import convert as to_files
-from cxrprep.images.dicom_metadata import own_pseudonyms
+from cxrprep.images.dicom_metadata import Pseudonyms, own_pseudonyms
 from cxrprep.images.local_files import LocalStore, is_url, open_store
-from cxrprep.images.radiograph import DEFAULT_LIMITS
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
 from cxrprep.images.shard_files import digest_in, shards_in, stated_shards
-from cxrprep.images.shards import convert_to_shards, plan_shards, stated_columns
+from cxrprep.images.shards import ShardPlan, convert_to_shards, plan_shards, stated_columns
 from cxrprep.manifest.croissant import describe_images
 from cxrprep.manifest.dataset_card import card_of_outputs
 from cxrprep.manifest.derived import build_derived_manifest
 from cxrprep.manifest.failures import write_failures
 from cxrprep.manifest.label_statistics import SCORES, score_summary
-from cxrprep.manifest.previous import has_scores
+from cxrprep.manifest.previous import PreviousImages, has_scores
 from cxrprep.storage.locks import writing_tables
 from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_rows
 from cxrprep.storage.paths import CACHE_NAME
@@ -43,14 +43,8 @@ from cxrprep.storage.working_copy_paths import address_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cxrprep.collection import ShardFile
-    from cxrprep.events import Sink
     from cxrprep.executors import Engine
-    from cxrprep.images.dicom_metadata import Pseudonyms
-    from cxrprep.images.radiograph import ImageLimits
     from cxrprep.images.recipe import Recipe
-    from cxrprep.images.shards import ShardPlan
-    from cxrprep.manifest.previous import PreviousImages
     from cxrprep.model import ScoreSummary, Shard
     from cxrprep.storage.filesystem import ImageStore
 

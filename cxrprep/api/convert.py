@@ -12,10 +12,10 @@ from cxrprep.api.convert_target import check_target, target_of
 from cxrprep.api.keywords import Keywords, shard_of
 from cxrprep.api.running import notes_progress
 from cxrprep.errors import UsageError
-from cxrprep.events import ignore
+from cxrprep.events import Sink, ignore
 from cxrprep.executors import Engine
-from cxrprep.images.recipe import load_recipe
-from cxrprep.model import FolderRef, Selection
+from cxrprep.images.recipe import Recipe, load_recipe
+from cxrprep.model import FolderRef, Selection, Shard
 from cxrprep.storage.working_copy_paths import address_of
 
 if TYPE_CHECKING:
@@ -24,11 +24,8 @@ if TYPE_CHECKING:
 
     from cxrprep.api.folder import DatasetFolder
     from cxrprep.api.result import Result
-    from cxrprep.events import Sink
     from cxrprep.images.conversion import ConvertItem
     from cxrprep.images.radiograph import ImageLimits
-    from cxrprep.images.recipe import Recipe
-    from cxrprep.model import Shard
 
 
 FORMS: Final = ("files", "webdataset", "parquet")

@@ -13,13 +13,13 @@ from cxrprep.api.manifest import keep_manifest_current
 from cxrprep.collection import FolderKind
 from cxrprep.datasets.own_folder import NAME
 from cxrprep.errors import NothingSelectedError, UsageError
-from cxrprep.events import Note, ignore
+from cxrprep.events import Note, Sink, ignore
 from cxrprep.images.conversion import ConvertItem
-from cxrprep.images.image_folder import plain_images, stem_of
+from cxrprep.images.image_folder import PlainImages, plain_images, stem_of
 from cxrprep.images.local_files import LocalStore, is_url, open_store
 from cxrprep.manifest.build import IMAGES_NAME
-from cxrprep.manifest.source_images import RowFilter, ids_of, images_by_split, source_images
-from cxrprep.model import FolderRef, Selection
+from cxrprep.manifest.source_images import RowFilter, SourceImage, ids_of, images_by_split, source_images
+from cxrprep.model import FolderRef, Selection, Shard
 from cxrprep.record.entry import FileState
 from cxrprep.selection.filters import SelectionFilter, draw
 from cxrprep.storage.parquet import check_as_written, count_rows
@@ -28,11 +28,7 @@ from cxrprep.storage.unfetched import unfetched
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from cxrprep.events import Sink
-    from cxrprep.images.image_folder import PlainImages
     from cxrprep.images.recipe import Recipe
-    from cxrprep.manifest.source_images import SourceImage
-    from cxrprep.model import Shard
     from cxrprep.storage.filesystem import ImageStore, StoredFile
 
 # What is converted in the place of what was made of it.

@@ -14,20 +14,17 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from cxrprep.collection.lineage import shard_tables
 from cxrprep.digests import digest_of
 from cxrprep.errors import CxrprepError
-from cxrprep.events import Note
-from cxrprep.images.conversion import Converted
+from cxrprep.events import Note, Sink
+from cxrprep.images.conversion import ConversionTask, Converted, ConvertItem
 from cxrprep.images.local_files import LocalStore, read_source
-from cxrprep.manifest.previous import read_previous
+from cxrprep.manifest.previous import PreviousImages, read_previous
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cxrprep.api.conversion_totals import ConversionTotals
     from cxrprep.api.convert_inputs import Inputs
-    from cxrprep.events import Sink
-    from cxrprep.images.conversion import ConversionTask, ConvertItem
     from cxrprep.images.conversion_cache import ConversionCache
-    from cxrprep.manifest.previous import PreviousImages
     from cxrprep.storage.filesystem import ImageStore, SizeLimit
 
 _BATCH: Final = 8192

@@ -15,7 +15,7 @@ from cxrprep.collection.recognition import recognise, sample_names
 from cxrprep.config.toml import TomlText
 from cxrprep.datasets.catalog import check_aliases, declaration_of, find_dataset
 from cxrprep.errors import ExitCode, UsageError, did_you_mean
-from cxrprep.events import ignore
+from cxrprep.events import Sink, ignore
 from cxrprep.humanize import short_repr
 from cxrprep.storage.paths import OWN_FOLDERS, home_path, refuse_address
 from cxrprep.storage.small_files import read_text
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.datasets.facts import DatasetSpec
-    from cxrprep.events import Sink
     from cxrprep.labels.label_rows import Labels
 
 

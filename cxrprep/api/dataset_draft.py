@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.api.dataset_check import check_dataset
+from cxrprep.api.dataset_check import DatasetCheck, check_dataset
 from cxrprep.api.draft_columns import (
     BOXES,
     CORNER_SIZES,
@@ -36,7 +36,7 @@ from cxrprep.api.draft_columns import (
 from cxrprep.api.draft_croissant import Described, described_by_publisher
 from cxrprep.api.draft_folder import PICTURES, FolderFiles, FolderTable, free_name, joined, plain_name, read_folder
 from cxrprep.errors import UsageError
-from cxrprep.events import Note, ignore
+from cxrprep.events import Note, Sink, ignore
 from cxrprep.labels.image_ids import broken_by_spreadsheet
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import refuse_address
@@ -48,9 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from cxrprep.api.dataset_check import DatasetCheck
     from cxrprep.api.result import Result
-    from cxrprep.events import Sink
 
     Ask = Callable[[str, str], str]
 

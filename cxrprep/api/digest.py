@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.export import load
 from cxrprep.api.result import Result
 from cxrprep.errors import ExitCode, StorageError, UsageError
-from cxrprep.events import ignore
-from cxrprep.manifest.set_digest import PIXELS_NAME, Proof, set_digest
+from cxrprep.events import Sink, ignore
+from cxrprep.manifest.set_digest import PIXELS_NAME, Proof, SetDigest, set_digest
 from cxrprep.model import FolderRef
 from cxrprep.storage.paths import CACHE_NAME
 from cxrprep.storage.small_files import read_text
-
-if TYPE_CHECKING:
-    from cxrprep.events import Sink
-    from cxrprep.manifest.set_digest import SetDigest
 
 
 @takes_buckets(root="read-folder", state="read-folder")

@@ -23,7 +23,7 @@ from cxrprep.api.running import notes_progress
 from cxrprep.checksum_files import NAMES as SUMS_NAMES
 from cxrprep.datasets.catalog import find_dataset, known_dataset
 from cxrprep.errors import CxrprepError, ExitCode, UsageError, most_pressing
-from cxrprep.events import Note, ignore
+from cxrprep.events import Note, Sink, ignore
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import FolderRef, Selection
 from cxrprep.planning.plan import Action, Plan
@@ -36,7 +36,6 @@ from cxrprep.storage.unfetched import lies_there
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from cxrprep.events import Sink
     from cxrprep.transfer.downloader import Transfer
     from cxrprep.transfer.result import TransferResult
 

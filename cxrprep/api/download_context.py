@@ -18,7 +18,7 @@ from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import UsageError
 from cxrprep.record.record import Record
 from cxrprep.sources import open_source
-from cxrprep.sources.base import Selective, SourceOptions
+from cxrprep.sources.base import Selective, Source, SourceOptions
 from cxrprep.storage.paths import LOCK_NAME, local_path
 from cxrprep.storage.unfetched import names_and_sizes
 from cxrprep.transfer.options import TransferOptions
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from cxrprep.datasets.facts import DatasetSpec, PublishedFile
     from cxrprep.events import Sink
     from cxrprep.model import FolderRef, RemoteFile, Selection
-    from cxrprep.sources.base import Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.download_context import DownloadContext, in_place, passing
 from cxrprep.events import Note
-from cxrprep.model import Selection
+from cxrprep.model import RemoteFile, Selection
 from cxrprep.planning.build import make_plan
 from cxrprep.planning.plan import CHANGED, Plan
 from cxrprep.storage.paths import holds_images
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.api.folder import DatasetFolder
-    from cxrprep.model import RemoteFile
 
 _SHOWN: Final = 5
 

@@ -11,7 +11,7 @@ from cxrprep.api.folder import MirrorChoice
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import AccessError, NothingSelectedError, TableError
 from cxrprep.events import Note
-from cxrprep.model import Selection
+from cxrprep.model import RemoteFile, Selection
 from cxrprep.selection.filters import draw
 from cxrprep.sources import open_source
 from cxrprep.storage.paths import holds_images
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from cxrprep.api.download_context import DownloadContext
     from cxrprep.datasets.facts import DatasetSpec, Mirror
-    from cxrprep.model import RemoteFile
     from cxrprep.planning.plan import Plan
     from cxrprep.selection.table_filters import SelectedImages
     from cxrprep.sources.base import Source

@@ -7,20 +7,16 @@ import shutil
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.api.download_context import passing
-from cxrprep.events import Note
+from cxrprep.api.download_context import DownloadContext, passing
+from cxrprep.events import Note, Sink
 from cxrprep.humanize import format_bytes, format_count, format_rate, format_seconds
 from cxrprep.manifest import FAILURES_NAME
-from cxrprep.planning.plan import Action
-from cxrprep.transfer.measured_rate import measured_rate
+from cxrprep.planning.plan import Action, Plan
+from cxrprep.transfer.measured_rate import MeasuredRate, measured_rate
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.api.download_context import DownloadContext
-    from cxrprep.events import Sink
-    from cxrprep.planning.plan import Plan
-    from cxrprep.transfer.measured_rate import MeasuredRate
     from cxrprep.transfer.result import TransferResult
 
 STAGE: Final = "download"

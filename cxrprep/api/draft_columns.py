@@ -6,13 +6,12 @@ import datetime as dt
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.api.draft_folder import LISTED, MARKS, plain_name
+from cxrprep.api.draft_folder import LISTED, MARKS, FolderTable, plain_name
 from cxrprep.vocabulary import VOCABULARIES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from cxrprep.api.draft_folder import FolderTable
 
 ROLES: Final[Mapping[str, tuple[str, ...]]] = {
     "patient": (

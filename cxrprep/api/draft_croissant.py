@@ -9,13 +9,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.events import Note
+from cxrprep.events import Note, Sink
 from cxrprep.storage.small_files import parse_json, read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.events import Sink
 
 _SUMS: Final = {"sha256": 64, "md5": 32}
 

@@ -14,14 +14,13 @@ from cxrprep.api.dataset_check import keys_in
 from cxrprep.api.draft_yolo import YoloBoxes, read_boxes
 from cxrprep.datasets.facts import RESAVED
 from cxrprep.errors import CxrprepError, TableError, UsageError
-from cxrprep.events import Note
+from cxrprep.events import Note, Sink
 from cxrprep.vocabulary import slug
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from cxrprep.events import Sink
 
 PICTURES: Final = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 _TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zip", *(f".{end}" for end in RESAVED))

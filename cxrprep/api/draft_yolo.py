@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.events import Note
+from cxrprep.events import Note, Sink
 from cxrprep.images.decode import measure
 from cxrprep.storage.small_files import read_text
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from cxrprep.events import Sink
 
 _HEADER: Final = ("class", "x", "y", "w", "h", "score")
 # The names of classes: under this key of a YAML file, up to the next key; or a line each in a file of this name.

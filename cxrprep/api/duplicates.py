@@ -11,7 +11,7 @@ from cxrprep.api.export import load
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.errors import UsageError
-from cxrprep.events import ignore
+from cxrprep.events import Sink, ignore
 from cxrprep.humanize import short_repr
 from cxrprep.images.similarity import RELATED
 from cxrprep.manifest.near_duplicates import NEAR_DUPLICATES_NAME, SCHEMA, near_duplicates
@@ -22,8 +22,6 @@ from cxrprep.storage.paths import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from cxrprep.events import Sink
 
 
 @dataclass(frozen=True, slots=True)

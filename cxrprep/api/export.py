@@ -12,7 +12,7 @@ from cxrprep.api.running import notes_progress
 from cxrprep.collection.dataset_folder import check_dataset
 from cxrprep.collection.lineage import IMAGES_NAME
 from cxrprep.errors import UsageError
-from cxrprep.events import ignore
+from cxrprep.events import Sink, ignore
 from cxrprep.labels.policy import Policy
 from cxrprep.manifest.combined import combined, without_draw
 from cxrprep.manifest.load import Dataset
@@ -25,7 +25,6 @@ from cxrprep.storage.working_copy_paths import address_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from cxrprep.events import Sink
     from cxrprep.executors import Engine
     from cxrprep.labels.splits import SplitRule
     from cxrprep.manifest.export.run import ExportResult

@@ -6,25 +6,22 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.api.folder import open_folder, where_originals_are
+from cxrprep.api.folder import DatasetFolder, open_folder, where_originals_are
 from cxrprep.api.manifest import build_manifest, rebuild_manifest
 from cxrprep.collection import FolderKind
 from cxrprep.collection.lineage import IMAGES_NAME, read_lineage
 from cxrprep.errors import UsageError
-from cxrprep.events import Note
+from cxrprep.events import Note, Sink
 from cxrprep.manifest.choices import Choices
-from cxrprep.model import ImageId
+from cxrprep.model import FolderRef, ImageId
 from cxrprep.storage.parquet import footer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from cxrprep.api.folder import DatasetFolder
     from cxrprep.api.keywords import Keywords
-    from cxrprep.events import Sink
     from cxrprep.labels.label_rows import LabelOptions
-    from cxrprep.model import FolderRef
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.collection import FolderKind
 from cxrprep.errors import UsageError
-from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.events import Sink, StageFinished, StageStarted, ignore
 from cxrprep.labels.extract import LABELS_NAME, read_labels, with_added, write_in_parts, write_labels, written_labels
 from cxrprep.labels.label_losses import check_labels
 from cxrprep.labels.last_options import last_options
@@ -25,7 +25,6 @@ from cxrprep.system import plain_memory
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.events import Sink
     from cxrprep.labels.label_counts import LabelsResult
     from cxrprep.labels.label_rows import LabelOptions
     from cxrprep.labels.policy import Policy

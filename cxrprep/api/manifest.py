@@ -18,7 +18,7 @@ from cxrprep.api.running import notes_progress
 from cxrprep.collection import FolderKind
 from cxrprep.datasets.own_folder import dataset_words
 from cxrprep.errors import UnreadableTableError
-from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.events import Sink, StageFinished, StageStarted, ignore
 from cxrprep.manifest.choices import Choices
 from cxrprep.model import FolderRef
 from cxrprep.storage.locks import writing_tables
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from cxrprep.events import Sink
     from cxrprep.labels.label_rows import Labels
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule

@@ -16,11 +16,11 @@ from cxrprep.api.running import notes_progress
 from cxrprep.collection.dataset_folder import check_converted, check_dataset, require_image_table
 from cxrprep.collection.recognition import sample_names
 from cxrprep.errors import NothingSelectedError, UsageError
-from cxrprep.events import Note, StageFinished, StageStarted, Throttle, ignore
+from cxrprep.events import Note, Sink, StageFinished, StageStarted, Throttle, ignore
 from cxrprep.humanize import format_count, short_repr
 from cxrprep.labels.declared_reports import has_reports, reports_in
-from cxrprep.labels.nlp.readers import Collection, open_collection
-from cxrprep.manifest.pair_filters import apply_filter, counts_of, find_filter, find_form
+from cxrprep.labels.nlp.readers import Collection, Report, open_collection
+from cxrprep.manifest.pair_filters import PairFilter, apply_filter, counts_of, find_filter, find_form
 from cxrprep.manifest.pairs import SECTIONS, cut_reports, made_from, pair_rows, pairs_table, per_image
 from cxrprep.manifest.report_texts import name_agreement
 from cxrprep.model import FolderRef
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from cxrprep.datasets.facts import DatasetSpec
-    from cxrprep.events import Sink
-    from cxrprep.labels.nlp.readers import Report
-    from cxrprep.manifest.pair_filters import PairFilter
 
 STAGE: Final = "pairs"
 FORMATS: Final = ("parquet", "csv", "json")

@@ -14,19 +14,17 @@ from cxrprep.api.preview import _EXAMPLES
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.errors import ExitCode
-from cxrprep.events import Advanced, StageStarted, ignore
+from cxrprep.events import Advanced, Sink, StageStarted, ignore
 from cxrprep.executors import Engine, Lost
 from cxrprep.humanize import short_repr
 from cxrprep.images.phi import KINDS, scan_tags
-from cxrprep.model import FolderRef, Selection
+from cxrprep.model import FolderRef, Selection, Shard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from cxrprep.events import Sink
     from cxrprep.images.radiograph import ImageLimits
-    from cxrprep.model import Shard
 
 _LISTED: Final = 1000
 

@@ -9,18 +9,15 @@ from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.convert_inputs import open_inputs
 from cxrprep.api.keywords import Keywords, shard_of
 from cxrprep.api.result import Result
-from cxrprep.events import Advanced, StageStarted, ignore
+from cxrprep.events import Advanced, Sink, StageStarted, ignore
 from cxrprep.images.local_files import is_url
-from cxrprep.images.radiograph import DEFAULT_LIMITS
-from cxrprep.model import FolderRef, Selection
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
+from cxrprep.model import FolderRef, Selection, Shard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cxrprep.events import Sink
     from cxrprep.html_report.preview import PreviewResult
-    from cxrprep.images.radiograph import ImageLimits
-    from cxrprep.model import Shard
 
 _EXAMPLES: Final = 5
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import open_folder
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
-from cxrprep.events import ignore
-from cxrprep.html_report.page import write_report
+from cxrprep.events import Sink, ignore
+from cxrprep.html_report.page import ReportResult, write_report
 from cxrprep.model import FolderRef
 from cxrprep.storage.paths import local_path
-
-if TYPE_CHECKING:
-    from cxrprep.events import Sink
-    from cxrprep.html_report.page import ReportResult
 
 
 @takes_buckets(root="written-folder", state="written-folder", out="written-file", beside="read-folder")

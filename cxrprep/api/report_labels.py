@@ -11,22 +11,20 @@ from cxrprep.api.labelled_folder import LabelledFolder
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.errors import ExitCode, UsageError
-from cxrprep.events import ignore
+from cxrprep.events import Sink, ignore
 from cxrprep.executors import Engine
 from cxrprep.labels.nlp.policies import policy_named
-from cxrprep.model import FolderRef
+from cxrprep.model import FolderRef, Shard
 from cxrprep.storage.parquet import read_rows
 from cxrprep.storage.paths import CACHE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cxrprep.events import Sink
     from cxrprep.labels.nlp.custom_rules import SelfTest
     from cxrprep.labels.nlp.import_labels import Imported
     from cxrprep.labels.nlp.label_collection import LabelingOutcome, PlugIn
     from cxrprep.labels.nlp.results import ReportLabels
-    from cxrprep.model import Shard
 
 # By what a report is found again, and what is of its text alone.
 _BY: Final = ("study_id", "report_id")

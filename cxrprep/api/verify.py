@@ -15,7 +15,7 @@ from cxrprep.api.status import after_labels, again_command
 from cxrprep.collection.file_table import files_of, files_of_images, image_rows, shards_of_images, with_others
 from cxrprep.collection.lineage import FolderKind, files_of_exports, read_export, stated_tables
 from cxrprep.errors import IntegrityError, TableError, UnsafePathError, UsageError
-from cxrprep.events import Note, ignore
+from cxrprep.events import Note, Sink, ignore
 from cxrprep.model import FolderRef, ImageCheck
 from cxrprep.record.loading import put_aside
 from cxrprep.record.requested import asked
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.api.download_context import FetchOptions
-    from cxrprep.events import Sink
     from cxrprep.executors import Engine
     from cxrprep.verification.report import VerifyReport
 

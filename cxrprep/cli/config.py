@@ -11,14 +11,13 @@ import click
 from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import SETTINGS, verb
 from cxrprep.cli.options import setting
-from cxrprep.config.job import KEYS
+from cxrprep.config.job import KEYS, Key
 from cxrprep.storage.small_files import toml_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from cxrprep.cli.context import Invocation
-    from cxrprep.config.job import Key
 
 
 @click.group("config", context_settings=SETTINGS, invoke_without_command=True)

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cxrprep.cli import options
-from cxrprep.cli.context import invocation_of
+from cxrprep.cli.context import Invocation, invocation_of
 from cxrprep.config.job import KEYS
 from cxrprep.storage.paths import is_served, refuse_unserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cxrprep.cli.context import Invocation
 
 SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 # The commands whose ROOT and --out may lie in an object store.

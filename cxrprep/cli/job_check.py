@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.cli.completers import recipe_names
-from cxrprep.config.job import FORMATS, parse_label
+from cxrprep.config.job import FORMATS, Job, parse_label
 from cxrprep.config.settings import (
+    Settings,
     expand,
     misspelt_variables,
     path_values,
@@ -17,17 +18,13 @@ from cxrprep.config.settings import (
     variable_problems,
     with_variables,
 )
-from cxrprep.config.toml import Mistake, MistakesError
+from cxrprep.config.toml import Mistake, MistakesError, TomlText
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import CxrprepError, UsageError, did_you_mean
 from cxrprep.storage.paths import home_path, is_served
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from cxrprep.config.job import Job
-    from cxrprep.config.settings import Settings
-    from cxrprep.config.toml import TomlText
 
     # A dotted name, what is wrong with it, and what to do about it.
     Problem = tuple[str, str, str]

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import click
 
 from cxrprep.credentials.secret import mask_urls
-from cxrprep.errors import ExitCode
+from cxrprep.errors import CxrprepError, ExitCode
 from cxrprep.humanize import format_number, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cxrprep.api.result import Result
-    from cxrprep.errors import CxrprepError
 
 Row = Mapping[str, Any]
 

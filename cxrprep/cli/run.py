@@ -15,14 +15,13 @@ from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 from cxrprep.errors import CxrprepError, ExitCode, most_pressing
-from cxrprep.events import ignore
+from cxrprep.events import Sink, ignore
 from cxrprep.humanize import short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from cxrprep.cli.context import Invocation
-    from cxrprep.events import Sink
     from cxrprep.model import Shard
 
 # step -> the rows of its result that fit a line; the verb itself, called alone, says the rest.

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cxrprep.datasets.catalog import declaration_of, is_built_in
-from cxrprep.datasets.declaration import MANY_FILES
+from cxrprep.datasets.declaration import MANY_FILES, Declaration, PathRule
 from cxrprep.datasets.facts import unpacked_name
 from cxrprep.datasets.patterns import compiled
 from cxrprep.model import ImageId
@@ -18,8 +18,6 @@ from cxrprep.model import ImageId
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable
-
-    from cxrprep.datasets.declaration import Declaration, PathRule
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cxrprep._version import __version__
 from cxrprep.errors import CxrprepError, MissingExtraError, SourceUnreachableError, UsageError
-from cxrprep.events import Note, ignore
+from cxrprep.events import Note, Sink, ignore
 from cxrprep.executors.processes import Lost, WorkerPool
 from cxrprep.extras import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cxrprep.events import Sink
 
 T = TypeVar("T")
 R = TypeVar("R")

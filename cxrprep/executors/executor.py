@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from cxrprep.errors import UsageError, did_you_mean
-from cxrprep.events import ignore
+from cxrprep.events import Sink, ignore
 from cxrprep.executors.dask_cluster import cluster
 from cxrprep.executors.processes import Lost, WorkerPool, peeked
 from cxrprep.system import available_cores
@@ -18,7 +18,6 @@ from cxrprep.system import available_cores
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from cxrprep.events import Sink
 
 _ENGINES: Final = ("local", "dask", "inline")
 T = TypeVar("T")

@@ -16,10 +16,10 @@ import numpy as np
 
 from cxrprep._version import __version__
 from cxrprep.collection.dataset_folder import require_image_table
-from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.events import Sink, StageFinished, StageStarted, ignore
 from cxrprep.html_report.sampling import sample_rows
 from cxrprep.html_report.svg_charts import DARK, Bar, BarPart, Chart, bars, blue, heat_map, histogram
-from cxrprep.html_report.thumbnails import thumbnail
+from cxrprep.html_report.thumbnails import Thumbnail, thumbnail
 from cxrprep.html_report.wording import FactRow, fact_row, outcome, outcome_of_one
 from cxrprep.humanize import format_bytes, short_repr
 from cxrprep.labels.agreement import SourceAgreement, source_agreements
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from cxrprep.collection import DatasetFolder
-    from cxrprep.events import Sink
-    from cxrprep.html_report.thumbnails import Thumbnail
     from cxrprep.model import ScoreSummary
 
 STAGE: Final = "report"

@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.digests import digest_of
-from cxrprep.images.dicom_metadata import Pseudonyms
 from cxrprep.images.image_folder import stem_of
 from cxrprep.images.radiograph import DEFAULT_LIMITS, CoordinateMap, ImageLimits
-from cxrprep.model import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.digests import digest_of
 from cxrprep.errors import AlteredImageError, CxrprepError, ImageError, StorageError
-from cxrprep.events import ItemFinished, StageStarted, Throttle, ignore
+from cxrprep.events import ItemFinished, Sink, StageStarted, Throttle, ignore
 from cxrprep.executors import Engine, Lost, begin_item
 from cxrprep.humanize import without_path
 from cxrprep.images import dicom_file
@@ -27,7 +27,6 @@ from cxrprep.system import keep_freed_memory
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from cxrprep.events import Sink
     from cxrprep.images.conversion_cache import ConversionCache
     from cxrprep.images.radiograph import ImageLimits
     from cxrprep.model import Digest

@@ -10,13 +10,11 @@ from cxrprep.images import codec_headers, dicom_file, file_formats, png_jpeg
 from cxrprep.images.decode import decode
 from cxrprep.images.local_files import read_source
 from cxrprep.images.orientation import orientation_of
-from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits, Radiograph
 from cxrprep.model import ImageCheck
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from cxrprep.images.radiograph import Radiograph
 
 
 def format_of(data: bytes, name: str) -> str:

@@ -20,14 +20,12 @@ from cxrprep.errors import ImageError, StorageError, storage_error
 from cxrprep.images.decode import read_bytes
 from cxrprep.images.radiograph import DEFAULT_LIMITS
 from cxrprep.storage.atomic import TEMPORARY, replace_file
-from cxrprep.storage.filesystem import ImageStore, StoredFile
+from cxrprep.storage.filesystem import ImageStore, SizeLimit, StoredFile
 from cxrprep.storage.paths import is_file, is_folder
 from cxrprep.storage.unfetched import unfetched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from cxrprep.storage.filesystem import SizeLimit
 
 
 _LINKS: Final = 8

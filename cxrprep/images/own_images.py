@@ -12,7 +12,7 @@ from cxrprep.digests import digest_of
 from cxrprep.errors import ImageError, StorageError
 from cxrprep.images import dicom_file
 from cxrprep.images.decode import header_of
-from cxrprep.images.dicom_metadata import header_facts, is_no_image
+from cxrprep.images.dicom_metadata import Pseudonyms, header_facts, is_no_image
 from cxrprep.images.image_folder import NO_IMAGES, SUFFIXES, SYSTEM_FILES, is_hidden, plain_images, words_of
 from cxrprep.images.local_files import LocalStore
 from cxrprep.images.radiograph import DEFAULT_LIMITS
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from cxrprep.images.dicom_metadata import Pseudonyms
     from cxrprep.storage.filesystem import StoredFile
 
 

@@ -13,7 +13,7 @@ from cxrprep.images import grayscale
 from cxrprep.images.decode import decode
 from cxrprep.images.local_files import read_source
 from cxrprep.images.quality import LITTLE_CONTRAST, inside_of
-from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits
+from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits, Radiograph
 from cxrprep.images.transforms import Voi
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from cxrprep.images.conversion import ConvertItem
     from cxrprep.images.dicom_lut import GrayscaleRules
-    from cxrprep.images.radiograph import Radiograph
     from cxrprep.images.recipe import Recipe
 
 _SIDE: Final = 360

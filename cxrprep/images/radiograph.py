@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 
 from cxrprep.errors import ImageError, SeveralFramesError
-from cxrprep.images.dicom_lut import GrayscaleRules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -18,22 +18,20 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.collection import ShardFile
 from cxrprep.digests import file_digest
 from cxrprep.errors import UsageError
-from cxrprep.events import StageStarted, ignore
+from cxrprep.events import Sink, StageStarted, ignore
 from cxrprep.executors import Engine, Lost, end_item
 from cxrprep.images import conversion
 from cxrprep.images import convert as converting
 from cxrprep.images.image_folder import stem_of
 from cxrprep.images.local_files import LocalStore
-from cxrprep.images.output_metadata import output_in
+from cxrprep.images.output_metadata import OutputMetadata, output_in
 from cxrprep.images.shard_files import ShardReader, write_parquet, write_tar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from cxrprep.events import Sink
     from cxrprep.images.conversion import ConversionTask, Converted, ConvertItem
     from cxrprep.images.conversion_cache import ConversionCache
-    from cxrprep.images.output_metadata import OutputMetadata
     from cxrprep.model import Digest
     from cxrprep.model import Shard as Part
 

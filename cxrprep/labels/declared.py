@@ -13,14 +13,13 @@ from cxrprep.datasets.catalog import declaration_of, file_of, is_built_in
 from cxrprep.labels.declared_images import add_splits, images_of
 from cxrprep.labels.declared_labels import add_rows
 from cxrprep.labels.declared_reports import add_reports
-from cxrprep.labels.declared_tables import tables_here
+from cxrprep.labels.declared_tables import Hook, tables_here
 from cxrprep.labels.declared_values import MissingColumnError
 from cxrprep.storage.small_files import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.labels.declared_tables import Hook
     from cxrprep.labels.label_rows import LabelRows
     from cxrprep.labels.locate_tables import Tables
 

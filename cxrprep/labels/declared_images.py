@@ -15,6 +15,7 @@ from cxrprep.datasets.declared import layout_of
 from cxrprep.errors import TableError
 from cxrprep.labels.declared_tables import count_rows
 from cxrprep.labels.declared_values import (
+    TableRead,
     by_code,
     has_columns,
     in_any_capitals,
@@ -30,7 +31,6 @@ from cxrprep.model import Split
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from cxrprep.labels.declared_values import TableRead
     from cxrprep.labels.label_rows import LabelRows
 
 

@@ -15,13 +15,7 @@ from cxrprep.labels.columns import constant
 from cxrprep.labels.declared_images import add_notes, only_listed
 from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of, rows_where
 from cxrprep.labels.declared_tables import TABLE, columns_of, count_rows
-from cxrprep.labels.declared_values import (
-    TRUTH,
-    by_word,
-    column_of,
-    named_columns,
-    value_of,
-)
+from cxrprep.labels.declared_values import TRUTH, TableRead, by_word, column_of, named_columns, value_of
 from cxrprep.labels.image_ids import IdColumn, places_of
 from cxrprep.schemas import CATEGORY
 from cxrprep.storage.value_codes import first_of_each
@@ -32,7 +26,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cxrprep.labels.declared_values import TableRead
     from cxrprep.labels.label_rows import LabelRows
     from cxrprep.model import Digest
 

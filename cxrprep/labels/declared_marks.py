@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from cxrprep.datasets.declaration import tables_of
-from cxrprep.labels.declared_values import TRUTH, column_of, looked_up, named_columns, value_of
+from cxrprep.datasets.declaration import BoxRule, Declaration, MaskRule, tables_of
+from cxrprep.labels.declared_values import TRUTH, TableRead, column_of, looked_up, named_columns, value_of
 from cxrprep.labels.image_ids import IdColumn
 from cxrprep.schemas import BOX, MASKS, READ_BOX, null_columns
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cxrprep.datasets.declaration import BoxRule, Declaration, MaskRule
-    from cxrprep.labels.declared_values import TableRead
     from cxrprep.labels.label_rows import LabelRows
 
 # The digit of a name such as x1 is none.

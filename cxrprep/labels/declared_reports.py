@@ -9,11 +9,11 @@ import pandas as pd
 import pyarrow as pa
 
 from cxrprep.datasets.catalog import declaration_of
-from cxrprep.datasets.declaration import ReportRule, tables_of
+from cxrprep.datasets.declaration import Declaration, ReportRule, tables_of
 from cxrprep.errors import UsageError
-from cxrprep.events import ignore
+from cxrprep.events import Sink, ignore
 from cxrprep.labels.declared_tables import count_rows, tables_here
-from cxrprep.labels.declared_values import value_of
+from cxrprep.labels.declared_values import TableRead, value_of
 from cxrprep.labels.image_ids import IdColumn
 from cxrprep.labels.label_rows import LabelOptions, LabelRows
 from cxrprep.labels.locate_tables import find_tables
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from cxrprep.datasets.declaration import Declaration
     from cxrprep.datasets.facts import DatasetSpec
-    from cxrprep.events import Sink
-    from cxrprep.labels.declared_values import TableRead
 
 
 def has_reports(spec: DatasetSpec) -> bool:

@@ -13,13 +13,13 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from cxrprep.datasets.catalog import is_built_in
-from cxrprep.datasets.declaration import MANY_FILES, CellRule, tables_of
+from cxrprep.datasets.declaration import MANY_FILES, CellRule, Declaration, DeclaredTable, tables_of
 from cxrprep.datasets.patterns import compiled
 from cxrprep.errors import ConfigError, TableError
 from cxrprep.labels.csv_table import Form, line_of_name, read_names, read_table
 from cxrprep.labels.csv_text import AS_IT_STANDS, Written, digest_of
 from cxrprep.labels.declared_values import TableRead, categories_of, named_columns
-from cxrprep.labels.text_table import are_plain, first_true, plain_form
+from cxrprep.labels.text_table import TextTable, are_plain, first_true, plain_form
 from cxrprep.model import Digest
 from cxrprep.storage.small_files import MAX_BYTES, parse_json, read_file, read_text
 
@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from cxrprep.datasets.declaration import Declaration, DeclaredTable
     from cxrprep.labels.label_rows import LabelRows
     from cxrprep.labels.locate_tables import Tables
-    from cxrprep.labels.text_table import TextTable
 
 # Every table has these beside its own columns: its name in the declaration, and its file's.
 TABLE: Final = "table"

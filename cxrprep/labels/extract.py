@@ -15,13 +15,13 @@ import pyarrow as pa
 
 from cxrprep.datasets.catalog import declaration_of
 from cxrprep.errors import TableError, UsageError
-from cxrprep.events import Event, Note, StageFinished, ignore
+from cxrprep.events import Event, Note, Sink, StageFinished, ignore
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_counts import LabelsResult, count_labels
 from cxrprep.labels.label_losses import MASKS_NAME, check_known, check_labels, known_of_sources
 from cxrprep.labels.label_rows import MASK_ORDER, LabelOptions, LabelRows, Labels, in_order, provenance
 from cxrprep.labels.label_sources import ADDED_ROLES, added_sources, release_labels, uses_of, with_added_sources
-from cxrprep.labels.locate_tables import STAGE, find_tables
+from cxrprep.labels.locate_tables import STAGE, Tables, find_tables
 from cxrprep.schemas import LABELS
 from cxrprep.storage.parquet import footer_of, write_parts, write_table
 from cxrprep.storage.table_checksums import is_as_listed, listed_checksums
@@ -31,10 +31,8 @@ if TYPE_CHECKING:
 
     from cxrprep.collection import DatasetFolder
     from cxrprep.datasets.facts import DatasetSpec
-    from cxrprep.events import Sink
     from cxrprep.labels.label_sources import Parse
     from cxrprep.labels.last_options import LastOptions
-    from cxrprep.labels.locate_tables import Tables
 
 LABELS_NAME: Final = "labels.parquet"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.events import Note, ignore
+from cxrprep.events import Note, Sink, ignore
 from cxrprep.labels.columns import constant
 from cxrprep.labels.joins import rises, sortable
 from cxrprep.labels.locate_tables import STAGE
@@ -18,7 +18,6 @@ from cxrprep.storage.value_codes import flat
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.events import Sink
     from cxrprep.labels.text_table import TextTable
     from cxrprep.model import Digest
 

@@ -23,7 +23,7 @@ from cxrprep.errors import CxrprepError, TableError, UsageError, storage_errors
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_rows import TableUse
 from cxrprep.labels.source_vocabulary import own_column
-from cxrprep.model import Digest
+from cxrprep.model import Digest, ImageId
 from cxrprep.schemas import LABELS, RAW_PREFIX, TEXT, describe, is_own_observation, null_columns
 from cxrprep.storage.parquet import read_combined, read_footer, read_rows, read_schema
 from cxrprep.storage.table_checksums import forget_checksum, replace_listed
@@ -32,8 +32,6 @@ from cxrprep.vocabulary import OBSERVATIONS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
-
-    from cxrprep.model import ImageId
 
     # A name of a table's row -> the ids that it states: an image's path, or what a study is called elsewhere.
     Parse = Callable[[str], ImageId | None]

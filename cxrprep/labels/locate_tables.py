@@ -9,17 +9,15 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.collection.lineage import IMAGES_NAME, image_tables
-from cxrprep.datasets.facts import unpacked_name
+from cxrprep.datasets.facts import DatasetSpec, Table, unpacked_name
 from cxrprep.errors import StorageError, TableError, UsageError
-from cxrprep.events import Note
+from cxrprep.events import Note, Sink
 from cxrprep.storage.paths import is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from cxrprep.datasets.facts import DatasetSpec, Table
-    from cxrprep.events import Sink
 
 STAGE: Final = "extract-labels"
 # Folders of images hold up to 112,120 entries and no table: looking into them would only cost time.

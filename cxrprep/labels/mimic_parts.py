@@ -24,7 +24,7 @@ from cxrprep.events import Event, Note
 from cxrprep.labels import mimic_cxr
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.joins import mixed_letters
-from cxrprep.labels.label_counts import LabelCount, LabelsResult, count_labels, rows_by_source
+from cxrprep.labels.label_counts import LabelCount, LabelsResult, SourceCounts, count_labels, rows_by_source
 from cxrprep.labels.label_rows import LabelOptions, LabelRows, Labels, TableUse
 from cxrprep.labels.locate_tables import Tables
 from cxrprep.labels.mimic_annotations import ROLE
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cxrprep.labels.label_counts import SourceCounts
 
 _LARGE: Final = 96 << 20
 """Bytes of the first table of images, unpacked: of some 550,000 images.

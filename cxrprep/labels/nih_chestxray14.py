@@ -15,7 +15,7 @@ from cxrprep.errors import TableError
 from cxrprep.labels import declared
 from cxrprep.labels.columns import count_true, whole
 from cxrprep.labels.declared_tables import Hook
-from cxrprep.labels.text_table import first_true
+from cxrprep.labels.text_table import TextTable, first_true
 from cxrprep.vocabulary import slug
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from cxrprep.labels.label_rows import LabelRows
     from cxrprep.labels.locate_tables import Tables
-    from cxrprep.labels.text_table import TextTable
 
 _FINDINGS: Final = {"v2020": "Data_Entry_2017_v2020.csv", "2017": "Data_Entry_2017.csv"}
 _SEVEN: Final = (

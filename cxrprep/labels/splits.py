@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import UsageError
-from cxrprep.events import Note, ignore
+from cxrprep.events import Note, Sink, ignore
 from cxrprep.labels.stratification import stratified
 from cxrprep.model import Split
 from cxrprep.schemas import CATEGORY
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Self
 
-    from cxrprep.events import Sink
 
 _NAMES: Final = (Split.TRAIN, Split.VALIDATE, Split.TEST)
 _MOST_FOLDS: Final = 100

@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 from cxrprep.collection.image_table import check_images, check_studies
 from cxrprep.datasets.catalog import catalog
 from cxrprep.digests import file_digest
-from cxrprep.events import Note, StageFinished, StageStarted, ignore
+from cxrprep.events import Event, Note, Sink, StageFinished, StageStarted, ignore
 from cxrprep.humanize import short_repr
 from cxrprep.labels.extract import LABELS_NAME, without_folder
-from cxrprep.labels.label_rows import described_table
+from cxrprep.labels.label_rows import Labels, described_table
 from cxrprep.manifest.image_files import RECORDED, digest_of_files, image_files
-from cxrprep.manifest.image_sizes import add_sizes
+from cxrprep.manifest.image_sizes import Measure, add_sizes
 from cxrprep.manifest.label_join import check_label_values, default_sources, joined_images, stated_sources
 from cxrprep.manifest.stated_digest import with_digest
 from cxrprep.manifest.studies import studies_of
@@ -39,10 +39,7 @@ if TYPE_CHECKING:
 
     from cxrprep.collection import DatasetFolder
     from cxrprep.datasets.facts import DatasetSpec
-    from cxrprep.events import Event, Sink
-    from cxrprep.labels.label_rows import Labels
     from cxrprep.manifest.choices import Choices
-    from cxrprep.manifest.image_sizes import Measure
     from cxrprep.storage.folder_stamps import FolderStamps
 
 NoteWords: TypeAlias = tuple[str, str, str]

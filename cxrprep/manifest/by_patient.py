@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.collection.image_table import image_losses, study_losses
-from cxrprep.events import StageStarted, ignore
+from cxrprep.events import Sink, StageStarted, ignore
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.source_vocabulary import known_observations, ordered
 from cxrprep.manifest import build
@@ -20,6 +20,7 @@ from cxrprep.manifest.image_files import (
     IDS,
     LISTED,
     RECORDED,
+    ImageFiles,
     digest_of_sorted,
     ids_of,
     listed_files,
@@ -27,7 +28,7 @@ from cxrprep.manifest.image_files import (
     taken_files,
     with_digests,
 )
-from cxrprep.manifest.image_sizes import add_sizes
+from cxrprep.manifest.image_sizes import Measure, add_sizes
 from cxrprep.manifest.label_join import check_label_values, joined_images, stated_sources
 from cxrprep.manifest.stated_digest import digest_of_parts
 from cxrprep.manifest.studies import studies_of
@@ -51,9 +52,6 @@ if TYPE_CHECKING:
 
     from cxrprep.collection import DatasetFolder
     from cxrprep.datasets.facts import DatasetSpec
-    from cxrprep.events import Sink
-    from cxrprep.manifest.image_files import ImageFiles
-    from cxrprep.manifest.image_sizes import Measure
     from cxrprep.storage.folder_stamps import FolderStamps
 
 ROWS: Final = 1 << 16

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from cxrprep.collection.image_table import is_there
 from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import TableError, UsageError, storage_errors
-from cxrprep.events import Note
+from cxrprep.events import Note, Sink
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.label_losses import MASKS_NAME
 from cxrprep.labels.policy import Policy
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.collection import DatasetFolder
-    from cxrprep.events import Sink
 
 # What the footer says of this table alone.
 _OF_TABLE: Final = frozenset({"schema", "schema_version", "tool", "choices", SET_DIGEST})

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from cxrprep._version import __version__
 from cxrprep.collection.lineage import CARD_NAME, CROISSANT_NAME
 from cxrprep.errors import TableError
-from cxrprep.events import Note, StageFinished, StageStarted
+from cxrprep.events import Event, Note, StageFinished, StageStarted
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.label_counts import LabelsResult
 from cxrprep.labels.policy import KEEP
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.collection import DatasetFolder
-    from cxrprep.events import Event
     from cxrprep.manifest.choices import Choices
 
 

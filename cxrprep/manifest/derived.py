@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
-from cxrprep.events import Note, ignore
+from cxrprep.events import Note, Sink, ignore
 from cxrprep.labels.columns import categories, constant, projection_of
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.joins import positions
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.collection import Lineage
-    from cxrprep.events import Sink
 
 # Images held as objects before they become columns.
 _ROWS: Final = 8192

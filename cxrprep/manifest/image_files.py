@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import StorageError, UsageError
-from cxrprep.events import Note
+from cxrprep.events import Note, Sink
 from cxrprep.labels.columns import projection_of
 from cxrprep.labels.joins import all_distinct
 from cxrprep.model import Digest
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.datasets.layout import Layout
-    from cxrprep.events import Sink
     from cxrprep.storage.folder_stamps import FolderStamps
 
 RECORDED: Final = ("path", "size", "digest", "state")

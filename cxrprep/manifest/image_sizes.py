@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.events import Note
+from cxrprep.events import Note, Sink
 from cxrprep.humanize import format_count
 from cxrprep.labels.columns import categories
 from cxrprep.labels.joins import positions
-from cxrprep.storage.journal import read_journal
+from cxrprep.storage.journal import Journal, read_journal
 from cxrprep.storage.parquet import read_combined
 from cxrprep.storage.unfetched import names_and_sizes
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.datasets.facts import DatasetSpec
-    from cxrprep.events import Sink
-    from cxrprep.storage.journal import Journal
 
 Measure = Callable[[Sequence["Path"]], Iterable[tuple[int, int, str] | None]]
 """Width, height and mode of each file, in order; ``None`` for a file whose header cannot be read."""

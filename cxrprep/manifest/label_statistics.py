@@ -12,7 +12,7 @@ from cxrprep.collection.dataset_folder import require_image_table
 from cxrprep.model import ScoreSummary
 from cxrprep.schemas import own_columns
 from cxrprep.storage.parquet import check_columns, read_combined, read_footer, read_schema
-from cxrprep.storage.value_codes import numbers, stated, value_codes, with_codes
+from cxrprep.storage.value_codes import ValueCodes, numbers, stated, value_codes, with_codes
 from cxrprep.storage.value_codes import value_counts as count_values
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from cxrprep.storage.value_codes import ValueCodes
 
 
 COLUMNS: Final = (

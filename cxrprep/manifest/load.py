@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from cxrprep.collection.dataset_folder import require_image_table
 from cxrprep.errors import MissingExtraError, TableError, UsageError
-from cxrprep.events import ignore
-from cxrprep.labels.policy import KEEP, with_parents
+from cxrprep.events import Sink, ignore
+from cxrprep.labels.policy import KEEP, Policy, with_parents
 from cxrprep.labels.source_vocabulary import (
     box_categories,
     chosen_observations,
@@ -26,7 +26,7 @@ from cxrprep.manifest.image_reader import ImageReader
 from cxrprep.manifest.label_join import relabel, stated_sources
 from cxrprep.manifest.region_masks import masks_beside, region_lists, regions_on
 from cxrprep.manifest.report_texts import PREFIX, find_pairs, sections_of, with_texts
-from cxrprep.model import Split
+from cxrprep.model import Selection, Split
 from cxrprep.selection.table_filters import asked_columns, drawn_ids, undrawn_rows, wanted_rows
 from cxrprep.storage.parquet import (
     CONVERT_AGAIN,
@@ -42,11 +42,8 @@ from cxrprep.vocabulary import published_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from cxrprep.events import Sink
-    from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
     from cxrprep.manifest.torch_dataset import Images
-    from cxrprep.model import Selection
 
 _MANIFEST: Final = Path("manifests") / "images.parquet"
 

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from cxrprep.errors import ImageError, NothingSelectedError, storage_errors
-from cxrprep.events import Advanced, ItemFinished, StageFinished, StageStarted, ignore
+from cxrprep.events import Advanced, ItemFinished, Sink, StageFinished, StageStarted, ignore
 from cxrprep.images.decode import decode
 from cxrprep.images.similarity import (
     CUTS,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cxrprep.events import Sink
     from cxrprep.manifest.load import Dataset
 
 STAGE: Final = "duplicates"

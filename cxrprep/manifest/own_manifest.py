@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from cxrprep.datasets.own_folder import NAME, OWN_FOLDER
 from cxrprep.errors import NothingSelectedError, UsageError
-from cxrprep.events import Note, StageStarted
+from cxrprep.events import Note, Sink, StageStarted
 from cxrprep.images.conversion import spelled
 from cxrprep.labels.columns import categories, constant
 from cxrprep.labels.extract import LABELS_NAME
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.collection import DatasetFolder
-    from cxrprep.events import Sink
     from cxrprep.images.own_images import OwnImage
     from cxrprep.manifest.choices import Choices
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxrprep.errors import ImageError
-from cxrprep.events import Note, ignore
+from cxrprep.events import Note, Sink, ignore
 from cxrprep.images.decode import decode
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cxrprep.events import Sink
     from cxrprep.manifest.image_reader import ImageReader
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import TableError, UsageError, did_you_mean
-from cxrprep.events import Note
+from cxrprep.events import Note, Sink
 from cxrprep.manifest.pairs import PAIRS_NAME, SECTIONS
 from cxrprep.storage.parquet import read_rows
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from cxrprep.events import Sink
 
 PREFIX: Final = "text_"
 """Before the name of a section, as a column of the data set."""

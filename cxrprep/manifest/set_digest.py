@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 
 from cxrprep.digests import digest_of
 from cxrprep.errors import NothingSelectedError, StorageError, UsageError
-from cxrprep.events import Advanced, Note, StageFinished, StageStarted, ignore
+from cxrprep.events import Advanced, Note, Sink, StageFinished, StageStarted, ignore
 from cxrprep.humanize import short_repr
 from cxrprep.images.pixel_digest import pixel_digest
 from cxrprep.manifest.merkle_tree import GrowingTree, inclusion_path, leaf_hash, root_by_path
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from cxrprep.events import Sink
     from cxrprep.manifest.load import Dataset
 
 FORMAT: Final = "cxrprep-set/1"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from cxrprep.checksum_files import NAMES as SUMS_NAMES
 from cxrprep.errors import NothingSelectedError, UnsafePathError, UsageError
-from cxrprep.model import Digest, RemoteFile, Selection
+from cxrprep.model import Digest, ImageId, RemoteFile, Selection
 from cxrprep.planning.plan import CHANGED, Action, Item, Plan
 from cxrprep.planning.plan_items import SortedItems, items_of
 from cxrprep.selection.filters import SelectionFilter, draw, report_of
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.facts import PublishedFile
     from cxrprep.datasets.layout import Layout
-    from cxrprep.model import ImageId
 
 _NAMES_SHOWN: Final = 20
 

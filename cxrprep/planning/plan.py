@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.humanize import short_repr
-from cxrprep.model import Selection
+from cxrprep.model import Selection, Shard
 from cxrprep.planning.plan_items import (
     CHANGED,
     MOVING,
     Action,
     Item,
+    Kind,
     PlanItems,
     SortedItems,
     Total,
@@ -24,8 +25,6 @@ from cxrprep.planning.plan_items import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cxrprep.model import Shard
-    from cxrprep.planning.plan_items import Kind
 
 __all__ = ["CHANGED", "MOVING", "Action", "Item", "Plan", "Total"]
 

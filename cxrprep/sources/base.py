@@ -10,7 +10,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from cxrprep.errors import ProxyOrCertificateError, SourceUnreachableError
+from cxrprep.errors import AccessError, CxrprepError, ProxyOrCertificateError, SourceUnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from cxrprep.credentials.lookup import Credentials
-    from cxrprep.errors import AccessError, CxrprepError
     from cxrprep.model import Digest, RemoteFile, Selection
 
 Page = TypeVar("Page")

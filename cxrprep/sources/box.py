@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import AccessError, CxrprepError, IntegrityError, NotInSourceError, UsageError
 from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints
-from cxrprep.sources.base import Access, AccessState, Politeness, access_refused, hole
+from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, hole
 from cxrprep.sources.box_api import BoxApi
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.network_errors import NotConnectedError
@@ -26,7 +26,6 @@ from cxrprep.sources.retry import with_retries
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from cxrprep.sources.base import ByteStream, SourceOptions
     from cxrprep.sources.http_response import HttpResponse
 
 # How a file is reached: by a link of its own, or by its number within the shared folder.

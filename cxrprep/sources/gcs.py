@@ -15,21 +15,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.credentials.services import ADVICE
-from cxrprep.errors import AccessError, NotInSourceError, SourceUnreachableError, UsageError
+from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
 from cxrprep.sources import sdk_errors
-from cxrprep.sources.base import Access, AccessState, Politeness, access_refused, pages
+from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, pages
 from cxrprep.sources.google_auth import GoogleAccess
 from cxrprep.sources.http_client import HttpClient, nobody
-from cxrprep.sources.http_response import from_base64, seconds_to_wait
+from cxrprep.sources.http_response import HttpResponse, from_base64, seconds_to_wait
 from cxrprep.sources.retry import with_retries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cxrprep.errors import CxrprepError
-    from cxrprep.sources.base import ByteStream, SourceOptions
-    from cxrprep.sources.http_response import HttpResponse
 
 _FIELDS: Final = "items(name,size,md5Hash,crc32c,generation,updated,contentEncoding),nextPageToken"
 _FILE: Final = re.compile(r"\.(?:csv|txt|zip|tar|tgz|gz|png|jpe?g|dcm|json|pdf)$", re.IGNORECASE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.credentials.lookup import token_variable
+from cxrprep.credentials.lookup import Credentials, token_variable
 from cxrprep.errors import LoginError, LoginRejectedError
 from cxrprep.sources.endpoints import is_here
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cxrprep.credentials.files import Login
-    from cxrprep.credentials.lookup import Credentials
     from cxrprep.sources.http_response import HttpResponse
     from cxrprep.sources.urls import Endpoint
 

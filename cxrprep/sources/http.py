@@ -23,11 +23,11 @@ from cxrprep.errors import (
     SourceUnreachableError,
 )
 from cxrprep.model import RemoteFile
-from cxrprep.sources.base import Access, AccessState, Politeness, access_refused, hole
+from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, hole
 from cxrprep.sources.host_token import HostToken
 from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.http_requests import HttpRequests
-from cxrprep.sources.index_pages import as_shown, read_page
+from cxrprep.sources.index_pages import PageEntry, as_shown, read_page
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.s3_objects import described, error_code, is_listing, read_listing, read_pages
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import ThreadPoolExecutor
 
-    from cxrprep.sources.base import ByteStream, SourceOptions
     from cxrprep.sources.http_response import HttpResponse
-    from cxrprep.sources.index_pages import PageEntry
 
 _FILE_SUFFIXES: Final = (
     ".gz",

@@ -8,17 +8,15 @@ import zlib
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import SourceUnreachableError
-from cxrprep.sources.base import Closing
-from cxrprep.sources.http_response import expects_page, is_html_page, page_instead
+from cxrprep.sources.base import Closing, ConnectionState
+from cxrprep.sources.http_response import HttpResponse, expects_page, is_html_page, page_instead
 from cxrprep.sources.network_errors import FEW_TRIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cxrprep.model import Digest
-    from cxrprep.sources.base import ConnectionState
     from cxrprep.sources.http_connection import HttpConnection
-    from cxrprep.sources.http_response import HttpResponse
 
 _PIECE: Final = 65_536
 

@@ -28,12 +28,11 @@ from cxrprep.sources.http_body import EmptyBody, GzipBody, HttpBody
 from cxrprep.sources.http_connection import AskAgainError, ConnectionSettings, HttpConnection, Request
 from cxrprep.sources.http_response import HttpResponse, expects_page, page_instead, refusal
 from cxrprep.sources.network_errors import FEW_TRIES
-from cxrprep.sources.urls import split_url, without_query
+from cxrprep.sources.urls import Endpoint, split_url, without_query
 
 if TYPE_CHECKING:
     from cxrprep.credentials.files import Login
     from cxrprep.sources.base import ByteStream, SourceOptions
-    from cxrprep.sources.urls import Endpoint
 
 # Says who we are; PhysioNet serves only agents that it knows, and passes its own to the client.
 USER_AGENT: Final = f"cxrprep/{__version__}"

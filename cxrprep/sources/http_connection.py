@@ -23,16 +23,14 @@ from cxrprep.errors import SourceUnreachableError
 from cxrprep.sources.base import ConnectionState
 from cxrprep.sources.http_response import HttpResponse
 from cxrprep.sources.network_errors import CONNECT_SECONDS, TIMED_OUT, broke, from_libcurl, no_byte, no_connection
-from cxrprep.sources.proxies import proxy_for
+from cxrprep.sources.proxies import Proxy, proxy_for
 from cxrprep.sources.trust import ca_bundle
-from cxrprep.sources.urls import redirected, without_query
+from cxrprep.sources.urls import Endpoint, redirected, without_query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cxrprep.credentials.files import Login
-    from cxrprep.sources.proxies import Proxy
-    from cxrprep.sources.urls import Endpoint
 
 _SLICE_SECONDS: Final = 0.1
 # A line that is fast enough fills the reader's buffer; on a slow one no byte waits longer than this.

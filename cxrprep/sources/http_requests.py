@@ -16,7 +16,7 @@ import pycurl
 
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.sources.base import SMALL_FILE, Received
-from cxrprep.sources.http_client import header_lines
+from cxrprep.sources.http_client import HttpClient, header_lines
 from cxrprep.sources.http_connection import (
     Request,
     handle_options,
@@ -27,14 +27,12 @@ from cxrprep.sources.http_connection import (
 )
 from cxrprep.sources.http_response import HttpResponse, refusal
 from cxrprep.sources.network_errors import CONNECT_SECONDS
-from cxrprep.sources.urls import split_url, without_query
+from cxrprep.sources.urls import Endpoint, split_url, without_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cxrprep.model import RemoteFile
-    from cxrprep.sources.http_client import HttpClient
-    from cxrprep.sources.urls import Endpoint
 
 _OVERLOADED: Final = (429, 503)
 _SLICE_SECONDS: Final = 0.1

@@ -15,9 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.credentials.services import ADVICE
-from cxrprep.errors import AccessError, NotInSourceError, SourceNotFoundError, UsageError
+from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceNotFoundError, UsageError
 from cxrprep.model import Digest, RemoteFile
-from cxrprep.sources.base import Access, AccessState, Politeness, access_refused, pages
+from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, pages
 from cxrprep.sources.endpoints import ENDPOINTS, named
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.retry import with_retries
@@ -28,8 +28,6 @@ from cxrprep.storage.small_files import parse_json
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cxrprep.errors import CxrprepError
-    from cxrprep.sources.base import ByteStream, SourceOptions
     from cxrprep.sources.http_response import HttpResponse
 
 _PLACE: Final = re.compile(r"hf://(?:datasets/)?([\w.-]+/[\w.-]+)(?:@([^/\s]+))?(?:/(.*))?", re.DOTALL)

@@ -15,12 +15,12 @@ import urllib.parse
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.credentials.files import Login
+from cxrprep.credentials.files import Login, Token
 from cxrprep.credentials.secret import Secret
 from cxrprep.credentials.services import ADVICE
-from cxrprep.errors import AccessError, ArchiveError, NotInSourceError, SourceUnreachableError, UsageError
+from cxrprep.errors import AccessError, ArchiveError, CxrprepError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
-from cxrprep.sources.base import Access, AccessState, Politeness, access_refused, pages
+from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, pages
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.kaggle_api import KaggleApi
 from cxrprep.sources.network_errors import NotConnectedError
@@ -31,9 +31,6 @@ from cxrprep.sources.urls import parts_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cxrprep.credentials.files import Token
-    from cxrprep.errors import CxrprepError
-    from cxrprep.sources.base import ByteStream, SourceOptions
     from cxrprep.sources.http_response import HttpResponse
 
 _PAGE: Final = "https://www.kaggle.com/datasets"

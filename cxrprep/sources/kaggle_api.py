@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cxrprep.credentials.files import Login, Token
 from cxrprep.credentials.secret import Secret
-from cxrprep.errors import SourceUnreachableError
+from cxrprep.errors import CxrprepError, SourceUnreachableError
 from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints, sdk_errors
 from cxrprep.sources.http_client import USER_AGENT
@@ -23,7 +23,6 @@ from cxrprep.sources.urls import without_query
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cxrprep.errors import CxrprepError
 
 T = TypeVar("T")
 

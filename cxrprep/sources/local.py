@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep import checksum_files
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError, UsageError
-from cxrprep.model import RemoteFile
-from cxrprep.sources.base import Access, AccessState, Closing, Politeness, hole
+from cxrprep.model import Digest, RemoteFile
+from cxrprep.sources.base import Access, AccessState, ByteStream, Closing, Politeness, SourceOptions, hole
 from cxrprep.sources.urls import parts_of
 from cxrprep.storage.paths import CACHE_NAME, LOCK_NAME, OWN_NAMES, home_path, is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cxrprep.model import Digest
-    from cxrprep.sources.base import ByteStream, SourceOptions
 
 # A folder that cxrprep made: of it OWN_NAMES are no part of the release.
 _MARKS: Final = frozenset({CACHE_NAME, LOCK_NAME})

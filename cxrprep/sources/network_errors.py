@@ -9,10 +9,9 @@ import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import CxrprepError, ProxyOrCertificateError, SourceUnreachableError, UsageError
-from cxrprep.sources.proxies import proxy_for
+from cxrprep.sources.proxies import Proxy, proxy_for
 
 if TYPE_CHECKING:
-    from cxrprep.sources.proxies import Proxy
     from cxrprep.sources.urls import Endpoint
 
 TIMED_OUT: Final = 28

@@ -26,9 +26,9 @@ from cxrprep.errors import (
     SourceUnreachableError,
     UsageError,
 )
-from cxrprep.model import RemoteFile
+from cxrprep.model import Digest, RemoteFile, Selection
 from cxrprep.sources import endpoints
-from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
+from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused
 from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.http_requests import HttpRequests
 from cxrprep.sources.http_response import HttpResponse
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cxrprep.credentials.files import Login
-    from cxrprep.model import Digest, Selection
-    from cxrprep.sources.base import ByteStream, SourceOptions
 
 HOST: Final = "physionet.org"
 _OWN_HOSTS: Final = frozenset({HOST, f"www.{HOST}"})

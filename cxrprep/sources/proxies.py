@@ -18,12 +18,11 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import UsageError
-from cxrprep.sources.urls import ascii_host
+from cxrprep.sources.urls import Endpoint, ascii_host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cxrprep.sources.urls import Endpoint
 
 # Where nothing is said, requests and wget take the port of the scheme; libcurl takes 1080 for all.
 _PORTS: Final = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}

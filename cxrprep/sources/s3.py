@@ -23,7 +23,7 @@ from cxrprep.errors import (
     UsageError,
 )
 from cxrprep.sources.aws_auth import AwsAccess
-from cxrprep.sources.base import Access, AccessState, Politeness, access_refused
+from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.s3_objects import described, error_code, read_pages
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from cxrprep.model import RemoteFile
-    from cxrprep.sources.base import ByteStream, SourceOptions
     from cxrprep.sources.http_response import HttpResponse
 
 T = TypeVar("T")

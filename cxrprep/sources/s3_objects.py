@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources.azure_blob import quoted
-from cxrprep.sources.http_response import from_base64
+from cxrprep.sources.http_response import HttpResponse, from_base64
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from xml.etree.ElementTree import Element
 
     from cxrprep.sources.base import ByteStream
-    from cxrprep.sources.http_response import HttpResponse
 
 _XML: Final = re.compile(
     rb"\s*(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?(?:<!--.*?-->\s*)?<(?:\w+:)?ListBucketResult\b", re.DOTALL

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from cxrprep.errors import SourceUnreachableError
+from cxrprep.errors import CxrprepError, SourceUnreachableError
 from cxrprep.sources.network_errors import from_exception
 from cxrprep.sources.urls import split_url
-
-if TYPE_CHECKING:
-    from cxrprep.errors import CxrprepError
 
 # What the SDKs stumble over when an answer has another form than they expect.
 STUMBLES: Final = (ValueError, TypeError, KeyError, AttributeError)

@@ -23,9 +23,9 @@ from cxrprep.errors import (
     SourceNotFoundError,
     SourceUnreachableError,
 )
-from cxrprep.model import RemoteFile
+from cxrprep.model import RemoteFile, Selection
 from cxrprep.sources.azure_blob import SharedAccess, quoted, read_listing
-from cxrprep.sources.base import Access, AccessState, Politeness, access_refused, hole, pages
+from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, hole, pages
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip
@@ -34,8 +34,6 @@ from cxrprep.sources.retry import with_retries
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cxrprep.model import Selection
-    from cxrprep.sources.base import ByteStream, SourceOptions
     from cxrprep.sources.http_response import HttpResponse
 
 T = TypeVar("T")

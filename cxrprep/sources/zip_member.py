@@ -6,13 +6,12 @@ import zlib
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import ArchiveError, SourceUnreachableError
-from cxrprep.sources.base import Closing
+from cxrprep.sources.base import ByteStream, Closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cxrprep.model import Digest
-    from cxrprep.sources.base import ByteStream
 
 _PIECE: Final = 65_536
 

@@ -22,7 +22,7 @@ from cxrprep.errors import (
 )
 from cxrprep.extras import install_command, keep_log_off_terminal
 from cxrprep.storage import object_checksums
-from cxrprep.storage.filesystem import StoredFile
+from cxrprep.storage.filesystem import SizeLimit, StoredFile
 from cxrprep.storage.multipart import PartsUpload
 from cxrprep.storage.object_checksums import PART_BYTES
 from cxrprep.storage.object_listing import ANOTHER_ANSWERS, objects_below
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from cxrprep.model import Digest
-    from cxrprep.storage.filesystem import SizeLimit
 
 T = TypeVar("T")
 

@@ -6,13 +6,12 @@ import io
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.digests import FileDigests, digests_of_stream
+from cxrprep.digests import FileDigests, FileToRead, digests_of_stream
 from cxrprep.errors import ImageError, IntegrityError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cxrprep.digests import FileToRead
     from cxrprep.storage.filesystem import StoredFile
     from cxrprep.storage.unfetched import Unfetched
 

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from cxrprep.storage.bucket_listing import entries, find_entry
-from cxrprep.storage.filesystem import REQUESTS, StoredFile
+from cxrprep.storage.filesystem import REQUESTS, SizeLimit, StoredFile
 from cxrprep.storage.working_copy_paths import copy_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from cxrprep.storage.filesystem import SizeLimit
     from cxrprep.storage.object_store import ObjectStore
 
 M = TypeVar("M")

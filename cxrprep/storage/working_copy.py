@@ -27,7 +27,7 @@ from cxrprep.errors import CxrprepError, StorageError, UsageError, storage_error
 from cxrprep.storage.bucket_listing import ListingWriter
 from cxrprep.storage.bucket_lock import NAME as LOCK
 from cxrprep.storage.bucket_lock import BucketLock
-from cxrprep.storage.filesystem import REQUESTS
+from cxrprep.storage.filesystem import REQUESTS, StoredFile
 from cxrprep.storage.object_store import ObjectGoneError, ObjectStore
 from cxrprep.storage.paths import is_safe, is_served
 from cxrprep.storage.small_files import parse_json
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from cxrprep.model import Shard
-    from cxrprep.storage.filesystem import StoredFile
 
     Merge = Callable[[Path, Path], None]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import BusyError, CxrprepError
-from cxrprep.events import ItemFinished, Note, StageFinished, StageStarted, Stalled, ignore
-from cxrprep.planning.plan import Action
-from cxrprep.sources.base import RequestsMany, ReusesConnections
+from cxrprep.events import ItemFinished, Note, Sink, StageFinished, StageStarted, Stalled, ignore
+from cxrprep.planning.plan import Action, Plan
+from cxrprep.sources.base import RequestsMany, ReusesConnections, Source
 from cxrprep.storage.locks import FolderLock, LockLost, RunId
 from cxrprep.transfer.connection_limit import ConnectionLimit, ConnectionTuner
 from cxrprep.transfer.file_fetch import Fetcher
@@ -34,10 +34,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from cxrprep.datasets.layout import Layout
-    from cxrprep.events import Sink
-    from cxrprep.planning.plan import Plan
     from cxrprep.record.record import Record
-    from cxrprep.sources.base import Source
     from cxrprep.transfer.options import TransferOptions
 
 _BUFFER: Final = 1 << 18

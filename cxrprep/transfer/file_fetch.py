@@ -7,27 +7,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.datasets.own_folder import SUFFIXES
-from cxrprep.digests import finished, new_hasher
+from cxrprep.digests import Hasher, finished, new_hasher
 from cxrprep.errors import IntegrityError, SourceUnreachableError
-from cxrprep.events import Note
-from cxrprep.model import Digest
+from cxrprep.events import Note, Sink
+from cxrprep.model import Digest, RemoteFile
 from cxrprep.record.entry import Origin
 from cxrprep.sources.network_errors import FEW_TRIES, NotConnectedError
-from cxrprep.transfer.limits import ByteCounter
-from cxrprep.transfer.partial_file import Segment
+from cxrprep.transfer.limits import ByteCounter, IdleTimer, Rate, Stop
+from cxrprep.transfer.partial_file import Partial, Segment
 from cxrprep.transfer.range_fetch import WORTH, SegmentedFetch, SplitRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cxrprep.digests import Hasher
-    from cxrprep.events import Sink
-    from cxrprep.model import RemoteFile
     from cxrprep.planning.plan import Item
     from cxrprep.sources.base import ByteStream, ConnectionState, Source
     from cxrprep.transfer.connection_limit import ConnectionLimit
-    from cxrprep.transfer.limits import IdleTimer, Rate, Stop
-    from cxrprep.transfer.partial_file import Partial
     from cxrprep.transfer.partial_folder import PartialFolder
     from cxrprep.transfer.retry import Retrier
 

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import StorageError
-from cxrprep.events import ItemStarted, Throttle
+from cxrprep.events import ItemStarted, Sink, Throttle
 from cxrprep.humanize import format_bytes
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-    from cxrprep.events import Sink
 
 _SLICE_SECONDS: Final = 0.2
 

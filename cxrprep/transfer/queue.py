@@ -7,13 +7,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import AccessError, SomeFailedError, SourceUnreachableError, StorageError
-from cxrprep.planning.plan import MOVING, Action
+from cxrprep.planning.plan import MOVING, Action, Item, Plan
 from cxrprep.transfer.result import Outcome, OutcomeStatus, TransferResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cxrprep.planning.plan import Item, Plan
     from cxrprep.planning.plan_items import Kind, SortedItems
     from cxrprep.transfer.limits import Stop
 

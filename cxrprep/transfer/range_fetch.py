@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.digests import finished, new_hasher
 from cxrprep.errors import SourceUnreachableError
-from cxrprep.transfer.limits import Stopped
-from cxrprep.transfer.partial_file import Segment
+from cxrprep.transfer.limits import ByteCounter, Stop, Stopped
+from cxrprep.transfer.partial_file import Partial, Segment
 
 if TYPE_CHECKING:
     from cxrprep.model import Digest
     from cxrprep.planning.plan import Item
     from cxrprep.sources.base import ByteStream, Source
     from cxrprep.transfer.connection_limit import ConnectionLimit
-    from cxrprep.transfer.limits import ByteCounter, Stop
-    from cxrprep.transfer.partial_file import Partial
     from cxrprep.transfer.retry import Retrier
 
 _ALIGN: Final = 1024 * 1024

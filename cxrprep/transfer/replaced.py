@@ -6,13 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 from cxrprep.errors import IntegrityError
-from cxrprep.events import Note
+from cxrprep.events import Note, Sink
 from cxrprep.storage.paths import leads_out
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.events import Sink
     from cxrprep.record.record import Record
     from cxrprep.transfer.partial_folder import PartialFolder
 

@@ -6,11 +6,10 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import ExitCode, most_pressing
+from cxrprep.errors import CxrprepError, ExitCode, most_pressing
 from cxrprep.humanize import short_repr
 
 if TYPE_CHECKING:
-    from cxrprep.errors import CxrprepError
     from cxrprep.planning.plan import Item
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from cxrprep.errors import SourceUnreachableError
-from cxrprep.events import Retrying
+from cxrprep.events import Retrying, Sink
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import attempts
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     import stamina
 
-    from cxrprep.events import Sink
     from cxrprep.transfer.limits import Stop
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import CxrprepError
-from cxrprep.transfer.limits import Stopped
+from cxrprep.transfer.limits import IdleTimer, Stop, Stopped
 from cxrprep.transfer.result import Outcome, OutcomeStatus
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cxrprep.planning.plan import Item
     from cxrprep.sources.base import Received, Requests
     from cxrprep.transfer.connection_limit import ConnectionLimit
-    from cxrprep.transfer.limits import IdleTimer, Stop
     from cxrprep.transfer.retry import Retrier
     from cxrprep.transfer.worker import Worker
 

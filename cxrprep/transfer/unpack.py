@@ -9,23 +9,20 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.digests import read_digest
 from cxrprep.errors import ArchiveError
-from cxrprep.events import ignore
+from cxrprep.events import Sink, ignore
 from cxrprep.model import Digest
 from cxrprep.record.entry import FileEntry, FileState, Origin
-from cxrprep.storage.archives import read_members, reading
+from cxrprep.storage.archives import Member, read_members, reading
 from cxrprep.storage.paths import safe_path
-from cxrprep.transfer.partial_file import Segment
+from cxrprep.transfer.partial_file import Partial, Segment
 from cxrprep.transfer.replaced import spare, warn_replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cxrprep.events import Sink
     from cxrprep.record.record import Record
-    from cxrprep.storage.archives import Member
     from cxrprep.transfer.limits import Stop
-    from cxrprep.transfer.partial_file import Partial
     from cxrprep.transfer.partial_folder import PartialFolder
 
 _BLOCK: Final = 1 << 18

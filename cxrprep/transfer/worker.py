@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.digests import digest_of, file_digest, read_digest
 from cxrprep.errors import IntegrityError, StorageError, storage_errors
-from cxrprep.planning.plan import Action
+from cxrprep.planning.plan import Action, Item, Plan
 from cxrprep.record.entry import FileEntry, FileState, Origin, was_written_at
 from cxrprep.selection.filters import SelectionFilter
-from cxrprep.sources.base import SMALL_FILE
+from cxrprep.sources.base import SMALL_FILE, ConnectionState, Source
 from cxrprep.storage.atomic import settle
 from cxrprep.storage.paths import leads_out
 from cxrprep.storage.unfetched import bring
-from cxrprep.transfer.file_fetch import OWN_ALGORITHM, Fetched
+from cxrprep.transfer.file_fetch import OWN_ALGORITHM, Fetched, Fetcher
 from cxrprep.transfer.links import OnThisMachine, take_over
 from cxrprep.transfer.replaced import spare, warn_replaced
 from cxrprep.transfer.result import Outcome, OutcomeStatus
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.layout import Layout
     from cxrprep.events import Sink
-    from cxrprep.planning.plan import Item, Plan
     from cxrprep.record.record import Record
-    from cxrprep.sources.base import ConnectionState, Source
-    from cxrprep.transfer.file_fetch import Fetcher
     from cxrprep.transfer.limits import Stop
     from cxrprep.transfer.options import TransferOptions
     from cxrprep.transfer.partial_folder import PartialFolder

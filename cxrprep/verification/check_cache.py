@@ -17,13 +17,12 @@ from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, journal_name, read_journal
 from cxrprep.storage.locks import writer_is_gone
 from cxrprep.storage.small_files import regular
-from cxrprep.storage.sorted_tables import PART_ROWS, SortedCursor, parts
+from cxrprep.storage.sorted_tables import PART_ROWS, Rows, SortedCursor, parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from cxrprep.storage.sorted_tables import Rows
 
 SCHEMA: Final = pa.schema(
     [

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.digests import FileToRead, digest_files
-from cxrprep.events import ItemFinished, Throttle
+from cxrprep.digests import FileDigests, FileToRead, digest_files
+from cxrprep.events import ItemFinished, Sink, Throttle
 from cxrprep.record.entry import Origin
 from cxrprep.storage.filesystem import REQUESTS
 from cxrprep.storage.stored_digests import digests_in_bucket
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.datasets.facts import DatasetSpec, Quirk
-    from cxrprep.digests import FileDigests
-    from cxrprep.events import Sink
     from cxrprep.verification.check_cache import Checks
 
 OnFinding = Callable[[Finding], None]

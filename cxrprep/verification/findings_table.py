@@ -20,13 +20,12 @@ from cxrprep.schemas import VERIFY
 from cxrprep.storage.atomic import replace_file, sweep, temporary_for
 from cxrprep.storage.parquet import FOOTER_KEY, SCHEMA_VERSION, footer_of
 from cxrprep.storage.small_files import regular
-from cxrprep.verification.finding import REPAIRABLE, WRONG_IMAGES, WRONG_TABLES, Kind, Level
+from cxrprep.verification.finding import REPAIRABLE, WRONG_IMAGES, WRONG_TABLES, Finding, Kind, Level
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from cxrprep.verification.finding import Finding
 
 NAMES: Final = "verify*.parquet"
 """The tables of findings in a folder's ``manifests``: one, or one a shard."""

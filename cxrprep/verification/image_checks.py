@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import AccessError, CxrprepError, MissingExtraError, SourceUnreachableError
-from cxrprep.events import Advanced, ItemFinished
+from cxrprep.events import Advanced, ItemFinished, Sink
 from cxrprep.executors import Engine, Lost, begin_item
 from cxrprep.humanize import without_path
 from cxrprep.model import ImageCheck, ScoreSummary
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.datasets.facts import DatasetSpec, Quirk
-    from cxrprep.events import Sink
 
 _BATCH: Final = 16
 # What converting grants an image too, if nobody says otherwise.

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.digests import file_digest
-from cxrprep.events import StageFinished, StageStarted
+from cxrprep.events import Sink, StageFinished, StageStarted
 from cxrprep.record.entry import Origin
 from cxrprep.storage.paths import CACHE_NAME
 from cxrprep.storage.sorted_tables import HeldRows, by_path
@@ -28,9 +28,9 @@ from cxrprep.verification.check_cache import Checks
 from cxrprep.verification.file_checks import STAGE, FileCheck
 from cxrprep.verification.finding import REPAIRABLE, Finding, Kind, Level, make_finding
 from cxrprep.verification.findings_table import Collector
-from cxrprep.verification.image_checks import PictureCheck, same_pixels, sample
+from cxrprep.verification.image_checks import ImageCounts, PictureCheck, same_pixels, sample
 from cxrprep.verification.made_from import outdated_images
-from cxrprep.verification.merge_join import absent, merge_join
+from cxrprep.verification.merge_join import Row, absent, merge_join
 from cxrprep.verification.own_tables import altered_tables, not_noted
 from cxrprep.verification.report import VerifyReport
 from cxrprep.verification.scan import leftover, scan
@@ -39,11 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from cxrprep.datasets.facts import DatasetSpec
-    from cxrprep.events import Sink
     from cxrprep.executors import Engine
     from cxrprep.model import ImageCheck
-    from cxrprep.verification.image_checks import ImageCounts
-    from cxrprep.verification.merge_join import Row
     from cxrprep.verification.verifier import VerifyOptions
 
 _NOTHING_PUBLISHED: Final = HeldRows(pa.schema([("path", pa.string()), ("digest", pa.string())]).empty_table())

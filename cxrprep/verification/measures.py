@@ -35,14 +35,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.storage.value_codes import numbers, stated, take_rows, value_codes, value_counts
+from cxrprep.storage.value_codes import ValueCodes, numbers, stated, take_rows, value_codes, value_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from cxrprep.datasets.facts import DatasetSpec
-    from cxrprep.storage.value_codes import ValueCodes
 
 BLANK: Final = "blank"
 IDS: Final = ("image_id", "patient_id", "study_id")

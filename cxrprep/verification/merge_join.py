@@ -8,13 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.record.entry import FileState
-from cxrprep.storage.sorted_tables import SortedCursor
+from cxrprep.storage.sorted_tables import Rows, SortedCursor
 from cxrprep.verification.finding import Finding, Kind, make_finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from cxrprep.storage.sorted_tables import Rows
 
 _PATHS: Final = pa.schema([("path", pa.string())])
 _RECORDED: Final = pa.schema(

@@ -15,7 +15,7 @@ from cxrprep.digests import file_digest
 from cxrprep.errors import IntegrityError
 from cxrprep.model import Digest
 from cxrprep.storage.paths import safe_path
-from cxrprep.storage.sorted_tables import SortedCursor, SortedTable, by_path, parts
+from cxrprep.storage.sorted_tables import Rows, SortedCursor, SortedTable, by_path, parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.datasets.layout import Layout
     from cxrprep.record.record import Record
-    from cxrprep.storage.sorted_tables import Rows
 
 SCHEMA: Final = pa.schema([("path", pa.string()), ("digest", pa.string())])
 _PATHS: Final = pa.schema([("path", pa.string())])

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import ExitCode, most_pressing
 from cxrprep.humanize import format_bytes, format_count
-from cxrprep.verification.finding import Kind, Level
-from cxrprep.verification.published_facts import FactStatus
+from cxrprep.verification.finding import Finding, Kind, Level
+from cxrprep.verification.published_facts import FactCheck, FactStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.verification.file_checks import FileCounts
-    from cxrprep.verification.finding import Finding
     from cxrprep.verification.image_checks import ImageCounts
-    from cxrprep.verification.published_facts import FactCheck
 
 
 _EXAMPLES: Final = 5

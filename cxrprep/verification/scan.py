@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from cxrprep.storage.paths import OWN_NAMES, is_folder
-from cxrprep.storage.unfetched import unfetched
+from cxrprep.storage.unfetched import Unfetched, unfetched
 from cxrprep.verification.finding import Finding, Kind, make_finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from cxrprep.storage.filesystem import StoredFile
-    from cxrprep.storage.unfetched import Unfetched
 
 SCHEMA: Final = pa.schema(
     [

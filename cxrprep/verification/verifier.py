@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.collection import folder_words
+from cxrprep.collection import DatasetFolder, folder_words
 from cxrprep.errors import TableError, UsageError
-from cxrprep.events import StageFinished, StageStarted, ignore
+from cxrprep.events import Sink, StageFinished, StageStarted, ignore
 from cxrprep.humanize import format_count
-from cxrprep.model import ImageCheck
+from cxrprep.model import ImageCheck, Shard
 from cxrprep.record.record import Record
-from cxrprep.storage.sorted_tables import FilteredRows, HeldRows, SortedTable, by_path
+from cxrprep.storage.sorted_tables import FilteredRows, HeldRows, Rows, SortedTable, by_path
 from cxrprep.system import plain_memory
 from cxrprep.verification import table_checks
 from cxrprep.verification.check_cache import Checks
@@ -41,13 +41,9 @@ from cxrprep.verification.report import VerifyReport
 from cxrprep.verification.scan import scan, stat_paths
 
 if TYPE_CHECKING:
-    from cxrprep.collection import DatasetFolder
     from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.datasets.layout import Layout
-    from cxrprep.events import Sink
     from cxrprep.executors import Engine
-    from cxrprep.model import Shard
-    from cxrprep.storage.sorted_tables import Rows
 
 CheckImage = Callable[[Path | str], ImageCheck]
 """Decodes one image, of a path or address; picklable where an engine runs it. What it raises is the image's."""

@@ -14,13 +14,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import storage_errors
-from cxrprep.labels.labelers.contract import labels_as_given
+from cxrprep.labels.labelers.contract import Labels, ReportLabeler, labels_as_given
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from cxrprep.labels.labelers.contract import Labels, ReportLabeler
 
 FOLDER: Final = "labeler-answers"
 _VALUES: Final = frozenset((1, 0, -1, None))

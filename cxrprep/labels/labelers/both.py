@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.labels.labelers.contract import LabelerOptions, Labels, ReportLabeler, digest_of, labels_as_given
 from cxrprep.labels.nlp.labeler import Labeler
 from cxrprep.labels.nlp.policies import policy_named, policy_sources
-from cxrprep.labels.nlp.results import ReportStatus
+from cxrprep.labels.nlp.results import ReportLabels, ReportStatus
 from cxrprep.labels.nlp.ruleset import build_rules, shipped_sources
 from cxrprep.labels.nlp.sentences import split_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cxrprep.labels.nlp.results import ReportLabels
 
 _LONG_WORD: Final = re.compile(r"[a-z]{5,}")
 _FEW: Final = 3

@@ -6,13 +6,12 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import UsageError
-from cxrprep.labels.labelers.contract import RULES
+from cxrprep.labels.labelers.contract import RULES, LabelerOptions, ReportLabeler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from importlib.metadata import EntryPoint
 
-    from cxrprep.labels.labelers.contract import LabelerOptions, ReportLabeler
 
 ENTRY_POINTS: Final = "cxrprep.labelers"
 

@@ -23,7 +23,7 @@ from cxrprep.labels.labelers.answer_cache import AnswerCache, sha256_of
 from cxrprep.labels.labelers.registry import labeler_named
 from cxrprep.labels.nlp import output_tables
 from cxrprep.labels.nlp.labeler import Labeler
-from cxrprep.labels.nlp.policies import Sections, policy_sources, section_order
+from cxrprep.labels.nlp.policies import MentionPolicy, Sections, policy_sources, section_order
 from cxrprep.labels.nlp.results import Mention, ReportLabels, ReportStatus
 from cxrprep.labels.nlp.ruleset import build_rules
 from cxrprep.model import Shard
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cxrprep.labels.labelers.contract import LabelerOptions, ReportLabeler
-    from cxrprep.labels.nlp.policies import MentionPolicy
     from cxrprep.labels.nlp.readers import Collection, Report
 
 BATCH: Final = output_tables.GROUP

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from cxrprep.labels.nlp.ruleset import Cue, Role
-
-if TYPE_CHECKING:
-    from cxrprep.labels.nlp.ruleset import RuleEntry
+from cxrprep.labels.nlp.ruleset import Cue, Role, RuleEntry
 
 
 class MentionStatus(enum.IntEnum):

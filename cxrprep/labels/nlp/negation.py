@@ -47,13 +47,12 @@ from cxrprep.labels.nlp.mentions import (
     PhraseMatch,
     Rule,
 )
-from cxrprep.labels.nlp.ruleset import OBSERVATIONS
+from cxrprep.labels.nlp.ruleset import OBSERVATIONS, RuleEntry, Rules
 from cxrprep.labels.nlp.tokens import answer_from_boxes, part_aside, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cxrprep.labels.nlp.ruleset import RuleEntry, Rules
 
 # Items that a cue looks ahead for the end of a list, or back for what it denies.
 _WINDOW: Final = 40

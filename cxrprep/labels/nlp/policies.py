@@ -13,13 +13,11 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import UsageError
-from cxrprep.labels.nlp.mentions import MentionStatus, Rule
+from cxrprep.labels.nlp.mentions import Found, MentionStatus, Rule
 from cxrprep.labels.nlp.ruleset import Hedge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from cxrprep.labels.nlp.mentions import Found
 
 
 class Precedence(enum.StrEnum):

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import UsageError
-from cxrprep.events import Advanced, Note
+from cxrprep.events import Advanced, Note, Sink
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.joins import positions
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.export.csv import csv_of
-from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, card_of
+from cxrprep.manifest.export.run import STAGE, ExportOptions, ExportResult, ExportTask, card_of
 from cxrprep.manifest.hugging_face_card import EVERY_SPLIT, Config, front_matter, split_name
 from cxrprep.manifest.label_join import rows_for
 from cxrprep.schemas import RAW_PREFIX
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.datasets.facts import DatasetSpec
-    from cxrprep.events import Sink
-    from cxrprep.manifest.export.run import ExportOptions
     from cxrprep.manifest.load import Dataset
 
 _NIH: Final = (

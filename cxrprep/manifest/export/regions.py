@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxrprep.events import Note
-from cxrprep.manifest.export.run import STAGE
+from cxrprep.manifest.export.run import STAGE, ExportTask
 from cxrprep.storage.parquet import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cxrprep.manifest.export.run import ExportTask
 
 _POINTS = 6  # the numbers of a ring with three corners, the fewest that enclose anything
 

@@ -16,12 +16,12 @@ from cxrprep._version import __version__
 from cxrprep.collection.lineage import CROISSANT_NAME
 from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import ImageError, NothingSelectedError, UsageError
-from cxrprep.events import Advanced, Note, StageFinished, StageStarted, ignore
+from cxrprep.events import Advanced, Note, Sink, StageFinished, StageStarted, ignore
 from cxrprep.executors import Engine, Lost
 from cxrprep.humanize import format_count, short_repr
 from cxrprep.labels.policy import KEEP
 from cxrprep.manifest.croissant import describe_export
-from cxrprep.manifest.dataset_card import write_card
+from cxrprep.manifest.dataset_card import Moments, write_card
 from cxrprep.manifest.derived import DICOM_FILES
 from cxrprep.manifest.export.target import Target, put
 from cxrprep.manifest.image_reader import ImageReader, file_sign
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from cxrprep.datasets.facts import DatasetSpec
-    from cxrprep.events import Sink
-    from cxrprep.manifest.dataset_card import Moments
     from cxrprep.manifest.load import Dataset
 
 STAGE: Final = "export"
