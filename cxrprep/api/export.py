@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from cxrprep.collection.lineage import IMAGES_NAME
 from cxrprep.errors import UsageError
 from cxrprep.events import Sink, ignore
 from cxrprep.labels.policy import Policy
-from cxrprep.manifest.combined import combined, without_draw
+from cxrprep.manifest.combined import combined
 from cxrprep.manifest.load import Dataset
 from cxrprep.manifest.load import load as open_manifest
 from cxrprep.model import FolderRef, Selection
@@ -113,7 +114,7 @@ def load(
             label_source=label_source,
             policy=Policy.parse(uncertain=uncertain, blank=blank, derive=derive, per=per),
             split=rule,
-            selection=without_draw(wanted) if several else wanted,
+            selection=replace(wanted, limit=None, sample=None) if several else wanted,
             observations=None if several else observations,
             text=text,
             pairs=None if pairs is None else Path(pairs),

@@ -74,7 +74,7 @@ def preview(
     """
     from cxrprep.api.convert_target import target_of
     from cxrprep.html_report.preview import write_preview
-    from cxrprep.html_report.sampling import sample_rows
+    from cxrprep.html_report.thumbnails import sample_rows
     from cxrprep.images.preview import preview_image
     from cxrprep.images.recipe import load_recipe
 

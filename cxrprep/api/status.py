@@ -8,7 +8,7 @@ import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import DatasetFolder, folder_words, open_folder
@@ -365,8 +365,3 @@ def again_command(folder: DatasetFolder, asked_last: Sequence[str] = ()) -> str:
     # os.path, since anything may stand there: a path takes no name that is too long.
     lists = [word for word in asked_last if word.endswith(".csv") and os.path.isabs(word)]  # noqa: PTH117
     return " ".join([shlex.join(words), *((all(map(os.path.isfile, lists)) and asked) or options_of(selection))])
-
-
-def plain_stages(value: Status) -> list[dict[str, Any]]:
-    """The stages as rows for a table."""
-    return [dataclasses.asdict(stage) for stage in value.stages]

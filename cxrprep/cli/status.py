@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,7 +85,6 @@ def status_of(invocation: Invocation, root: Path) -> Result[Status]:
 
 
 def _show(invocation: Invocation, value: Status) -> None:
-    from cxrprep.api.status import plain_stages
     from cxrprep.datasets.own_folder import dataset_words
 
     out = invocation.out
@@ -96,7 +96,7 @@ def _show(invocation: Invocation, value: Status) -> None:
     seen = {key: heading for key, heading in wrong.items() if any(part[key] for part in parts)}
     out.table(parts, {"name": "Part", "here": "Here", "expected": "Release", "size": "Size", **seen})
     out.text("", {})
-    stages = plain_stages(value)
+    stages = [dataclasses.asdict(stage) for stage in value.stages]
     columns = {"name": "Stage", "state": "State", "detail": "Detail"}
     if any(stage["failed"] for stage in stages):
         columns["failed"] = "Failed"

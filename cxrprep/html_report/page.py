@@ -17,9 +17,8 @@ import numpy as np
 from cxrprep._version import __version__
 from cxrprep.collection.dataset_folder import require_image_table
 from cxrprep.events import Sink, StageFinished, StageStarted, ignore
-from cxrprep.html_report.sampling import sample_rows
 from cxrprep.html_report.svg_charts import DARK, Bar, BarPart, Chart, bars, blue, heat_map, histogram
-from cxrprep.html_report.thumbnails import Thumbnail, thumbnail
+from cxrprep.html_report.thumbnails import Thumbnail, sample_rows, thumbnail
 from cxrprep.html_report.wording import FactRow, fact_row, outcome, outcome_of_one
 from cxrprep.humanize import format_bytes, short_repr
 from cxrprep.labels.agreement import SourceAgreement, source_agreements

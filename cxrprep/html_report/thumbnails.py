@@ -49,3 +49,8 @@ def thumbnail(root: Path, path: str) -> Thumbnail:
         return Thumbnail(path, problem="cannot be written as JPEG")
     address = "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
     return Thumbnail(path, address, small.width, small.height)
+
+
+def sample_rows(rows: int, count: int) -> list[int]:
+    """Up to ``count`` of so many rows, evenly spread, so that the same folder shows the same images."""
+    return [index * rows // count for index in range(count)] if count < rows else [*range(rows)]

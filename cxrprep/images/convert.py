@@ -194,7 +194,7 @@ def make(
         looked = () if looks is None else fixed(made, looks, task.recipe.fix)
         quality = measure(made)
         made.notes.extend((*doubts(quality), *looked))
-        quality = quality if looks is None else quality.with_scores(dataclasses.asdict(looks))
+        quality = quality if looks is None else dataclasses.replace(quality, **dataclasses.asdict(looks))
         mark = OutputMetadata(
             task.recipe.name, task.fingerprint, str(digest), picture.mode, made.bits, made.voi, made.frame,
             made.spacing_mm, tuple(made.notes), picture.codec, quality,

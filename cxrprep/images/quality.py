@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from cxrprep.images.radiograph import Pixels, Radiograph
 
@@ -71,10 +71,6 @@ class Quality:
     def has_scores(self) -> bool:
         """Whether the scores of the source were asked for, all of them."""
         return self.not_frontal is not None
-
-    def with_scores(self, scores: Mapping[str, Any]) -> Quality:
-        """The same, with the scores of the source: the fields of ``Orientation``."""
-        return replace(self, **scores)
 
     def dump(self) -> list[float | None]:
         """The measures in the order of the fields; scores only where there are some."""

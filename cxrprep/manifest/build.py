@@ -16,7 +16,7 @@ from cxrprep.events import Event, Note, Sink, StageFinished, StageStarted, ignor
 from cxrprep.humanize import short_repr
 from cxrprep.labels.extract import LABELS_NAME, without_folder
 from cxrprep.labels.label_rows import Labels, described_table
-from cxrprep.manifest.image_files import RECORDED, digest_of_files, image_files
+from cxrprep.manifest.image_files import RECORDED, digest_of_sorted, image_files
 from cxrprep.manifest.image_sizes import Measure, add_sizes
 from cxrprep.manifest.label_join import check_label_values, default_sources, joined_images, stated_sources
 from cxrprep.manifest.stated_digest import with_digest
@@ -194,7 +194,7 @@ def prepare_manifest(
         on_event(Note(STAGE, f"no labels of {', '.join(usual)}: those of {wanted[0]} are taken", "info", IMAGES_NAME))
     images, joined = joined_images(spec, found, table, wanted=wanted, usual=usual, release=release)
     images = add_sizes(spec, images, root=root, earlier=path, manifest=path, measure=measure, on_event=on_event)
-    origin["files"] = None if files is None else str(digest_of_files(files))
+    origin["files"] = None if files is None else str(digest_of_sorted([files.sort_by("path")]))
     images = choices.applied(images, origin, on_event)
     studies, disagreeing = studies_of(images, table)
     has_labels, copies, foreign = table is not None, found.second_copies, found.foreign

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,8 +115,3 @@ def _made_from(parts: Sequence[Dataset]) -> dict[str, Any]:
         if footers[0].get(name) is not None and all(footer.get(name) == footers[0][name] for footer in footers):
             found[name] = footers[0][name]
     return found
-
-
-def without_draw(selection: Selection) -> Selection:
-    """The selection as each folder answers it: images are drawn from all of them together."""
-    return dataclasses.replace(selection, limit=None, sample=None)

@@ -34,7 +34,7 @@ from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_footer, write_ta
 from cxrprep.storage.table_on_disk import TableOnDisk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from cxrprep.collection import Lineage
@@ -198,7 +198,7 @@ def _derived_rows(
     if base is not None:
         origin = {**{k: v for k, v in read_footer(base).items() if k not in _OF_TABLE}, **origin}
         # Of a sample's base the sample's rows alone.
-        table = TableOnDisk.open(base).where(["path"], _names_of(sources)).whole()
+        table = TableOnDisk.open(base).where(["path"], lambda rows: pc.is_in(rows["path"], value_set=sources)).whole()
         place = positions(sources, table.column("path"))
         without = place.null_count
         schema = derived_schema(table.schema)
@@ -237,10 +237,6 @@ def _derived_rows(
     if gone is not None and len(gone):
         derived = one_table([derived, gone])
     return derived.sort_by(order), origin, headers, without
-
-
-def _names_of(sources: pa.Array) -> Callable[[pa.Table], Any]:
-    return lambda rows: pc.is_in(rows["path"], value_set=sources)
 
 
 def _digest_of_sources(derived: pa.Table) -> str:

@@ -111,11 +111,6 @@ def _discarded(files: pa.Table, suffixes: tuple[str, ...]) -> pa.Table:
     return files.select(["path", "size", "digest"]).filter(pc.and_(gone, functools.reduce(pc.or_, named)))
 
 
-def digest_of_files(files: pa.Table) -> Digest:
-    """A digest of what the record says is here: paths, sizes and digests, whenever and in whatever order they came."""
-    return digest_of_sorted([files.sort_by("path")])
-
-
 def digest_of_sorted(tables: Iterable[pa.Table]) -> Digest:
     """The same of tables that follow one another in order of path."""
     hasher = hashlib.sha256()

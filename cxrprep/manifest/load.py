@@ -222,7 +222,7 @@ class Dataset:
 
         Their pixels are those of the image that each was drawn on, ``height`` by ``width``.
         """
-        return regions_on(self.masks, self.stated)
+        return regions_on(self.masks, self.stated)[0]
 
     def paths(self) -> Iterator[Path]:
         """The files of the images, in order."""

@@ -36,22 +36,17 @@ def masks_beside(manifest: Path) -> tuple[Path, ...]:
     return (place,) if place.is_file() else ()
 
 
-def regions_on(masks: tuple[Path, ...], images: pa.Table) -> pa.Table:
-    """The rows of tables of regions that are about the images of a manifest, in the order of the images."""
-    return _placed(masks, images)[0]
-
-
 def region_lists(masks: tuple[Path, ...], images: pa.Table) -> pa.Array:
     """The regions of each image of a manifest; null where nobody drew any."""
-    table, at = _placed(masks, images)
+    table, at = regions_on(masks, images)
     drawn = [flat(table.column(name)).cast(REGION.field(name).type) for name in _SAID]
     counts = np.bincount(at, minlength=images.num_rows)
     starts = pa.array(np.concatenate(([0], np.cumsum(counts))), pa.int32(), mask=np.append(counts == 0, [False]))
     return pa.ListArray.from_arrays(starts, pa.StructArray.from_arrays(drawn, fields=list(REGION)))
 
 
-def _placed(masks: tuple[Path, ...], images: pa.Table) -> tuple[pa.Table, NDArray[np.int64]]:
-    """The regions on these images, in their order, and the row of each one's image."""
+def regions_on(masks: tuple[Path, ...], images: pa.Table) -> tuple[pa.Table, NDArray[np.int64]]:
+    """The rows of tables of regions that are about these images, in their order, and the row of each one's image."""
     tables = [read_rows(place, columns=MASKS.names) for place in masks]
     table = pa.concat_tables([MASKS.empty_table(), *tables]).unify_dictionaries()
     at = numbers(positions(_names(table), _names(images)), -1).astype(np.int64)

@@ -75,8 +75,3 @@ class StoredDigests:
             self.stated += acquitted
             self.stated_bytes += acquitted * entry.size
         return acquitted
-
-
-def digests_in_bucket(there: Unfetched | None) -> StoredDigests | None:
-    """The digests of what lies in a bucket alone; ``None`` for a folder of this machine."""
-    return None if there is None else StoredDigests(there)

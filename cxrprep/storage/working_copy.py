@@ -217,7 +217,9 @@ class WorkingCopy:
             beside = self._is_meant(entry.name)
             beside = beside and (self._part is None or _stage(entry.name) > 0 or self._part.holds(entry.name))
             if entry.name and not entry.name.endswith("/") and beside and not _HERE_ONLY.search(entry.name):
-                _refuse_outside(self.address, entry.name)
+                if not is_safe(entry.name):
+                    what = f"{self.address}: the object {entry.name!r} has a name that no file can have"
+                    raise UsageError(what, hint="rename it there")
                 yield entry
 
     def _is_meant(self, name: str) -> bool:
@@ -406,8 +408,3 @@ def _in_order(names: Iterable[str]) -> list[tuple[int, list[str]]]:
     for name in sorted(names):
         stages.setdefault(_stage(name), []).append(name)
     return sorted(stages.items())
-
-
-def _refuse_outside(address: str, name: str) -> None:
-    if not is_safe(name):
-        raise UsageError(f"{address}: the object {name!r} has a name that no file can have", hint="rename it there")

@@ -20,7 +20,7 @@ from cxrprep.digests import FileDigests, FileToRead, digest_files
 from cxrprep.events import ItemFinished, Sink, Throttle
 from cxrprep.record.entry import Origin
 from cxrprep.storage.filesystem import REQUESTS
-from cxrprep.storage.stored_digests import digests_in_bucket
+from cxrprep.storage.stored_digests import StoredDigests
 from cxrprep.storage.unfetched import unfetched
 from cxrprep.verification.finding import Finding, Kind, Level, make_finding
 from cxrprep.verification.merge_join import Row, rows
@@ -136,7 +136,8 @@ class FileCheck:
                 paths, sizes, expected = (column.to_pylist() for column in columns)
                 yield from map(FileToRead, paths, sizes, algorithms, expected)
 
-        elsewhere = digests_in_bucket(unfetched(self.root))
+        there = unfetched(self.root)
+        elsewhere = None if there is None else StoredDigests(there)
         batches = digest_files(
             self.root,
             to_read(),

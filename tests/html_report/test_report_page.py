@@ -26,9 +26,8 @@ from cxrprep.errors import StorageError, TableError, UsageError
 from cxrprep.events import Event, StageFinished
 from cxrprep.html_report import page as page_module
 from cxrprep.html_report.page import ReportResult, shade, write_report
-from cxrprep.html_report.sampling import sample_rows
 from cxrprep.html_report.svg_charts import Bar, BarPart, bars, histogram
-from cxrprep.html_report.thumbnails import thumbnail
+from cxrprep.html_report.thumbnails import sample_rows, thumbnail
 from cxrprep.labels.agreement import source_agreements
 from cxrprep.manifest import label_statistics
 from cxrprep.record.record import Record

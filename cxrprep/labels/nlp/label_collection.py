@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cxrprep.labels.labelers.contract import LabelerOptions, ReportLabeler
+    from cxrprep.labels.labelers.contract import LabelerOptions
     from cxrprep.model import Shard
 
 STAGE: Final = "extract-labels"
@@ -92,10 +92,6 @@ class PlugIn:
     label_source: str
     options: LabelerOptions
     answers: Path
-
-
-def _made_ready(plugin: PlugIn, sources: tuple[tuple[str, str], ...], policy: MentionPolicy) -> ReportLabeler:
-    return labeler_named(plugin.labeler, replace(plugin.options, sources=sources, policy=policy.name))
 
 
 @dataclass(slots=True)
@@ -180,8 +176,10 @@ def label_collection(
         "label_source": OURS,
         "labeler": {"name": "rules", "version": __version__, "policy": policy.name},
     }
-    plugged = None if plugin is None else _made_ready(plugin, sources, policy)
-    if plugin is not None and plugged is not None:
+    plugged = None
+    if plugin is not None:
+        options = replace(plugin.options, sources=sources, policy=policy.name)
+        plugged = labeler_named(plugin.labeler, options)
         about = {"name": plugged.name, "version": plugged.version, "digest": plugged.digest}
         made_from = {
             "policy": {"sections": policy.sections}, "source": source.name, "label_source": plugin.label_source,
