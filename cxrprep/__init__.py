@@ -93,31 +93,7 @@ def __getattr__(name: str) -> object:
     import importlib
 
     found = getattr(importlib.import_module(module), name)
-    return _with_progress(found) if _is_interactive() and name in _WATCHED else found
-
-
-# Verbs that may take minutes: in a notebook or at Python's prompt they show how far they are.
-_WATCHED: Final = frozenset(
-    {
-        "build_manifest",
-        "check_phi",
-        "convert",
-        "digest",
-        "download",
-        "duplicates",
-        "export",
-        "extract_labels",
-        "import_labels",
-        "label_reports",
-        "pairs",
-        "plan",
-        "preview",
-        "prove",
-        "report",
-        "run",
-        "verify",
-    }
-)
+    return _with_progress(found) if _is_interactive() and name != "load" else found
 
 
 def _is_interactive() -> bool:
@@ -128,8 +104,12 @@ def _is_interactive() -> bool:
 
 
 def _with_progress(verb: Any) -> Any:
-    """``verb`` with progress on standard error, unless ``on_event`` says who listens."""
+    """A verb that says how far it is with that on standard error, unless ``on_event`` says who listens."""
     import functools
+    import inspect
+
+    if "on_event" not in inspect.signature(verb).parameters:
+        return verb
 
     @functools.wraps(verb)
     def call(*positional: Any, **named: Any) -> Any:

@@ -11,6 +11,7 @@ from cxrprep.api.convert_inputs import Inputs, inputs_with_dropped, open_inputs
 from cxrprep.api.convert_target import check_target, target_of
 from cxrprep.api.keywords import Keywords, shard_of
 from cxrprep.api.running import notes_progress
+from cxrprep.config.job import TO
 from cxrprep.errors import UsageError
 from cxrprep.events import Sink, ignore
 from cxrprep.executors import Engine
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from cxrprep.images.radiograph import ImageLimits
 
 
-FORMS: Final = ("files", "webdataset", "parquet")
 PER_SHARD: Final = 1000
 
 
@@ -98,8 +98,8 @@ def convert(
         >>> made.images, made.failed, made.out
         (5, 0, 'nih/derived/square-224')
     """
-    if to not in FORMS:
-        raise UsageError(f"unknown form {to!r}", hint=f"--to {'|'.join(FORMS)}")
+    if to not in TO:
+        raise UsageError(f"unknown form {to!r}", hint=f"--to {'|'.join(TO)}")
     where = FolderRef.of(root, dataset=dataset, release=release, state=state, tables=tables)
     keywords = Keywords(words, per_shard=per_shard, frame=frame)
     wanted, shard = keywords.selection(selection), shard_of(shard)

@@ -334,18 +334,10 @@ class Job:
     output: OutputSettings = field(default_factory=OutputSettings)
 
 
-SECTIONS: Final[Mapping[str, type[Any]]] = {
-    "selection": SelectionSettings,
-    "download": DownloadSettings,
-    "verify": VerifySettings,
-    "labels": LabelSettings,
-    "labeler": LabelerSettings,
-    "split": SplitSettings,
-    "convert": ConvertSettings,
-    "report": ReportSettings,
-    "export": ExportSettings,
-    "engine": EngineSettings,
-    "output": OutputSettings,
+SECTIONS: Final[Mapping[str, Any]] = {
+    each.name: each.default_factory
+    for each in dataclasses.fields(Job)
+    if each.default_factory is not dataclasses.MISSING
 }
 
 

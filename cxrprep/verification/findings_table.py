@@ -85,6 +85,11 @@ class Collector:
             if self._part is not None:
                 self._part.unlink(missing_ok=True)
 
+    def findings(self, found: Iterable[Finding]) -> None:
+        """Take several findings."""
+        for finding in found:
+            self.finding(finding)
+
     def finding(self, finding: Finding) -> None:
         """Take a finding."""
         self.counts[finding.kind] += 1

@@ -242,8 +242,7 @@ class _Run:
         self._finish(check.counts, started)
         if refetch is not None and self.damaged:
             disk = self._repair(out, disk, published, refetch)
-        for finding in self.damaged:
-            out.finding(finding)
+        out.findings(self.damaged)
         if self.counts.believed:
             self.not_checked.append(
                 f"the bytes of {self.counts.believed:,} files: their size, time and inode are those of the last check"
@@ -419,8 +418,7 @@ class _Run:
         whole = self.options.complete
         for fact, findings in check_facts(self.spec, self.release, self.root, labels, complete=whole):
             self.facts.append(fact)
-            for finding in findings:
-                out.finding(finding)
+            out.findings(findings)
         lacking = sum(fact.status is FactStatus.ABSENT for fact in self.facts)
         if lacking:
             self.not_checked.append(f"{format_count(lacking, 'published fact')} about tables that are not here")
@@ -428,13 +426,11 @@ class _Run:
         if partial:
             facts = format_count(partial, "published fact")
             self.not_checked.append(f"{facts} of the whole release: the tables here hold only a part of it")
-        for finding in (*table_checks.leakage(labels), *table_checks.duplicate_rows(labels)):
-            out.finding(finding)
+        out.findings((*table_checks.leakage(labels), *table_checks.duplicate_rows(labels)))
         images = _images_of(disk)
         paths, ids = images["path"], images["image"]
         known = pc.unique(labels["image_id"].combine_chunks().drop_null())
-        for finding in (*table_checks.without_row(paths, ids, known), *table_checks.without_image(ids, known)):
-            out.finding(finding)
+        out.findings((*table_checks.without_row(paths, ids, known), *table_checks.without_image(ids, known)))
         # Images that no table names are told apart, and count for nothing here.
         return len(known), pc.sum(pc.is_in(pc.unique(ids), value_set=known)).as_py() or 0
 
@@ -445,12 +441,9 @@ class _Run:
         wrong = {finding.path for finding in self.damaged}
         again = shlex.join(["cxrprep", "extract-labels", *folder_words(self.root, self.record.home)])
         self.not_checked += not_noted(self.root, self.record.home)
-        for finding in (
-            *altered_tables(self.root, self.record.home, again),
-            *outdated_tables(self.root, self.record.home, wrong, self.spec, self.sources),
-            *outdated_below(self.record.home, self.record),
-        ):
-            out.finding(finding)
+        out.findings(altered_tables(self.root, self.record.home, again))
+        out.findings(outdated_tables(self.root, self.record.home, wrong, self.spec, self.sources))
+        out.findings(outdated_below(self.record.home, self.record))
         made = {folder.parent.parent for folder in (self.record.home / "derived").glob("*/manifests/images.parquet")}
         for place in map(shlex.quote, sorted(map(str, made.union(filter(None, self.written.values())) - {self.root}))):
             self.not_checked.append(f"the bytes of what was made in {place}: cxrprep verify {place}")
@@ -491,8 +484,7 @@ class _Run:
                 found = identities.parse(path)
                 return splits.get(found.image) if found is not None else None
 
-            for finding in same_pixels(check.pixels, split):
-                out.finding(finding)
+            out.findings(same_pixels(check.pixels, split))
         else:
             self.not_checked.append("images with the same pixels: run with --duplicates")
         self.on_event(

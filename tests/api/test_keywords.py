@@ -108,7 +108,8 @@ def refused() -> Iterator[tuple[str, str, object]]:
     """Each verb with each of its options that has limits, and a value that job files and the command line refuse."""
     named = {key.name.rpartition(".")[2]: key for key in KEYS.values() if key.low is not None or key.name in WORDS}
     named |= {name: KEYS[key] for name, key in RENAMED.items()}
-    for verb in ("doctor", *cxrprep._WATCHED - {"run"}, "load"):
+    signatures = {name: inspect.signature(getattr(cxrprep, name)).parameters for name in cxrprep._MODULES}
+    for verb in ("doctor", *(name for name in signatures.keys() - {"run"} if "on_event" in signatures[name])):
         for name in sorted(taken(verb) & named.keys()):
             key = named[name]
             # Of verify, ``images`` is another setting; of pairs, ``form`` has other choices.
