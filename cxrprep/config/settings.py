@@ -155,26 +155,15 @@ def _is_same(path: Path, named: Path | None) -> bool:
     return named is not None and named.exists() and path.samefile(named)
 
 
-def parse_job(text: str, where: str) -> Settings:
-    """The settings that one TOML text gives, everything else at its default. Raises ``ConfigError``."""
-    file = TomlText(text, where)
-    given = _checked_keys(file)
-    file.raise_mistakes()
-    return _only(given)
-
-
 def read_job(path: Path) -> tuple[Settings, TomlText]:
     """The settings that one job file gives, and the file with the mistakes that were found in it so far.
 
     A key with a mistake is at its default. Raises ``ConfigError`` for a file that cannot be read, or is no TOML.
     """
     file = _open(path)
-    return _only(_checked_keys(file)), file
-
-
-def _only(given: Mapping[str, _Given]) -> Settings:
+    given = _checked_keys(file)
     origins = {name: given[name].origin if name in given else "default" for name in KEYS}
-    return Settings(_job(given), origins)
+    return Settings(_job(given), origins), file
 
 
 def expand(text: str) -> Path:

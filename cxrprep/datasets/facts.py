@@ -134,6 +134,10 @@ class Quirk:
     release: str = ""
     mirror: str = ""
 
+    def concerns(self, path: str, release: str) -> bool:
+        """Whether it is one of this file of a release; without paths it is one of all of them."""
+        return self.release in ("", release) and (not self.paths or any(fnmatchcase(path, one) for one in self.paths))
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -358,16 +357,9 @@ class FileCheck:
         return None
 
     def _quirk(self, path: str) -> Quirk | None:
+        known = (one for one in self.spec.quirk if one.kind == Kind.UPSTREAM_MISMATCH and one.paths)
         return next(
-            (
-                quirk
-                for quirk in self.spec.quirk
-                if quirk.kind == Kind.UPSTREAM_MISMATCH
-                and quirk.release in ("", self.release)
-                and self._may_come_from(quirk.mirror)
-                and any(fnmatchcase(path, pattern) for pattern in quirk.paths)
-            ),
-            None,
+            (one for one in known if one.concerns(path, self.release) and self._may_come_from(one.mirror)), None
         )
 
     def _may_come_from(self, name: str) -> bool:

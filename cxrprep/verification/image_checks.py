@@ -6,7 +6,6 @@ import hashlib
 import heapq
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -181,16 +180,7 @@ class PictureCheck:
         return replace(finding, level=Level.NOTE, detail=detail, hint="a known quirk of the release")
 
     def _quirk(self, path: str, kinds: set[str]) -> Quirk | None:
-        return next(
-            (
-                quirk
-                for quirk in self.spec.quirk
-                if quirk.kind in kinds
-                and quirk.release in ("", self.release)
-                and (not quirk.paths or any(fnmatchcase(path, pattern) for pattern in quirk.paths))
-            ),
-            None,
-        )
+        return next((one for one in self.spec.quirk if one.kind in kinds and one.concerns(path, self.release)), None)
 
 
 def check_some(

@@ -16,9 +16,10 @@ import pytest
 from cxrprep.cli.config import template
 from cxrprep.cli.main import COMMANDS, cli, run
 from cxrprep.config.job import ALL_STEPS, KEYS
-from cxrprep.config.settings import load_settings, parse_job
+from cxrprep.config.settings import load_settings
 from cxrprep.datasets.catalog import catalog
 from tests.commands import cxrprep
+from tests.config.jobs import settings_of
 from tests.manifest.made import made
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
@@ -106,18 +107,18 @@ def test_a_ready_file_explains_itself(file: Path) -> None:
     assert max(map(len, lines)) <= 120
 
 
-def test_the_template_holds_every_key_and_reads_back_as_the_defaults() -> None:
+def test_the_template_holds_every_key_and_reads_back_as_the_defaults(tmp_path: Path) -> None:
     text = template({"dataset": "chexpert"})
     for key in KEYS.values():
         assert f"{key.name.rpartition('.')[2]} = " in text, key.name
-    assert parse_job(text, "template").job.dataset == "chexpert"
+    assert settings_of(text, tmp_path).job.dataset == "chexpert"
     uncommented = "\n".join(
         line.removeprefix("# ") if " = " in line and line.startswith("# ") and '= ""' not in line else line
         for line in text.splitlines()
         # A sentence with an example in it is no assignment.
         if not line.startswith("# the same for single")
     )
-    values = parse_job(uncommented, "template")
+    values = settings_of(uncommented, tmp_path)
     defaults = load_settings(environment={"XDG_CONFIG_HOME": "/nowhere"}, folder=Path("/nowhere"))
     assert values.job.convert == defaults.job.convert
     assert values.job.steps == defaults.job.steps

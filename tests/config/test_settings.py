@@ -19,10 +19,11 @@ from cxrprep.config.job import (
     parse_split,
     parse_view,
 )
-from cxrprep.config.settings import Settings, expand, load_settings, parse_job, user_file
+from cxrprep.config.settings import Settings, expand, load_settings, user_file
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
 from cxrprep.model import LabelTest, Selection, Split
 from cxrprep.selection.options import selection_of
+from tests.config.jobs import settings_of
 
 
 def load(tmp_path: Path, **options: Any) -> Settings:
@@ -149,13 +150,13 @@ def test_a_wrong_flag_is_named(tmp_path: Path) -> None:
         load(tmp_path, flags={"shard": ("0/4", "--shard")})
 
 
-def test_single_observations_have_policies_of_their_own() -> None:
-    job = parse_job('[labels.uncertain_by]\n"Pleural Effusion" = "ones"\nEdema = "zeros"\n', "job").job
+def test_single_observations_have_policies_of_their_own(tmp_path: Path) -> None:
+    job = settings_of('[labels.uncertain_by]\n"Pleural Effusion" = "ones"\nEdema = "zeros"\n', tmp_path).job
     assert job.labels.uncertain_by == {"Pleural Effusion": "ones", "Edema": "zeros"}
 
 
-def test_one_word_stands_for_a_list_of_one() -> None:
-    assert parse_job('[selection]\nsplit = "test"\n', "job").job.selection.split == ("test",)
+def test_one_word_stands_for_a_list_of_one(tmp_path: Path) -> None:
+    assert settings_of('[selection]\nsplit = "test"\n', tmp_path).job.selection.split == ("test",)
 
 
 def test_the_user_file_follows_xdg(tmp_path: Path) -> None:
@@ -279,13 +280,14 @@ def test_flags_come_out_as_they_went_in(values: dict[str, str]) -> None:
 
 
 @given(st.text(max_size=200))
-def test_any_text_is_a_job_or_a_named_error(text: str) -> None:
-    message = "job.toml"
+def test_any_text_is_a_job_or_a_named_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    message = str(folder / "job.toml")
     try:
-        parse_job(text, "job.toml")
+        settings_of(text, folder)
     except ConfigError as error:
         message = str(error)
-    assert message.startswith("job.toml")
+    assert message.startswith(str(folder / "job.toml"))
 
 
 def test_nothing_is_suggested_when_nothing_is_near_and_all_that_a_word_is_a_part_of() -> None:

@@ -276,10 +276,11 @@ _CSV = b'study_id,findings,impression\n1,"No effusion, no ""edema"".",Normal\n2,
 # ---- settings, recipes, vocabularies ----
 
 
-def _job(data: bytes, _: Path) -> None:
-    from cxrprep.config.settings import parse_job
+def _job(data: bytes, scratch: Path) -> None:
+    from cxrprep.config.settings import read_job
 
-    parse_job(data.decode("utf-8", "replace"), "job.toml")
+    _, read = read_job(_file(scratch, "job.toml", data))
+    read.raise_mistakes()
 
 
 def _job_file(data: bytes, scratch: Path) -> None:

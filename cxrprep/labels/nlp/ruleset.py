@@ -17,26 +17,12 @@ from typing import TYPE_CHECKING, Any
 from cxrprep.config.toml import TomlText, value_problem
 from cxrprep.errors import ConfigError
 from cxrprep.labels.nlp.phrase_matcher import Lexicon, expand
+from cxrprep.vocabulary import CHEXPERT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-OBSERVATIONS = (
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-)
+OBSERVATIONS = CHEXPERT.names
 """The 14 published names in the order of the CheXpert release."""
 
 NO_FINDING = "No Finding"
