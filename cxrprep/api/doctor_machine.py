@@ -14,6 +14,7 @@ from cxrprep.api.report_labels import check_labeler
 from cxrprep.datasets.catalog import catalog
 from cxrprep.extras import install_command
 from cxrprep.humanize import format_bytes
+from cxrprep.storage.paths import nearest_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,9 +82,7 @@ def disk_checks(
     Yields:
         What was looked at.
     """
-    place = root.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    place = nearest_folder(root)
     try:
         yield _room(root, place, spec, judged, whole=whole, folder=folder)
     except OSError as error:

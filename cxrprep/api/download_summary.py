@@ -12,6 +12,7 @@ from cxrprep.events import Note, Sink
 from cxrprep.humanize import format_bytes, format_count, format_rate, format_seconds
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.planning.plan import Action, Plan
+from cxrprep.storage.paths import nearest_folder
 from cxrprep.transfer.measured_rate import MeasuredRate, measured_rate
 
 if TYPE_CHECKING:
@@ -35,10 +36,7 @@ def note_foreign(made: Plan, on_event: Sink) -> None:
 
 
 def _free(root: Path) -> int:
-    place = root.absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    return shutil.disk_usage(nearest_folder(root)).free
 
 
 def _need(made: Plan, job: DownloadContext) -> int:

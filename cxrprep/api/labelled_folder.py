@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.folder import DatasetFolder, open_folder, where_originals_are
@@ -34,31 +34,33 @@ class LabelledFolder:
 
     where: FolderRef
     home: Path
-    known: DatasetFolder | None = None
-    options: LabelOptions | None = None
-    manifest: Mapping[str, Any] = field(default_factory=dict)
-    allow_loss: bool = False
+    known: DatasetFolder | None
+    options: LabelOptions | None
+    manifest: Mapping[str, Any]
+    allow_loss: bool
 
     @classmethod
-    def at(
-        cls,
-        where: FolderRef,
-        *words: str,
-        **more: Any,
-    ) -> LabelledFolder:
-        """A folder; one that is no known dataset is taken as it is unless ``where`` says otherwise.
+    def asked(cls, keywords: Keywords, where: FolderRef, *words: str, allow_loss: bool) -> LabelledFolder:
+        """The folder as a verb is asked for it; one that is no known dataset is taken as it is, unless that is said.
 
         Args:
+            keywords: those of ``extract_labels``; any other is refused.
             where: the folder, and what its caller says of it.
             *words: what is added, as the command line says it, for whoever named the wrong folder.
-            more: the other fields, as they are.
+            allow_loss: the tables may know less than they do.
 
         Returns:
             the folder, for its reports and tables.
 
         Raises:
-            UsageError: it is converted or exported, or not what ``where`` says.
+            UsageError: an unknown keyword; a folder that is converted or exported, or not what ``where`` says.
         """
+        if where.home.exists() and not where.home.is_dir():
+            raise UsageError(f"{where.home} is not a folder", hint="name the folder that holds the dataset")
+        chosen = keywords.take("label_source")
+        options, policy = keywords.label_options(keywords.take("options").get("options")), keywords.policy(None)
+        rule = keywords.split_rule(keywords.take("split_by").get("split_by"), "split_seed", "seed")
+        keywords.finish()
         known = None
         if where.path.is_dir():
             try:
@@ -73,43 +75,8 @@ class LabelledFolder:
             )
         # Images of one's own have no tables to stand beside.
         known = known if known is not None and known.kind is FolderKind.RELEASE else None
-        return cls(where, known.home if known else where.home, known, **more)
-
-    @classmethod
-    def asked(
-        cls,
-        keywords: Keywords,
-        where: FolderRef,
-        *words: str,
-        **more: Any,
-    ) -> LabelledFolder:
-        """The folder as a verb is asked for it.
-
-        Args:
-            keywords: those of ``extract_labels``; any other is refused.
-            where: the folder, and what its caller says of it.
-            *words: as for ``at``.
-            more: as for ``at``.
-
-        Returns:
-            the folder.
-
-        Raises:
-            UsageError: an unknown keyword; and what ``at`` raises.
-        """
-        if where.home.exists() and not where.home.is_dir():
-            raise UsageError(f"{where.home} is not a folder", hint="name the folder that holds the dataset")
-        chosen = keywords.take("label_source")
-        options, policy = keywords.label_options(keywords.take("options").get("options")), keywords.policy(None)
-        rule = keywords.split_rule(keywords.take("split_by").get("split_by"), "split_seed", "seed")
-        keywords.finish()
-        return cls.at(
-            where,
-            *words,
-            options=options,
-            manifest={"label_source": None, **chosen, "policy": policy, "split_by": rule},
-            **more,
-        )
+        choices = {"label_source": None, **chosen, "policy": policy, "split_by": rule}
+        return cls(where, known.home if known else where.home, known, options, choices, allow_loss)
 
     @property
     def labels(self) -> Path:
@@ -149,7 +116,7 @@ class LabelledFolder:
         )  # fmt: skip
         rows = [("label sources", ", ".join(source.label_source for source in made.sources)), ("in", str(made.path))]
         if known is not None:
-            choices = Choices.of_last(known.manifests).with_given(**{**_NONE_CHOSEN, **self.manifest})
+            choices = Choices.of_last(known.manifests).with_given(**self.manifest)
             shown = rebuild_manifest(known, choices=choices, allow_loss=self.allow_loss, on_event=on_event)
             rows += [("images with labels", f"{shown.labelled:,} of {shown.images:,}")]
         elif self._lists_own_images():
@@ -197,4 +164,3 @@ class LabelledFolder:
 _UID: Final = re.compile(r"(?=.{5,64}$)\d+(\.\d+)+")
 # What stands as dataset and release in the labels of a folder that is no known dataset.
 _UNLISTED: Final = "unlisted"
-_NONE_CHOSEN: Final[Mapping[str, Any]] = {"label_source": None, "policy": None, "split_by": None}

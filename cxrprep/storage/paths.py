@@ -205,6 +205,14 @@ def is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def nearest_folder(path: Path) -> Path:
+    """A path, or the nearest folder above it that is there: that of the disk on which it would lie."""
+    place = path.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return place
+
+
 def enclosing(folder: Path, name: str) -> Path | None:
     """The nearest folder above ``folder`` that holds a file ``name``, as near to how it was written as possible."""
     for above in folder.absolute().parents:

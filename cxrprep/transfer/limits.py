@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.errors import StorageError
 from cxrprep.events import ItemStarted, Sink, Throttle
 from cxrprep.humanize import format_bytes
+from cxrprep.storage.paths import nearest_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,10 +119,7 @@ class IdleTimer:
 
 def check_space(root: Path, need: int) -> int:
     """The free bytes of the disk under ``root``. Raises ``StorageError`` when they are fewer than ``need``."""
-    place = root
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(nearest_folder(root)).free
     if free < need:
         raise StorageError(
             f"{root}: {format_bytes(need)} are needed, {format_bytes(free)} are free",
