@@ -284,7 +284,7 @@ class ConversionRun:
             return own
         return str(stay["recipe"][0]), str(stay["recipe_fingerprint"][0])
 
-    def _lineage(self, shards: tuple[ShardFile, ...], recipe: tuple[str, str]) -> Lineage:
+    def _lineage(self, shards: tuple[ShardFile, ...], recipe: str, fingerprint: str) -> Lineage:
         """What the folder of outputs is to say of itself; the digest of the sources is added when they are known."""
         source = self.inputs.folder
         # Of a folder that was made itself, the key by which its patients were named, where they were.
@@ -292,8 +292,8 @@ class ConversionRun:
         return Lineage(
             kind=FolderKind.CONVERTED,
             form=self.form,
-            recipe=recipe[0],
-            fingerprint=recipe[1],
+            recipe=recipe,
+            fingerprint=fingerprint,
             parent={"kind": str(FolderKind.OWN if source is None else source.kind)},
             pseudonyms=own_pseudonyms().sign if source is None else named_by,
             shards=shards,
@@ -309,15 +309,12 @@ class ConversionRun:
     ) -> ConvertResult:
         """The manifest and the failures, written to ``folder``; ``shown`` is what the result calls it."""
         _make_folder(folder)
-        recipe = self._stated_recipe(totals, earlier)
         built = build_derived_manifest(
             totals.images,
             base=self.inputs.base,
             out=folder,
-            recipe=recipe[0],
-            fingerprint=recipe[1],
             earlier=earlier,
-            lineage=self._lineage(shards, recipe),
+            lineage=self._lineage(shards, *self._stated_recipe(totals, earlier)),
             labels_in=None if self.inputs.folder is None else self.inputs.folder.read_from,
             root=folder if is_url(str(self.target)) else Path(self.target),
             whole=self.shard is None,

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from cxrprep.api.result import Result
     from cxrprep.api.status import Status
-    from cxrprep.api.status_parts import PartStatus
     from cxrprep.cli.context import Invocation
 
 # Seconds between two looks of --watch; one look at 400,000 files takes about one.
@@ -91,8 +90,8 @@ def _show(invocation: Invocation, value: Status) -> None:
     source = f", from {value.mirror}" if value.mirror else ""
     what = dataset_words(value.dataset, value.release)
     out.text(out.styled(f"{value.root}: {what}{source}", out.stdout, bold=True) + "\n", {})
-    parts = [_part_row(part) for part in value.parts]
-    wrong = {"missing": "Missing", "wrong": "Wrong size", "partial": "Partial", "dropped": "Dropped"}
+    parts = [{**dataclasses.asdict(part), "size": format_bytes(part.size)} for part in value.parts]
+    wrong = {"missing": "Missing", "wrong_size": "Wrong size", "partial": "Partial", "dropped": "Dropped"}
     seen = {key: heading for key, heading in wrong.items() if any(part[key] for part in parts)}
     out.table(parts, {"name": "Part", "here": "Here", "expected": "Release", "size": "Size", **seen})
     out.text("", {})
@@ -104,19 +103,6 @@ def _show(invocation: Invocation, value: Status) -> None:
     if value.following:
         mark = out.symbol("next", out.stdout)
         out.text("\n" + "\n".join(f"{mark} {command}" for command in value.following), {})
-
-
-def _part_row(part: PartStatus) -> dict[str, Any]:
-    return {
-        "name": part.name,
-        "here": part.here,
-        "expected": part.expected,
-        "size": format_bytes(part.size),
-        "missing": part.missing,
-        "wrong": part.wrong_size,
-        "partial": part.partial,
-        "dropped": part.dropped,
-    }
 
 
 # ---- several folders ----

@@ -97,10 +97,8 @@ def build_derived_manifest(
     *,
     base: Path | None,
     out: Path,
-    recipe: str,
-    fingerprint: str,
+    lineage: Lineage,
     earlier: PreviousImages | None = None,
-    lineage: Lineage | None = None,
     root: Path | None = None,
     labels_in: Path | None = None,
     whole: bool = True,
@@ -116,11 +114,9 @@ def build_derived_manifest(
         base: The dataset's ``images.parquet``; ``None`` for a plain folder, whose rows then say only what the
             conversion knows.
         out: The folder of the new manifest (``derived/RECIPE/manifests``).
-        recipe: Its name.
-        fingerprint: Of its steps.
+        lineage: What the folder is to say of itself: recipe and form among it.
         earlier: Rows of the manifest before this one that stay. What ``base`` says of their sources now replaces what
             it said then; a row whose source is gone, or that another recipe made, stays as it is.
-        lineage: What the folder is to say of itself.
         root: The folder of the images, where it is known.
         labels_in: Where the labels lie, by default beside ``base``.
         whole: A part of a job array is not: it has no studies.
@@ -135,15 +131,12 @@ def build_derived_manifest(
         UsageError: The table would know less than the one that is there.
         StorageError: The disk refuses.
     """
-    derived, origin, headers, without = _derived_rows(
-        converted, base, out, earlier, on_event, recipe=recipe, fingerprint=fingerprint
-    )
+    derived, origin, headers, without = _derived_rows(converted, base, out, earlier, lineage, on_event=on_event)
     labels_in = (labels_in or base.parent) if base is not None and whole else None
     before = footer_of(out / IMAGES_NAME)
     choices = before.get("choices") or {}
-    about = lineage.as_footer() if lineage is not None else {}
-    about["parent"] = {**(lineage.parent if lineage is not None else {}), "sources": _digest_of_sources(derived)}
-    made_from = {**origin, **about}
+    made_from = {**origin, **lineage.as_footer()}
+    made_from["parent"] = {**lineage.parent, "sources": _digest_of_sources(derived)}
     studies: pa.Table | None = None
     if whole:
         brings = labels_in is not None and (labels_in / LABELS_NAME).is_file()
@@ -172,16 +165,15 @@ def _derived_rows(
     base: Path | None,
     out: Path,
     earlier: PreviousImages | None,
-    on_event: Sink,
+    lineage: Lineage,
     *,
-    recipe: str,
-    fingerprint: str,
+    on_event: Sink,
 ) -> tuple[pa.Table, dict[str, Any], pa.Table | None, int]:
     """The rows, what the footer is to say, the headers of DICOM files, and how many rows ``base`` does not list."""
     own = converted.take()
     gone: pa.Table | None = None
     if earlier is not None and len(earlier):
-        here, gone = earlier.divided(base, fingerprint)
+        here, gone = earlier.divided(base, lineage.fingerprint)
         if len(here):
             own = pa.concat_tables([own, _own_of(here)]).sort_by("path").combine_chunks()
     rows = own.num_rows
@@ -190,7 +182,7 @@ def _derived_rows(
         twice = next(a for a, b in itertools.pairwise(paths) if a == b)
         raise TableError(f"two converted images are called {twice}", hint="convert into an empty folder")
     sources = own.column("source_path").combine_chunks()
-    origin: dict[str, Any] = {"recipe": recipe, "fingerprint": fingerprint}
+    origin: dict[str, Any] = {"recipe": lineage.recipe, "fingerprint": lineage.fingerprint}
     columns: dict[str, Any] = {}
     headers: pa.Table | None = None
     schema = DERIVED if gone is None else derived_schema(gone.schema)
@@ -220,7 +212,8 @@ def _derived_rows(
     columns["boxes"] = pa.array(columns["boxes"].to_pylist(), schema.field("boxes").type)
     for name in ("source_mode", "voi", "codec"):
         columns[name] = categories(own.column(name))
-    columns |= {"recipe": constant(recipe, rows), "recipe_fingerprint": constant(fingerprint, rows)}
+    columns["recipe"] = constant(lineage.recipe, rows)
+    columns["recipe_fingerprint"] = constant(lineage.fingerprint, rows)
     for name in ("image_id", "patient_id", "study_id"):
         # A file without a row has no identity but its path; a made-up patient would be worse.
         columns[name] = pc.coalesce(columns[name], sources) if name in columns else sources

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cxrprep.collection import FolderKind, Lineage
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import StorageError, TableError, UsageError
 from cxrprep.images.decode import measure
@@ -300,13 +301,17 @@ def gathered(*images):
     return rows
 
 
+def lineage(recipe, fingerprint):
+    return Lineage(FolderKind.CONVERTED, recipe=recipe, fingerprint=fingerprint)
+
+
 def test_a_derived_manifest_keeps_what_is_known_and_says_what_changed(tmp_path):
     root = made("nih-chestxray14", tmp_path)
     out = root / "derived" / "small" / "manifests"
     rows = [converted("00000005_000", boxes=[Box("Effusion", 1, 2, 3, 4).as_dict()]), converted("00000001_000")]
     for _ in range(2):
         result = build_derived_manifest(
-            gathered(*rows), base=root / "manifests" / "images.parquet", out=out, recipe="small", fingerprint="abc"
+            gathered(*rows), base=root / "manifests" / "images.parquet", out=out, lineage=lineage("small", "abc")
         )
     assert (result.images, result.without_row) == (2, 0)
     table = pq.read_table(result.path)
@@ -324,11 +329,11 @@ def test_a_derived_manifest_keeps_what_is_known_and_says_what_changed(tmp_path):
 
 def test_a_plain_folder_has_no_patients_made_up(tmp_path):
     result = build_derived_manifest(
-        gathered(converted("a/b"), converted("c")), base=None, out=tmp_path, recipe="r", fingerprint="f"
+        gathered(converted("a/b"), converted("c")), base=None, out=tmp_path, lineage=lineage("r", "f")
     )
     rows = pq.read_table(result.path).to_pylist()
     assert [row["image_id"] for row in rows] == ["images/a/b.png", "images/c.png"]
     assert {row["dataset"] for row in rows} == {"folder"}
     assert {row["label_edema"] for row in rows} == {None}
     with pytest.raises(TableError, match="two converted images"):
-        build_derived_manifest(gathered(*[converted("c")] * 2), base=None, out=tmp_path, recipe="r", fingerprint="f")
+        build_derived_manifest(gathered(*[converted("c")] * 2), base=None, out=tmp_path, lineage=lineage("r", "f"))
