@@ -419,6 +419,11 @@ def studies_schema(*, report_text: bool = False, own: Iterable[pa.Field] = ()) -
     return pa.schema([*STUDIES, *own, *last])
 
 
+def as_rows_of(schema: pa.Schema, table: pa.Table) -> pa.Table:
+    """The rows of a table that has a part of the columns of ``schema``, as ``null_columns``."""
+    return null_columns(schema, table.num_rows, dict(zip(table.column_names, table.columns, strict=True)))
+
+
 def null_columns(schema: pa.Schema, rows: int, columns: Mapping[str, Any]) -> pa.Table:
     """A table of ``schema`` with the given columns, cast to its types; columns that are not given are null.
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from cxrprep.model import View
 from cxrprep.schemas import CATEGORY
-from cxrprep.storage.value_codes import numbers
+from cxrprep.storage.value_codes import as_dictionary, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,7 +103,7 @@ def sex(table: TextTable, column: str) -> pa.Array:
 
 def projection_of(views: pa.Array) -> pa.Array:
     """frontal, lateral or other for each normalised view; null stays null."""
-    views = views if pa.types.is_dictionary(views.type) else views.dictionary_encode()
+    views = as_dictionary(views)
     words = [None if view is None else PROJECTIONS[view] for view in views.dictionary.to_pylist()]
     return pa.array(words, CATEGORY).take(views.indices)
 
@@ -129,9 +129,7 @@ def coded(codes: Any, words: Sequence[str]) -> pa.Array:
 
 def categories(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Text as categories; for columns of a handful of distinct values."""
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    return values.cast(CATEGORY) if pa.types.is_dictionary(values.type) else values.dictionary_encode().cast(CATEGORY)
+    return as_dictionary(values).cast(CATEGORY)
 
 
 def first_of_each(columns: Mapping[str, Any]) -> pa.Array:

@@ -26,7 +26,7 @@ import pyarrow.csv as pacsv
 
 from cxrprep.errors import TableError, did_you_mean
 from cxrprep.labels.csv_text import AGAIN, AS_IT_STANDS, CsvContent, Written, read_content, records_of
-from cxrprep.labels.text_table import TextTable, first_true
+from cxrprep.labels.text_table import TextTable, first_true, of_words, with_words, words_of
 from cxrprep.model import Digest
 from cxrprep.schemas import TEXT
 from cxrprep.storage.value_codes import flat
@@ -260,13 +260,8 @@ def _trimmed(table: pa.Table, first: Sequence[str]) -> tuple[pa.Table, list[str]
     where = next((w for w in ("startswith", "endswith") if all(getattr(cell, w)(" ") for cell in cells)), "")
     if not cells or not where:
         return table, []
-    for place, name in enumerate(table.column_names):
-        column = table.column(name)
-        text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-        text = pc.if_else(pc.equal(text, ""), None, text)
-        table = table.set_column(
-            place, name, text.combine_chunks().dictionary_encode() if column.type == TEXT else text
-        )
+    for name in table.column_names:
+        table = with_words(table, name, pc.utf8_trim_whitespace)
     return table, [f"a blank stands {'behind' if where == 'startswith' else 'before'} each separator"]
 
 
@@ -284,17 +279,9 @@ def _respelled(
     table: pa.Table, are_meant: Callable[[pa.Array], bool], form: str, better: str
 ) -> tuple[pa.Table, list[str]]:
     """The table with ``better`` for what has ``form``, and the columns of whose words that is so."""
-    names = []
-    for place, name in enumerate(table.column_names):
-        column = flat(table.column(name))
-        words = column.dictionary if pa.types.is_dictionary(column.type) else column
-        if not are_meant(words):
-            continue
-        changed = pc.replace_substring_regex(words, form, better)
-        if pa.types.is_dictionary(column.type):
-            changed = changed.take(column.indices).dictionary_encode()
-        table = table.set_column(place, name, changed)
-        names.append(name)
+    names = [name for name in table.column_names if are_meant(words_of(table.column(name)))]
+    for name in names:
+        table = with_words(table, name, lambda words: pc.replace_substring_regex(words, form, better))
     return table, names
 
 
@@ -349,10 +336,8 @@ def _without_odd_rows(
             notes.append(f"{blank:,} rows of blank cells are left out")
     first = next((name for name in table.column_names if header.get(name)), "")
     # Two files that were put together have two headers.
-    if first and pc.any(_is_field(flat(table.column(first)), header[first])).as_py():
-        again = reduce(
-            pc.and_, (_is_field(flat(table.column(n)), header[n]) for n in table.column_names if header.get(n))
-        )
+    if first and pc.any(_is_field(table.column(first), header[first])).as_py():
+        again = reduce(pc.and_, (_is_field(table.column(n), header[n]) for n in table.column_names if header.get(n)))
         if count := int(pc.sum(again).as_py() or 0):
             notes.append(f"its header stands in {count:,} more lines: left out")
             odd = again if odd is None else pc.or_(odd, again)
@@ -364,11 +349,10 @@ def _without_odd_rows(
     return table.take(kept).unify_dictionaries().combine_chunks(), kept, notes
 
 
-def _is_field(column: pa.Array, field: str) -> pa.Array:
+def _is_field(column: pa.ChunkedArray, field: str) -> pa.Array:
     """Where a column has a field of the header."""
-    coded = pa.types.is_dictionary(column.type)
-    found = pc.is_in(column.dictionary if coded else column, value_set=pa.array([field, field.strip()]))
-    return pc.fill_null(found.take(column.indices), fill_value=False) if coded else found
+    found = pc.is_in(words_of(column), value_set=pa.array([field, field.strip()]))
+    return pc.fill_null(of_words(column, found), fill_value=False)
 
 
 def _explain(path: Path, content: CsvContent, width: int, error: Exception) -> TableError:
@@ -395,9 +379,7 @@ def _explain(path: Path, content: CsvContent, width: int, error: Exception) -> T
 
 def _refuse_line_breaks(table: TextTable, but: Sequence[str]) -> None:
     for name in (name for name in table.names if name not in but):
-        column = table.column(name)
-        words = column.dictionary if pa.types.is_dictionary(column.type) else column
-        if pc.any(pc.match_substring(words, "\n")).as_py():
+        if pc.any(pc.match_substring(words_of(table.column(name)), "\n")).as_py():
             row = first_true(pc.match_substring(table.text(name), "\n"))
             raise table.error(row, name, "a quotation mark opens here and is not closed on its line")
 

@@ -24,6 +24,7 @@ from cxrprep.errors import ConfigError, TableError, did_you_mean
 from cxrprep.labels.columns import is_grouped
 from cxrprep.labels.csv_table import line_of_name
 from cxrprep.labels.csv_text import AS_IT_STANDS, Written, line_of, read_content
+from cxrprep.storage.value_codes import as_dictionary
 from cxrprep.system import see_pandas
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ def matched_text(frame: pd.DataFrame, value: Any, place: str, where: TableRead) 
 
 def categories_of(column: pa.Array) -> pd.Categorical:
     """A column of text as codes and words: rules are asked of each word once, and not of each row."""
-    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    encoded = as_dictionary(column)
     words = pd.Index(encoded.dictionary.to_numpy(zero_copy_only=False), dtype=object)
     return pd.Categorical.from_codes(encoded.indices.fill_null(-1).to_numpy(), words)
 

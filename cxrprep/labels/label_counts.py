@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from cxrprep.humanize import short_repr
 from cxrprep.labels.joins import differs_from_last
 from cxrprep.schemas import LABELS, label_columns
-from cxrprep.storage.value_codes import numbers
+from cxrprep.storage.value_codes import numbers, value_counts
 from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
@@ -87,10 +87,7 @@ def _pairs(values: list[list[Any]]) -> tuple[Any, ...]:
 
 
 def _splits(table: pa.Table) -> tuple[tuple[str, int], ...]:
-    split = table.column("split").unify_dictionaries().combine_chunks()
-    counts = np.bincount(split.indices.fill_null(len(split.dictionary)).to_numpy(), minlength=1)
-    words = [*split.dictionary.to_pylist(), ""]
-    return tuple(sorted((words[code], int(count)) for code, count in enumerate(counts.tolist()) if count))
+    return tuple(sorted((word or "", count) for word, count in value_counts(table.column("split")).items()))
 
 
 def _distinct(table: pa.Table) -> tuple[int, int, int]:

@@ -24,8 +24,8 @@ from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_rows import TableUse
 from cxrprep.labels.source_vocabulary import own_column
 from cxrprep.model import Digest, ImageId
-from cxrprep.schemas import LABELS, RAW_PREFIX, TEXT, describe, is_own_observation, null_columns
-from cxrprep.storage.parquet import read_combined, read_footer, read_rows, read_schema
+from cxrprep.schemas import LABELS, RAW_PREFIX, TEXT, as_rows_of, describe, is_own_observation, null_columns
+from cxrprep.storage.parquet import read_combined, read_footer, read_rows, read_schema, words_in_order
 from cxrprep.storage.table_checksums import forget_checksum, replace_listed
 from cxrprep.vocabulary import OBSERVATIONS
 
@@ -342,20 +342,9 @@ def _merged(table: pa.Table, blocks: list[tuple[str, pa.Table]]) -> pa.Table:
         for field in (*fields.values(), *text)
     )
     parts = sorted([*_runs(table), *blocks], key=lambda part: part[0])
-    whole = [
-        null_columns(schema, part.num_rows, {name: part.column(name) for name in part.column_names})
-        for _, part in parts
-    ]
-    return _numbered_anew(pa.concat_tables(whole)) if whole else schema.empty_table()
-
-
-def _numbered_anew(table: pa.Table) -> pa.Table:
-    """The table with its categories numbered as they appear: the bytes on disk then depend on the rows alone."""
-    for index, column in enumerate(table.schema):
-        if pa.types.is_dictionary(column.type):
-            words = table.column(index).combine_chunks().cast(column.type.value_type)
-            table = table.set_column(index, column, words.dictionary_encode().cast(column.type))
-    return table
+    whole = [as_rows_of(schema, part) for _, part in parts]
+    # The bytes on disk then depend on the rows alone.
+    return words_in_order(pa.concat_tables(whole)).combine_chunks() if whole else schema.empty_table()
 
 
 def _runs(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:

@@ -183,16 +183,13 @@ class _Rows:
         place = self._places_in(labelled)
         values, cells = labels_of_rows(table, [term.name for term in CHEXPERT.terms], _CELLS, place)
         columns: dict[str, Any] = {term.column: values[term.name] for term in CHEXPERT.terms}
+        # A study that the table lacks was not labelled: to say that it was would let its blanks become negatives.
+        stated = pc.is_valid(place)
         columns |= {
             "label_source": constant(source, len(self)),
-            "table_name": constant(table.path.name, len(self)),
-            "table_digest": constant(str(table.digest), len(self)),
+            "table_name": constant_where(table.path.name, stated),
+            "table_digest": constant_where(str(table.digest), stated),
         }
-        # A study that the table lacks was not labelled: to say that it was would let its blanks become negatives.
-        if place.null_count:
-            stated = pc.is_valid(place)
-            columns["table_name"] = constant_where(table.path.name, stated)
-            columns["table_digest"] = constant_where(str(table.digest), stated)
         return columns, {**cells, **{name: table.column(name).take(place) for name in table.extra}}
 
     def _places_in(self, labelled: _Labelled) -> pa.Array:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from cxrprep.errors import TableError
 from cxrprep.labels.csv_text import AGAIN, AS_IT_STANDS, Written, line_of, read_content
 from cxrprep.labels.joins import all_distinct, are_eight_digits
-from cxrprep.storage.value_codes import flat
+from cxrprep.storage.value_codes import as_dictionary, flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,21 +92,21 @@ class TextTable:
 
     def without_edges(self, name: str) -> TextTable:
         """The table without blanks, zero bytes and marks that nobody sees around the cells of a column."""
-        column = self.column(name)
-        words = column.dictionary if pa.types.is_dictionary(column.type) else column
-        trimmed = pc.utf8_trim(words, characters=_UNSEEN)
-        # A spreadsheet puts an apostrophe before a number that is to stay text.
-        if len(trimmed) and pc.all(pc.starts_with(trimmed, "'")).as_py():
-            trimmed = pc.utf8_slice_codeunits(trimmed, 1)
-        if trimmed.equals(words):
+        before = words_of(self.columns.column(name))
+
+        def trimmed(words: pa.Array) -> pa.Array:
+            found = pc.utf8_trim(words, characters=_UNSEEN)
+            # A spreadsheet puts an apostrophe before a number that is to stay text.
+            if len(found) and pc.all(pc.starts_with(found, "'")).as_py():
+                found = pc.utf8_slice_codeunits(found, 1)
+            return found
+
+        columns = with_words(self.columns, name, trimmed)
+        if columns is self.columns:
             return self
-        example = words[first_true(pc.not_equal(trimmed, words))].as_py()
-        trimmed = pc.if_else(pc.equal(trimmed, ""), None, trimmed)
-        if pa.types.is_dictionary(column.type):
-            trimmed = trimmed.take(column.indices).dictionary_encode()
-        place = self.columns.column_names.index(name)
+        example = before[first_true(pc.not_equal(trimmed(before), before))].as_py()
         note = f"column {name!r}: blanks and invisible characters around cells are left out, as in {example!r}"
-        return replace(self, columns=self.columns.set_column(place, name, trimmed), notes=(*self.notes, note))
+        return replace(self, columns=columns, notes=(*self.notes, note))
 
     def known_from(self, other: TextTable | None) -> TextTable:
         """The table with what is known of the columns that are the same in another one.
@@ -121,9 +121,8 @@ class TextTable:
 
     def with_slashes(self, name: str) -> TextTable:
         """The table with ``/`` for each backslash in a plain column: paths that were written on Windows."""
-        place = self.columns.column_names.index(name)
         return replace(
-            self, columns=self.columns.set_column(place, name, pc.replace_substring(self.text(name), "\\", "/"))
+            self, columns=with_words(self.columns, name, lambda words: pc.replace_substring(words, "\\", "/"))
         )
 
     def _place(self, row: int) -> int:
@@ -181,9 +180,7 @@ class TextTable:
         Raises:
             TableError: At the first cell that ``value_of`` does not know.
         """
-        column = self.column(name)
-        if not pa.types.is_dictionary(column.type):
-            column = column.dictionary_encode()
+        column = as_dictionary(self.columns.column(name))
         found = []
         for code, text in enumerate(column.dictionary.to_pylist()):
             try:
@@ -255,11 +252,9 @@ class TextTable:
             return
         if not blank:
             self.require(name)
-        column = self.column(name)
-        coded = pa.types.is_dictionary(column.type)
-        strange = pc.invert(pc.match_substring_regex(column.dictionary if coded else column, pattern))
+        strange = pc.invert(pc.match_substring_regex(words_of(self.columns.column(name)), pattern))
         if pc.any(strange).as_py():
-            row = first_true(strange.take(column.indices) if coded else strange)
+            row = first_true(of_words(self.column(name), strange))
             if row >= 0:
                 raise self.error(row, name, what)
 
@@ -278,6 +273,30 @@ class TextTable:
                     hint="a key must be unique: remove one of the rows, or fetch the table again",
                 )
             seen[key] = row
+
+
+def words_of(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The cells of a column, each word of a dictionary once."""
+    whole = flat(column)
+    return whole.dictionary if pa.types.is_dictionary(whole.type) else whole
+
+
+def of_words(column: pa.Array | pa.ChunkedArray, values: pa.Array) -> pa.Array:
+    """For each cell what ``values`` says of ``words_of`` its column."""
+    whole = flat(column)
+    return values.take(whole.indices) if pa.types.is_dictionary(whole.type) else values
+
+
+def with_words(table: pa.Table, name: str, respelled: Callable[[pa.Array], pa.Array]) -> pa.Table:
+    """The table with other words in a column, null for empty ones; itself where they are the same."""
+    column = table.column(name)
+    words = words_of(column)
+    changed = respelled(words)
+    if changed.equals(words):
+        return table
+    cells = of_words(column, pc.if_else(pc.equal(changed, ""), None, changed))
+    cells = cells.dictionary_encode() if pa.types.is_dictionary(column.type) else cells
+    return table.set_column(table.column_names.index(name), name, cells)
 
 
 def are_plain(cells: pa.Array, form: str) -> bool:

@@ -13,7 +13,7 @@ from cxrprep.errors import UsageError
 from cxrprep.labels.policy import KEEP
 from cxrprep.labels.source_vocabulary import chosen_observations, ordered
 from cxrprep.manifest.load import Dataset
-from cxrprep.schemas import null_columns, with_boxes
+from cxrprep.schemas import as_rows_of, with_boxes
 from cxrprep.selection.table_filters import wanted_rows
 
 if TYPE_CHECKING:
@@ -44,10 +44,7 @@ def combined(
     root = Path(os.path.commonpath([part.root.absolute() for part in parts]))
     tables = [_below(part, root) for part in parts]
     schema = _schema([table.schema for table in tables])
-    whole = pa.concat_tables(
-        null_columns(schema, table.num_rows, {name: table.column(name).combine_chunks() for name in table.column_names})
-        for table in tables
-    ).unify_dictionaries()
+    whole = pa.concat_tables(as_rows_of(schema, table) for table in tables).unify_dictionaries()
     _refuse_repeated(parts, whole)
     if selection is not None and selection.draws:
         whole = whole.filter(wanted_rows(whole, selection))

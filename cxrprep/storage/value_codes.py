@@ -94,12 +94,18 @@ def flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
+def as_dictionary(column: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
+    """The column in one piece as its distinct values, and the number of each row's."""
+    whole = flat(column)
+    return whole if pa.types.is_dictionary(whole.type) else whole.dictionary_encode()
+
+
 def value_codes(column: pa.Array | pa.ChunkedArray) -> ValueCodes:
     """The distinct values of a column, in the order of their first rows (or of its dictionary), and where they are."""
     whole = flat(column)
     if (ids := _ids_in_runs(whole)) is not None:
         return ids
-    coded = whole if pa.types.is_dictionary(whole.type) else whole.dictionary_encode()
+    coded = as_dictionary(whole)
     return ValueCodes(coded.dictionary, numbers(coded.indices, -1).astype(np.int32, copy=False))
 
 
