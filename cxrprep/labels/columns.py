@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 
     from cxrprep.labels.text_table import TextTable
 
-LABEL_CELLS: Final[Mapping[str, int]] = {
-    "1.0": 1, "0.0": 0, "-1.0": -1, "1": 1, "0": 0, "-1": -1, "TRUE": 1, "FALSE": 0, "True": 1, "False": 0,
-    "true": 1, "false": 0,
+_LABEL_NUMBERS: Final = {1.0: 1, 0.0: 0, -1.0: -1}
+_LABEL_WORDS: Final[Mapping[str, int | None]] = {
+    "true": 1, "false": 0, "yes": 1, "no": 0, "t": 1, "f": 0, "y": 1, "n": 0, "_": None,
 }  # fmt: skip
-SEX_CELLS: Final[Mapping[str, str | None]] = {
-    "M": "M", "F": "F", "Male": "M", "Female": "F", "Unknown": None, "": None,
-}  # fmt: skip
+_SEXES: Final[Mapping[str, str | None]] = {"m": "M", "f": "F", "male": "M", "female": "F", "unknown": None, "": None}
 _THOUSANDS: Final = re.compile(r"[1-9]\d{0,2}(,\d{3})+$", re.ASCII)
 _LABEL: Final = "expected 1, 0, -1 or a blank"
 _NO_LABEL: Final = 2
@@ -44,13 +42,22 @@ def is_grouped(text: Any) -> bool:
     return isinstance(text, str) and _THOUSANDS.match(text) is not None
 
 
-def labels(table: TextTable, column: str, cells: Mapping[str, int | None] = LABEL_CELLS) -> pa.Array:
+def label_of(text: str) -> int | None:
+    """The label that a cell says, as any program writes the number: 1., +1, -1.000e+00; yes and no as true and false.
+
+    Raises ``KeyError`` or ``ValueError`` for what is none.
+    """
+    word = text.strip().lower().replace("\N{MINUS SIGN}", "-")
+    return _LABEL_WORDS[word] if word in _LABEL_WORDS else _LABEL_NUMBERS[float(word)]
+
+
+def labels(table: TextTable, column: str) -> pa.Array:
     """An int8 column of 1, 0, -1 and null (blank)."""
-    return table.translated(column, cells.__getitem__, pa.int8(), _LABEL)
+    return table.translated(column, label_of, pa.int8(), _LABEL)
 
 
 def labels_of_rows(
-    table: TextTable, columns: Sequence[str], cells: Mapping[str, int | None], rows: pa.Array
+    table: TextTable, columns: Sequence[str], rows: pa.Array
 ) -> tuple[dict[str, pa.Array], dict[str, pa.Array]]:
     """Columns of 1, 0, -1 and null, and their cells, of some rows of a table; null where a row is null.
 
@@ -59,7 +66,6 @@ def labels_of_rows(
     Args:
         table: Of labels.
         columns: Its columns.
-        cells: Text to label.
         rows: Which row of the table each row is of.
 
     Returns:
@@ -72,7 +78,7 @@ def labels_of_rows(
     at = numbers(rows, table.rows).astype(np.int64)
     values, texts = {}, {}
     for name in columns:
-        column, meant = table.words(name, cells.__getitem__, pa.int8(), _LABEL)
+        column, meant = table.words(name, label_of, pa.int8(), _LABEL)
         # A byte for each cell, mostly: 0 is a blank, the words count from 1.
         codes = np.append(numbers(column.indices, -1) + 1, 0).astype(np.min_scalar_type(len(meant)))
         codes = codes.take(at, mode="clip")
@@ -98,7 +104,9 @@ def filled_with_zeros(table: TextTable, columns: Sequence[str]) -> str:
 
 def sex(table: TextTable, column: str) -> pa.Array:
     """M, F, or null where the table says Unknown or nothing."""
-    return table.translated(column, SEX_CELLS.__getitem__, CATEGORY, "expected M, F, Male, Female or Unknown")
+    return table.translated(
+        column, lambda text: _SEXES[text.strip().lower()], CATEGORY, "expected M, F, Male, Female or Unknown"
+    )
 
 
 def projection_of(views: pa.Array) -> pa.Array:

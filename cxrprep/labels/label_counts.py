@@ -126,7 +126,9 @@ def count_labels(dataset: str, labels: Labels, path: Path) -> LabelsResult:
     # Where all label sources are of the same rows, those of one are counted.
     distinct = [_distinct(parts[0][1])] * len(parts) if same else [_distinct(rows) for _, rows in parts]
     sources = tuple(
-        _of_source(name, rows, *found) for (name, rows), found in zip(parts, distinct, strict=True) if name is not None
+        SourceCounts(name, rows.num_rows, images, patients, studies, _splits(rows), _label_counts(rows))
+        for (name, rows), (patients, studies, images) in zip(parts, distinct, strict=True)
+        if name is not None
     )
     ids = named.column("image_id")
     first = named.filter(pc.is_valid(ids)) if ids.null_count else named
@@ -173,18 +175,6 @@ def _named_images(parts: list[pa.Table]) -> tuple[pa.Table, bool]:
             again = pc.or_(again, pc.and_(pc.is_valid(ids), pc.is_in(ids, value_set=other.column("image_id"))))
         named.append(rows.filter(pc.invert(again)) if pc.any(again).as_py() else rows)
     return pa.concat_tables(named) if named else LABELS.empty_table(), len(named) == 1
-
-
-def _of_source(name: str, rows: pa.Table, patients: int, studies: int, images: int) -> SourceCounts:
-    return SourceCounts(
-        label_source=name,
-        rows=rows.num_rows,
-        images=images,
-        patients=patients,
-        studies=studies,
-        splits=_splits(rows),
-        labels=_label_counts(rows),
-    )
 
 
 def _again(ids: pa.Array) -> pa.Array:

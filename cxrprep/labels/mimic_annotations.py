@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.labels.columns import LABEL_CELLS, constant, count_true, first_of_each, labels
+from cxrprep.labels.columns import constant, count_true, first_of_each, labels
 from cxrprep.labels.csv_table import Form, read_table
 from cxrprep.labels.joins import positions
 from cxrprep.schemas import BOX
@@ -76,7 +76,7 @@ def _add_findings(
     for name in table.names:
         if name in _NO_FINDINGS:
             continue
-        cells = labels(table, name, LABEL_CELLS).filter(kept)
+        cells = labels(table, name).filter(kept)
         term = CHEXPERT.term(name)
         if term is not None:
             columns[term.column] = cells

@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
 from cxrprep.labels.columns import (
-    LABEL_CELLS,
     constant,
     constant_where,
     count_true,
@@ -46,13 +45,12 @@ if TYPE_CHECKING:
 _NAMES: Final = CHEXPERT.names
 _LABELERS: Final = Form(("subject_id", "study_id", *_NAMES), plain=("subject_id", "study_id"))
 _PROVIDER_IDS: Final = ("ordering_provider_id", "attending_provider_id", "resident_provider_id")
-_CELLS: Final = {**LABEL_CELLS, "_": None}
 _CAPPED: Final = 91  # MIMIC-IV writes 91 for the age of everyone over 89
 
 
 def _radiologist_header(names: list[str]) -> list[str]:
     """The released table may say Airspace Opacity where all others say Lung Opacity."""
-    return ["Lung Opacity" if slug(name) == "airspace_opacity" else name for name in names]
+    return ["Lung Opacity" if slug(name).replace("_", "") == "airspaceopacity" else name for name in names]
 
 
 _RADIOLOGIST: Final = Form(("study_id", *_NAMES), optional=("subject_id",), header=_radiologist_header)
@@ -181,7 +179,7 @@ class _Rows:
         """The label columns and source cells of each row, by its study; null where the table has no row for it."""
         table, source = labelled.table, labelled.source
         place = self._places_in(labelled)
-        values, cells = labels_of_rows(table, [term.name for term in CHEXPERT.terms], _CELLS, place)
+        values, cells = labels_of_rows(table, [term.name for term in CHEXPERT.terms], place)
         columns: dict[str, Any] = {term.column: values[term.name] for term in CHEXPERT.terms}
         # A study that the table lacks was not labelled: to say that it was would let its blanks become negatives.
         stated = pc.is_valid(place)

@@ -194,7 +194,7 @@ class TextTable:
         try:
             return column, pa.array(found, kind)
         except (OverflowError, pa.ArrowInvalid):
-            code = next(code for code, value in enumerate(found) if not _fits(value, kind))
+            code = max(range(len(found)), key=lambda at: abs(found[at] or 0))
             row = pc.index(column.indices, pa.scalar(code, column.indices.type)).as_py()
             raise self.error(row, name, f"{what}, smaller than this number") from None
 
@@ -316,14 +316,6 @@ def plain_form(pattern: str) -> str:
         depth += {"(": 1, ")": -1}.get(pattern[end], 0) if pattern[end - 1] != "\\" else 0
         end += 1
     return f"^{pattern[begin : end - 1]}$"
-
-
-def _fits(value: Any, kind: pa.DataType) -> bool:
-    try:
-        pa.scalar(value, kind)
-    except (OverflowError, pa.ArrowInvalid):
-        return False
-    return True
 
 
 def first_true(mask: Any) -> int:

@@ -27,6 +27,7 @@ from cxrprep.api.verify import verify
 from cxrprep.datasets.catalog import catalog, declaration_of
 from cxrprep.datasets.patterns import group_in
 from cxrprep.errors import CxrprepError, ExitCode
+from cxrprep.labels.columns import label_of
 from cxrprep.labels.extract import read_labels
 from cxrprep.verification.finding import Kind
 from tests.datasets.test_catalog import NAMES, generate
@@ -170,6 +171,17 @@ FORMS: dict[str, tuple[Edit, str]] = {
     "rows of blank cells at the end": (
         lambda rows: saved([*rows, *([""] * len(rows[0]) for _ in range(3))]), "rows of blank cells are left out",
     ),
+    "names of several lines": (
+        lambda rows: saved([[re.sub(r"[ _]", "\n", name) for name in rows[0]], *rows[1:]]), "",
+    ),
+    "names in one word": (lambda rows: saved([[re.sub(r"[ _]", "", name) for name in rows[0]], *rows[1:]]), ""),
+    "rows that R numbered": (
+        lambda rows: saved(
+            [rows[0], *([f"{number}", *(cell or "NA" for cell in row)] for number, row in enumerate(rows[1:], 1))]
+        ),
+        "",
+    ),
+    "two columns without a name": (lambda rows: saved([["", "", *row] for row in rows]), ""),
 }  # fmt: skip
 
 
@@ -247,6 +259,23 @@ def test_tables_in_any_form_are_read_as_they_were(copy, form):
             path.write_bytes(data)
     assert [{k: v for k, v in row.items() if not str(k).endswith("__fold")} for row in after] == before
     assert any(note in one for one in said) or not note or not kept, said
+
+
+LABELS = {
+    "1.": 1, "+1": 1, "1.000000000000000000e+00": 1, " 0 ": 0, "-0.0": 0, "\u22121": -1, "-1e+00": -1, "1.000\xa0": 1,
+    "Yes": 1, "N": 0, "T": 1, "f": 0, "_": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("cell", "label"), LABELS.items())
+def test_a_label_is_read_as_any_program_writes_it(cell, label):
+    assert label_of(cell) == label
+
+
+@pytest.mark.parametrize("cell", ["2", "0.5", "nan", "inf", "10", "?", "-", "negative finding"])
+def test_what_is_no_label_is_refused(cell):
+    with pytest.raises((KeyError, ValueError)):
+        label_of(cell)
 
 
 @pytest.mark.parametrize("end", [".parquet", ".xlsx", ".tsv", ".csv.xz"])
