@@ -7,6 +7,7 @@ follow the order of Kaggle's own tool.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -236,9 +237,7 @@ class Credentials:
             yield Login(user, Secret(password), "PHYSIONET_USERNAME, PHYSIONET_PASSWORD", hosts)
         if user and file:
             yield Login(user, secret_in(Path(file)), f"PHYSIONET_PASSWORD_FILE ({file})", hosts)
-        stored = self._from_keyring("physionet", user or None, hosts)
-        if stored is not None:
-            yield stored
+        yield from self._from_keyring("physionet", user or None, hosts)
         written = self._netrc(hosts, "physionet")
         if written is not None:
             yield written
@@ -265,9 +264,7 @@ class Credentials:
         signed_in = kaggle_session(self._folder() / ".kaggle" / "credentials.json")
         if signed_in is not None:
             yield signed_in
-        stored = self._from_keyring("kaggle", None, KAGGLE_HOSTS)
-        if stored is not None:
-            yield stored
+        yield from self._from_keyring("kaggle", None, KAGGLE_HOSTS)
 
     def _kaggle_files(self) -> Iterator[Path]:
         named = self._environment.get("KAGGLE_CONFIG_DIR")
@@ -281,16 +278,14 @@ class Credentials:
         token = self._environment.get("BOX_DEVELOPER_TOKEN", "").strip()
         if token:
             yield Token(Secret(token), "BOX_DEVELOPER_TOKEN", BOX_HOSTS)
-        stored = self._from_keyring("box", None, BOX_HOSTS)
-        if stored is not None:
+        for stored in self._from_keyring("box", None, BOX_HOSTS):
             yield Token(stored.password, stored.origin, BOX_HOSTS)
 
     def _hugging_face(self) -> Iterator[Login | Token]:
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
             if self._environment.get(name, "").strip():
                 yield Token(Secret(self._environment[name].strip()), name, HUGGING_FACE_HOSTS)
-        stored = self._from_keyring("huggingface", None, HUGGING_FACE_HOSTS)
-        if stored is not None:
+        for stored in self._from_keyring("huggingface", None, HUGGING_FACE_HOSTS):
             yield Token(stored.password, stored.origin, HUGGING_FACE_HOSTS)
         named, home = self._environment.get("HF_TOKEN_PATH"), self._environment.get("HF_HOME")
         cache = Path(self._environment.get("XDG_CACHE_HOME") or self._folder() / ".cache")
@@ -309,8 +304,7 @@ class Credentials:
         file = self._environment.get(f"{name}_FILE")
         if file:
             yield signed_url_of(secret_in(Path(file)), f"{name}_FILE ({file})")
-        stored = self._from_keyring(service, None, ())
-        if stored is not None:
+        for stored in self._from_keyring(service, None, ()):
             yield signed_url_of(stored.password, stored.origin)
         if self._prompt is not None:
             answer = self._prompt(f"Signed URL of the {service} download (it is not shown)", True)
@@ -347,22 +341,18 @@ class Credentials:
                     return login
         return None
 
-    def _from_keyring(self, service: str, user: str | None, hosts: tuple[str, ...]) -> Login | None:
+    def _from_keyring(self, service: str, user: str | None, hosts: tuple[str, ...]) -> Iterator[Login]:
         if not self._keyring or self._environment.get("CXRPREP_KEYRING") == "0":
-            return None
+            return
         try:
             import keyring
             import keyring.errors
         except ImportError:
-            return None
-        try:
-            have = keyring.get_credential(f"cxrprep:{service}", user)
-        except (keyring.errors.KeyringError, RuntimeError, OSError):
-            # A locked or absent keyring (no desktop session, as under cron) is the same as an empty one.
-            return None
-        if have is None:
-            return None
-        return Login(have.username or "", Secret(have.password), f"keyring (cxrprep:{service})", hosts)
+            return
+        # A locked or absent keyring (no desktop session, as under cron) is the same as an empty one.
+        with contextlib.suppress(keyring.errors.KeyringError, RuntimeError, OSError):
+            if (have := keyring.get_credential(f"cxrprep:{service}", user)) is not None:
+                yield Login(have.username or "", Secret(have.password), f"keyring (cxrprep:{service})", hosts)
 
 
 def token_variable(host: str) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from cxrprep.credentials.lookup import Credentials
     from cxrprep.model import Digest, RemoteFile, Selection
+    from cxrprep.sources.http_requests import HttpRequests
 
 Page = TypeVar("Page")
 
@@ -227,49 +228,11 @@ class Received(NamedTuple):
     validator: str | None
 
 
-class Requests(Protocol):
-    """Requests for small files of known digest, many at once in one thread.
-
-    ``refusal`` is the last answer that asks all to wait, until it is taken.
-    """
-
-    refusal: SourceUnreachableError | None
-
-    @property
-    def ready(self) -> bool:
-        """Whether requests may be sent."""
-        ...
-
-    def ask(self, file: RemoteFile) -> bool:
-        """Send a request for the whole of ``file``; ``False`` for what ``open`` has to ask for."""
-        ...
-
-    def send(self) -> None:
-        """Let requests go out now, and not when answers are waited for."""
-        ...
-
-    def responses(self) -> list[Received]:
-        """Wait a moment; the answers that have come."""
-        ...
-
-    def moved(self) -> int:
-        """Bytes that have come since this was asked last."""
-        ...
-
-    def wrong(self) -> None:
-        """The bytes of an answer were not those that were asked for."""
-        ...
-
-    def close(self) -> None:
-        """Drop what is under way."""
-        ...
-
-
 @runtime_checkable
 class RequestsMany(Protocol):
     """A source that brings many small files to one thread. What is not simple goes through ``open``."""
 
-    def requests(self) -> Requests | None:
+    def requests(self) -> HttpRequests | None:
         """Requests of one thread; ``None`` where files of this mirror need ``open``."""
         ...
 

@@ -69,7 +69,7 @@ class HttpBody(Closing):
             raise
         if self._first:
             self._first = False
-            if is_html_page(bytes(buffer[: min(count, 1024)])):
+            if is_html_page(bytes(buffer[: min(count, 1024)]), said=self.answer.is_page):
                 self.close()
                 raise page_instead(self._key, self.answer)
         if connection.complete:

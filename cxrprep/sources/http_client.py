@@ -145,7 +145,7 @@ class HttpClient:
             # Past the end, another part or one without its place, or a part of something compressed: all of it, then.
             return self.open(url, key=key, private=private)
         self._accept(response, connection, query)
-        if response.is_page and not expects_page(key):
+        if response.is_page and response.codings and not expects_page(key):
             connection.close()
             raise page_instead(key, response)
         request.byte_range = None

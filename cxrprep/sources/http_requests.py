@@ -54,7 +54,10 @@ class _Handle:
 
 
 class HttpRequests:
-    """Requests of one thread through ``client``, to one endpoint; ``close`` drops what is under way."""
+    """Requests of one thread through ``client``, to one endpoint; ``close`` drops what is under way.
+
+    ``refusal`` is the last answer that asks all to wait, until it is taken.
+    """
 
     def __init__(self, client: HttpClient, address: Callable[[RemoteFile], tuple[str, Mapping[str, str]]]) -> None:
         """Nothing is asked yet; ``address`` says where a file is, and which headers its own host gets."""

@@ -43,6 +43,8 @@ _PAGE: Final = re.compile(
     rb"<(?:!doctype\s+html|html|head|script|iframe|style|title|body|meta)[\s>]",
     re.IGNORECASE | re.DOTALL,
 )
+# What no text holds (https://mimesniff.spec.whatwg.org/#binary-data-byte).
+_BINARY: Final = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _PAGES: Final = (".html", ".htm", ".xhtml")
 _LONGEST_WAIT: Final = 3600.0
 _DATES_FROM: Final = 1e9
@@ -211,11 +213,13 @@ def from_base64(algorithm: str, text: str | None) -> Digest | None:
         return None
 
 
-def is_html_page(start: bytes) -> bool:
-    """Whether the first bytes of a body are those of a web page."""
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        start = start[2:].replace(b"\0", b"")
-    return _PAGE.match(start) is not None
+def is_html_page(start: bytes, *, said: bool = False) -> bool:
+    """Whether the first bytes of a body are those of a web page; of one that is ``said`` to be, whatever is text.
+
+    Scripts that hand files out say so of each (PHP does, where they name no type).
+    """
+    start = start.removeprefix(codecs.BOM_UTF16_LE).removeprefix(codecs.BOM_UTF16_BE)
+    return _PAGE.match(start.replace(b"\0", b"")) is not None or (said and not _BINARY.search(start))
 
 
 def expects_page(key: str) -> bool:

@@ -127,25 +127,36 @@ _PHYSIONET: Final = (
 )
 # Kaggle's own older addresses of data sets name their owner first.
 _KAGGLE: Final = (
-    r"(?i:https?://(?:www\.)?kaggle\.com)/(?:(?:api/v1/)?datasets/(?:download/)?|(?=[\w-]+/[\w-]+/?(?:[?#]|$))"
-    r"(?!(?:c|code|competitions|datasets|discussions|docs|learn|models|organizations|search|u)/))([\w-]+)/([\w-]+)"
+    r"(?i:https?://(?:www\.)?kaggle\.com)/(?:(?:api/v1/)?datasets/(?:(?:download|list|metadata|view)/)?"
+    r"|(?=[\w-]+/[\w-]+(?:/(?:home|data|kernels|discussion|metadata|version/\d+))?/?(?:[?#]|$))"
+    r"(?!(?:c|code|competitions|datasets|discussions|docs|learn|models|organizations|search|u)/))"
+    r"(?!(?:download|list|metadata|view)/)([\w-]+)/([\w-]+)"
 )
 _KAGGLE_LINE: Final = (
     r"(?s).*?\bkaggle(?:hub)?(?: datasets |\.dataset_)download\b(?:\s+(?:-p|--path)[ =]\S+|\s+--?[a-z]+(?=\s+-))*"
 )
 _HF: Final = r"(?:https://|(?:git clone )?git@)(?:huggingface|hf)\.co[:/]datasets/([\w.-]+/[\w.-]+?)(?:\.git)?"
+# A line that names a revision is read with it, or not at all.
+_HF_REVISION: Final = r"(?:(?=.*\brevision[\s=\"']+([\w.-]+)(?![\w./-]))|(?!.*\brevision\b))"
 _HF_PAGE: Final = r"(?:viewer|discussions|(?:blob|raw|resolve|commits)/main)(?:/[^?#]*)?"
 # Pages, and lines of other tools, with the address of the source behind them.
 _PAGES: Final = (
     # The list of checksums, and any page about the project, stand for the whole of it; a folder for what lies below it.
     (_PHYSIONET + r"((?:/\d[\w.]*)?)/?(?:SHA256SUMS\.txt)?(?:[?#].*)?", r"physionet://\1\2"),
     (_PHYSIONET + r"(/\d[\w.]*/[^?#]+)(?:[?#].*)?", r"physionet://\1\2"),
-    (_KAGGLE + r"/[^?#]*\?(?:.*&)?(?i:dataset)?(?i:versionNumber)=(\d+).*", r"kaggle://\1/\2/versions/\3"),
-    (_KAGGLE + r"(/versions/\d+)?(?:/[^?#]*)?(?:[?#].*)?", r"kaggle://\1/\2\3"),
+    (_KAGGLE + r"(?:/versions?/|(?:/[^?#]*)?\?(?:.*&)?(?i:(?:dataset)?versionNumber)=)(\d+).*", r"kaggle://\1/\2/versions/\3"),
+    (_KAGGLE + r"(?:/[^?#]*)?(?:[?#].*)?", r"kaggle://\1/\2"),
     (_KAGGLE_LINE + r"\W+(?:(?:d|dataset)[ =])?([\w-]+)/([\w-]+)(/versions/\d+)?(?:\W.*)?", r"kaggle://\1/\2\3"),
     (r"(?i:https?://([\w-]+)(?:\.app)?\.box\.com)/v/([\w.-]+)/?(?:(?:file|folder)/\d+)?/?(?:[?#].*)?", r"box://\1/\2"),
-    (r"(?:.*\W)?(?:hf|huggingface-cli) download (?=.*\bdataset\b)(?:--\S+[ =]dataset )?([\w.-]+/[\w.-]+).*", r"hf://datasets/\1"),
-    (r"(?s).*\b(?:load_dataset\(|snapshot_download\((?=.*dataset)).*?[\"']([\w.-]+/[\w.-]+)[\"'].*", r"hf://datasets/\1"),
+    (
+        r"(?s)(?:.*\W)?(?:hf|huggingface-cli) download (?=.*\bdataset\b)" + _HF_REVISION
+        + r"(?:--[\w-]+[ =][^\s/]+ )*([\w.-]+/[\w.-]+)(?:\s.*)?", r"hf://datasets/\2@\1",
+    ),
+    (
+        r"(?s)(?:.*\W)?(?:load_dataset|snapshot_download(?=.*dataset))\(" + _HF_REVISION
+        + r"(?:.*\b(?:repo_id|path)\s*=)?\s*[\"']([\w.-]+/[\w.-]+)[\"'].*", r"hf://datasets/\2@\1",
+    ),
+    (r"(?:.*\W)?git clone (?:.*\s)?(?:-b|--branch)[ =]([\w.-]+) (?:.*\s)?" + _HF + r"(?:\s.*)?", r"hf://datasets/\2@\1"),
     (_HF + rf"(?:/tree/main|/{_HF_PAGE})?/?(?:[?#].*)?", r"hf://datasets/\1"),
     (_HF + r"/tree/([^/?#]+)/?([^?#]*?)/?(?:[?#].*)?", r"hf://datasets/\1@\2/\3"),
     (_HF + r"/(?:blob|raw|resolve|commits?)/([^/?#]+)(?:[/?#].*)?", r"hf://datasets/\1@\2"),
@@ -157,6 +168,7 @@ _PAGES: Final = (
         r"https://(?:[\w-]+\.)?console\.aws\.amazon\.com/s3/buckets/([^/?#]+)/?(?:\?(?:.*?&)?prefix=([^&#]*)|\?)?.*",
         r"s3://\1/\2",
     ),
+    (r"((?:gs|s3)://.+?)/\*+", r"\1"),
     (r"https://s3(?:[.-][a-z0-9-]+)?\.amazonaws\.com/([^?#]+?)/?", r"s3://\1"),
     (r"https://([a-z0-9][a-z0-9.-]+)\.s3(?:[.-][a-z0-9-]+)?\.amazonaws\.com/([^?#]*?)/?", r"s3://\1/\2"),
 )  # fmt: skip
@@ -177,14 +189,16 @@ def behind(url: str) -> str:
     ``https://physionet.org/content/mimic-cxr/2.1.0/`` is ``physionet://mimic-cxr/2.1.0``: as a plain web server it
     would turn our requests away.
     """
-    url = url.strip()
-    links = _LINK.findall(url) if not _SCHEME.match(url) else []
+    line = url.strip()
+    links = _LINK.findall(line) if not _SCHEME.match(line) else []
     # In quotes, in a sentence, or in the command of another tool.
-    url = links[0].rstrip(").,;]") if len(links) == 1 else url
+    url = links[0].rstrip(").,;]") if len(links) == 1 else line
+    url = _SCHEME.sub(lambda scheme: scheme[0].lower(), url, count=1) if _SCHEME.match(url) else url
     for page, source in _PAGES:
-        found = re.fullmatch(page, _INDEX.sub("", url))
+        # Of some commands more than the address counts.
+        found = re.fullmatch(page, _INDEX.sub("", url)) or (re.fullmatch(page, line) if links else None)
         if found is not None:
-            address = found.expand(source)
+            address = found.expand(source).removesuffix("@")
             # A slash in the name of a revision begins no folder.
             return urllib.parse.unquote(address.replace("%2F", "%252F") if address.startswith("hf:") else address)
-    return url if url.lower().startswith(_AS_THEY_ARE) else url.rstrip("/")
+    return url if url.startswith(_AS_THEY_ARE) else url.rstrip("/")

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cxrprep.planning.plan import Item
-    from cxrprep.sources.base import Received, Requests
+    from cxrprep.sources.base import Received
+    from cxrprep.sources.http_requests import HttpRequests
     from cxrprep.transfer.connection_limit import ConnectionLimit
     from cxrprep.transfer.retry import Retrier
     from cxrprep.transfer.worker import Worker
@@ -51,7 +52,7 @@ class SmallFiles:
     """
 
     worker: Worker
-    requests: Requests
+    requests: HttpRequests
     take: Callable[[], Item | None]
     hand_on: Callable[[Item], None]
     settle: Callable[[Outcome], None]

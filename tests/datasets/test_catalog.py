@@ -13,6 +13,8 @@ from cxrprep.api.dataset_check import check_dataset
 from cxrprep.api.folder import find_mirror
 from cxrprep.api.verify import verify
 from cxrprep.collection import open_folder
+from cxrprep.collection.dataset_folder import check_stated
+from cxrprep.collection.lineage import trace_of_conversion
 from cxrprep.collection.recognition import recognise
 from cxrprep.config.toml import TomlText
 from cxrprep.datasets import catalog as datasets
@@ -63,6 +65,13 @@ def test_tables_have_a_place_of_their_own(dataset):
     assert layout.place("index.html", release=released.release) is None
     assert layout.place(released.images[0] + "_.gstmp", release=released.release) is None
     assert layout.parse("README.md") is None
+
+
+def test_of_a_new_folder_nothing_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("cxrprep.collection.recognition.catalog", lambda: pytest.fail("every dataset was read"))
+    monkeypatch.setattr("cxrprep.storage.parquet.footer_of", lambda path: pytest.fail(f"{path} was looked for"))
+    check_stated(tmp_path, tmp_path, catalog()["mimic-cxr-jpg"])
+    assert not trace_of_conversion(tmp_path)
 
 
 def test_the_folder_is_recognised_as_this_dataset_and_no_other(dataset):

@@ -58,7 +58,14 @@ from cxrprep.sources.urls import behind
         ("https://bucket.storage.googleapis.com/png/", "gs://bucket/png"),
         ("https://bucket.s3.eu-west-1.amazonaws.com/chest%20x-rays/", "s3://bucket/chest x-rays"),
         ("https://us-east-1.console.aws.amazon.com/s3/buckets/bucket?prefix=a%2Fb%2F", "s3://bucket/a/b/"),
-        ("HTTPS://EXAMPLE.ORG/Data/", "HTTPS://EXAMPLE.ORG/Data/"),
+        ("HTTPS://EXAMPLE.ORG/Data/", "https://EXAMPLE.ORG/Data/"),
+        ("S3://bucket/Data/", "s3://bucket/Data"),
+        ("HF://datasets/a/b", "hf://datasets/a/b"),
+        ("https://www.kaggle.com/datasets/a/b?datasetVersionNumber=3", "kaggle://a/b/versions/3"),
+        ("https://www.kaggle.com/api/v1/datasets/download/a/b?datasetVersionNumber=3", "kaggle://a/b/versions/3"),
+        ("https://www.kaggle.com/api/v1/datasets/list/a/b", "kaggle://a/b"),
+        ("https://www.kaggle.com/nih-chest-xrays/data/home", "kaggle://nih-chest-xrays/data"),
+        ("https://www.kaggle.com/nih-chest-xrays/data/version/3", "kaggle://nih-chest-xrays/data/versions/3"),
         ("a folder of mine", "a folder of mine"),
         ("https://example.org/da ta/", "https://example.org/da ta/"),
     ],
@@ -76,6 +83,9 @@ def test_the_source_behind_a_page(page: str, source: str) -> None:
         ),
         ("aws s3 sync --no-sign-request s3://bucket/nih/ .", "s3://bucket/nih"),
         ("gsutil -m -u project cp -r gs://bucket .", "gs://bucket"),
+        ("gsutil -m cp -r 'gs://bucket/png/*' here", "gs://bucket/png"),
+        ("gcloud storage cp gs://bucket/** .", "gs://bucket"),
+        ("aws s3 cp --recursive s3://bucket/nih/* .", "s3://bucket/nih"),
         ("gcloud storage cp -r 'gs://bucket/png' here", "gs://bucket/png"),
         ("git clone https://huggingface.co/datasets/a/b", "hf://datasets/a/b"),
         ("curl -L -O https://example.org/nih/x.zip", "https://example.org/nih/x.zip"),
@@ -85,6 +95,12 @@ def test_the_source_behind_a_page(page: str, source: str) -> None:
         ("hf download --repo-type dataset a/b", "hf://datasets/a/b"),
         ("!hf download --repo-type=dataset a/b", "hf://datasets/a/b"),
         ("git clone git@hf.co:datasets/a/b", "hf://datasets/a/b"),
+        ("git clone --depth 1 -b v1.0 https://huggingface.co/datasets/a/b", "hf://datasets/a/b@v1.0"),
+        ("hf download --repo-type dataset --revision v1.0 a/b", "hf://datasets/a/b@v1.0"),
+        ("huggingface-cli download a/b --revision=v1.0 --repo-type=dataset", "hf://datasets/a/b@v1.0"),
+        ("snapshot_download(local_dir='c/d', repo_id='a/b', repo_type='dataset')", "hf://datasets/a/b"),
+        ("snapshot_download('a/b', revision='v1.0', repo_type='dataset')", "hf://datasets/a/b@v1.0"),
+        ('load_dataset("a/b", split="train", revision="v1.0")', "hf://datasets/a/b@v1.0"),
         ("snapshot_download(repo_id='a/b', repo_type='dataset')", "hf://datasets/a/b"),
         ('from datasets import load_dataset\nds = load_dataset("a/b")', "hf://datasets/a/b"),
         ("!kaggle datasets download -p out/here -d a/b", "kaggle://a/b"),
@@ -99,6 +115,11 @@ def test_the_source_behind_a_page(page: str, source: str) -> None:
 )
 def test_the_source_in_a_line_that_was_pasted_whole(line: str, source: str) -> None:
     assert behind(line) == source
+
+
+def test_a_revision_that_cannot_be_read_is_not_passed_over() -> None:
+    line = "hf download a/b --repo-type dataset --revision refs/pr/1"
+    assert behind(line) == line
 
 
 def test_a_line_with_several_addresses_is_refused_without_its_password() -> None:

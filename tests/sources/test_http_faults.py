@@ -161,6 +161,20 @@ def test_a_page_without_its_type_is_no_file(client: HttpClient, start: bytes) ->
         content(client.open(server.url + "/x.png"))
 
 
+@pytest.mark.parametrize("start", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0\0\x10JFIF", b"\0DICM", b"PK\x03\x04"])
+def test_what_a_script_hands_out_as_a_page_may_be_a_file(client: HttpClient, start: bytes) -> None:
+    data = start + b"\xfe" * 5000
+    with raw_http.serving(lambda c, *_: c.send(answer(data, "Content-Type: text/html; charset=UTF-8"))) as server:
+        assert content(client.open(server.url + "/x.png")) == data
+
+
+@pytest.mark.parametrize("body", [b"Please sign in.", b"", "<html>Sign in</html>".encode("utf-16-le")])
+def test_a_page_that_shows_in_its_type_alone_is_no_file(client: HttpClient, body: bytes) -> None:
+    page = answer(body, "Content-Type: text/html")
+    with raw_http.serving(lambda c, *_: c.send(page)) as server, pytest.raises(AccessError, match="a web page"):
+        content(client.open(server.url + "/x.png"))
+
+
 @pytest.mark.parametrize(
     "start", [b"<?xml version='1.0'?><eCitation>", b"<p align=center>README", b"<headers>", b"<!-- x"]
 )
