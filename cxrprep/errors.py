@@ -220,7 +220,9 @@ class SourceUnreachableError(CxrprepError):
             overloaded: The server has too much to do (429, 503).
         """
         super().__init__(message, hint=hint)
-        self.retry_after, self.lasting, self.tries, self.overloaded = retry_after, lasting, tries, overloaded
+        # 0, or a time that has passed, leaves it to whoever asks: at once, all tries would go within a second.
+        self.retry_after = retry_after or None
+        self.lasting, self.tries, self.overloaded = lasting, tries, overloaded
 
 
 class NotInSourceError(CxrprepError):

@@ -28,13 +28,14 @@ from cxrprep.sources.host_token import HostToken
 from cxrprep.sources.http_client import HttpClient
 from cxrprep.sources.http_requests import HttpRequests
 from cxrprep.sources.index_pages import PageEntry, as_shown, read_page
+from cxrprep.sources.listing_cache import RemoteList
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.s3_objects import described, error_code, is_listing, read_listing, read_pages
 from cxrprep.sources.urls import Endpoint, parts_of, quoted, split_url, without_query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import ThreadPoolExecutor
 
     from cxrprep.sources.http_response import HttpResponse
@@ -227,9 +228,8 @@ class HttpSource:
         """The files of a list of checksums; one that a page has ``shown`` and that is refused is a hole."""
         try:
             stream = with_retries(lambda: self._list_at(name, 0))
-            reader: io.BufferedReader = io.BufferedReader(
-                _Reader(name, stream, lambda at: self._list_at(name, at)), 1 << 20
-            )
+            listing = RemoteList(name, lambda at: self._list_at(name, at), stream.validator, stream)
+            reader: io.BufferedReader = io.BufferedReader(listing, 1 << 20)
             reader.peek()
         except (NotInSourceError, AccessError, SourceUnreachableError) as error:
             if isinstance(error, SourceUnreachableError) and not error.lasting:
@@ -442,55 +442,3 @@ def _threads(count: int, name: str) -> ThreadPoolExecutor:
     from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(count, thread_name_prefix=name)
-
-
-class _Reader(io.RawIOBase):
-    """A remote list as a file object; where its connection breaks, ``open_at`` opens it again."""
-
-    def __init__(self, name: str, stream: ByteStream, open_at: Callable[[int], ByteStream]) -> None:
-        self._name = name
-        self._stream: ByteStream | None = stream
-        self._open_at = open_at
-        self._validator = stream.validator
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer)  # type: ignore[arg-type]  # any writable buffer
-        count = with_retries(lambda: self._more(view))
-        self._at += count
-        return count
-
-    def _more(self, view: memoryview) -> int:
-        try:
-            if self._stream is None:
-                self._stream = self._open_at(self._at)
-                if self._stream.validator != self._validator or (self._at and self._validator is None):
-                    raise SourceUnreachableError(
-                        f"{self._name}: its connection broke, and the file may have changed since",
-                        hint="run again",
-                    )
-                self._skip(self._stream, self._at - self._stream.offset)
-            return self._stream.readinto(view)
-        except SourceUnreachableError:
-            self._drop()
-            raise
-
-    def _skip(self, stream: ByteStream, size: int) -> None:
-        scratch = memoryview(bytearray(65_536))
-        while size > 0:
-            count = stream.readinto(scratch[:size])
-            if count == 0:
-                raise SourceUnreachableError(f"{self._name} ended before its end", hint="run again")
-            size -= count
-
-    def _drop(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.close()
-
-    def close(self) -> None:
-        self._drop()
-        super().close()

@@ -37,6 +37,8 @@ _CONTENT_RANGE: Final = re.compile(r"bytes\s*[=:]?\s*(?:(\d+)\s*-\s*(\d+)|\*)\s*
 # Beyond it nothing is a length: libcurl, too, reads such a body to the end of its connection.
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _SECONDS: Final = re.compile(r'"?([0-9]+(?:\.[0-9]+)?)\s*(?:s|sec|seconds?)?"?;?', re.IGNORECASE)
+# draft-ietf-httpapi-ratelimit-headers, 4.1: seconds until more is granted.
+_RATE_LIMIT: Final = re.compile(r";\s*t=(\d+)")
 # As browsers know one, but for what Markdown begins with (https://mimesniff.spec.whatwg.org).
 _PAGE: Final = re.compile(
     rb"\s*(?:\xef\xbb\xbf)?\s*(?:<\?xml\b[^>]*>\s*)?(?:<!--.*?-->\s*)*"
@@ -58,24 +60,34 @@ _NO_CODINGS: Final = frozenset(
 _LIMITED: Final = re.compile(rb"[rR]ateLimitExceeded|RATE_LIMIT_EXCEEDED|SlowDown|RequestLimitExceeded")
 
 
-def seconds_to_wait(text: str) -> float | None:
+def seconds_to_wait(text: str, sent: str = "") -> float | None:
     """Seconds that Retry-After asks for: a number, or a date in one of three forms (RFC 9110, 5.6.7, 10.2.3).
 
-    Of several, as a proxy and the server behind it send, the longest; dates of ISO 8601 are read as well.
+    Of several, as a proxy and the server behind it send, the longest; dates of ISO 8601 are read as well. ``sent`` is
+    the Date of the answer, from which a date counts: the clock here may be another one.
     """
+    try:
+        now = _timestamp(sent) if sent else time.time()
+    except (ValueError, OverflowError):
+        now = time.time()
     text = text.strip()
     numbers = [_SECONDS.fullmatch(part.strip()) for part in text.split(",")]
-    if all(numbers):
-        asked = max(float(number[1]) for number in numbers if number)
-        # Some servers count them from 1970, as other headers of theirs do.
-        return min(max(asked - (time.time() if asked >= _DATES_FROM else 0.0), 0.0), _LONGEST_WAIT)
     try:
-        date = dt.datetime.fromisoformat(text) if text[:4].isdigit() else mail_date(text)
-        # asctime's form names no zone, and means Greenwich all the same.
-        when = (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp()
+        if all(numbers):
+            wait = max(float(number[1]) for number in numbers if number)
+            # Some servers count them from 1970, as other headers of theirs do.
+            wait -= now if wait >= _DATES_FROM else 0.0
+        else:
+            wait = _timestamp(text) - now
     except (ValueError, OverflowError):
         return None
-    return min(max(when - time.time(), 0.0), _LONGEST_WAIT)
+    return min(max(wait, 0.0), _LONGEST_WAIT)
+
+
+def _timestamp(text: str) -> float:
+    date = dt.datetime.fromisoformat(text) if text[:4].isdigit() else mail_date(text)
+    # asctime's form names no zone, and means Greenwich all the same.
+    return (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +113,10 @@ class HttpResponse:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that the server asks to wait."""
-        return seconds_to_wait(self.headers.get("retry-after", ""))
+        """Seconds that the server asks to wait: Retry-After, else what Hugging Face and others limit rates by."""
+        limit = _RATE_LIMIT.search(self.headers.get("ratelimit", "")) if self.status == 429 else None
+        asked = self.headers.get("retry-after") or (limit[1] if limit else "")
+        return seconds_to_wait(asked, self.headers.get("date", ""))
 
     @property
     def content_range(self) -> tuple[int | None, int | None]:

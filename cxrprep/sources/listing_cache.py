@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import io
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -59,7 +59,6 @@ class CachedListing:
         self._part = self._whole.with_name(self._whole.name + ".part")
         self._start, self._length = start, end - start
         self._open_at, self._validator = open_at, validator
-        self._stream: ByteStream | None = None
 
     @property
     def is_here(self) -> bool:
@@ -76,15 +75,16 @@ class CachedListing:
         """
         whole = self.is_here
         file: BinaryIO | None = self._whole.open("rb") if whole else self._part_file()
-        done = 0
+        done, remote = 0, None
         try:
             while file is not None and (block := file.read(_BLOCK)):
                 done += len(block)
                 yield block
             if whole:
                 return
+            remote = RemoteList(self._name, self._open_at, self._validator, at=self._start + done)
             while done < self._length:
-                block = with_retries(partial(self._read, done))
+                block = remote.read(min(_BLOCK, self._length - done))
                 if not block:
                     raise SourceUnreachableError(f"{self._name} ended before its stated size", hint="run again")
                 file = _written(file, block)
@@ -93,7 +93,8 @@ class CachedListing:
             if file is not None:
                 self._publish(file)
         finally:
-            self._drop()
+            if remote is not None:
+                remote.close()
             if file is not None:
                 file.close()
 
@@ -117,39 +118,6 @@ class CachedListing:
             return None
         return file
 
-    def _read(self, done: int) -> bytes:
-        if self._stream is None:
-            self._stream = self._opened(done)
-        buffer = bytearray(min(_BLOCK, self._length - done))
-        try:
-            count = self._stream.readinto(memoryview(buffer))
-        except SourceUnreachableError:
-            self._drop()
-            raise
-        return bytes(buffer[:count])
-
-    def _opened(self, done: int) -> ByteStream:
-        wanted = self._start + done
-        stream = self._open_at(wanted)
-        try:
-            if stream.validator != self._validator:
-                raise SourceUnreachableError(f"{self._name} changed while it was read", hint="run again")
-            skip = wanted - stream.offset
-            while skip > 0:
-                count = stream.readinto(memoryview(bytearray(min(skip, _BLOCK))))
-                if count == 0:
-                    raise SourceUnreachableError(f"{self._name} ended before its stated size", hint="run again")
-                skip -= count
-        except BaseException:
-            stream.close()
-            raise
-        return stream
-
-    def _drop(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-
     def _publish(self, file: BinaryIO) -> None:
         with contextlib.suppress(OSError):
             file.flush()
@@ -158,6 +126,63 @@ class CachedListing:
             for other in self._whole.parent.glob(f"{glob.escape(self._name)}.*"):
                 if other != self._whole:
                     other.unlink()
+
+
+class RemoteList(io.RawIOBase):
+    """A remote list as a file object; where its connection breaks, ``open_at`` opens it again."""
+
+    def __init__(
+        self,
+        name: str,
+        open_at: Callable[[int], ByteStream],
+        validator: str | None,
+        stream: ByteStream | None = None,
+        *,
+        at: int = 0,
+    ) -> None:
+        """``stream`` is open already, if any, at byte ``at``; whatever is opened must have ``validator``."""
+        self._name, self._open_at, self._validator = name, open_at, validator
+        self._stream, self._at = stream, at
+
+    def readable(self) -> bool:
+        """``True``."""
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        """Fill ``buffer``; 0 at the end. Raises ``SourceUnreachableError``."""
+        view = memoryview(buffer)  # type: ignore[arg-type]  # any writable buffer
+        count = with_retries(lambda: self._more(view))
+        self._at += count
+        return count
+
+    def _more(self, view: memoryview) -> int:
+        try:
+            if self._stream is None:
+                self._stream = self._open_at(self._at)
+                if self._stream.validator != self._validator or (self._at and self._validator is None):
+                    raise SourceUnreachableError(f"{self._name} may have changed while it was read", hint="run again")
+                self._skip(self._stream, self._at - self._stream.offset)
+            return self._stream.readinto(view)
+        except SourceUnreachableError:
+            self._drop()
+            raise
+
+    def _skip(self, stream: ByteStream, size: int) -> None:
+        while size > 0:
+            count = stream.readinto(memoryview(bytearray(min(size, _BLOCK))))
+            if count == 0:
+                raise SourceUnreachableError(f"{self._name} ended before its end", hint="run again")
+            size -= count
+
+    def _drop(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._drop()
+        super().close()
 
 
 def lines(blocks: Iterable[bytes]) -> Iterator[str]:

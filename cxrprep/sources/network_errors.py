@@ -30,6 +30,9 @@ _REASONS: Final = {
 }
 _WEIRD: Final = 8
 _CERTIFICATE: Final = 60
+_OUT_OF_TIME: Final = (9, 10)
+# Of names and of addresses; 1 where libcurl judged the name itself.
+_OTHER_NAME: Final = (1, 62, 64)
 _RECEIVED: Final = 56
 _TLS: Final = (35, 58, 59, 66, 83, 91)
 # Who speaks another protocol, or another HTTP, still does so in two minutes; once it may be a stray byte.
@@ -52,12 +55,17 @@ class NotConnectedError(SourceUnreachableError):
     endpoint: Endpoint | None = None
 
 
-def not_trusted(where: str, reason: str) -> ProxyOrCertificateError:
-    """The error for a certificate that no trusted authority has signed."""
-    return ProxyOrCertificateError(
-        f"the certificate of {where} is not trusted: {reason}",
-        hint="behind a proxy that inspects traffic, set SSL_CERT_FILE (or REQUESTS_CA_BUNDLE) to its certificate",
-    )
+def not_trusted(where: str, found: int) -> ProxyOrCertificateError:
+    """The error for a certificate that OpenSSL has not accepted; ``found`` is what it found (X509_V_ERR)."""
+    if found in _OUT_OF_TIME:
+        reason = "it has ended, or is not valid yet"
+        hint = "check date and time of this machine; if they are right, those who run it have to renew it"
+    elif found in _OTHER_NAME:
+        reason, hint = "it is for another name", "check the address, or tell those who run it"
+    else:
+        reason = "no authority that is trusted has signed it"
+        hint = "behind a proxy that inspects traffic, set SSL_CERT_FILE (or REQUESTS_CA_BUNDLE) to its certificate"
+    return ProxyOrCertificateError(f"the certificate of {where} is not trusted: {reason}", hint=hint)
 
 
 def no_byte(endpoint: Endpoint, proxy: Proxy | None, timeout: float) -> SourceUnreachableError:
@@ -155,7 +163,7 @@ def from_libcurl(curl: Any, code: int, wording: str, endpoint: Endpoint, proxy: 
         at = f"{address} refuses it" if address else "it is refused or cannot be reached"
         return no_connection(endpoint, proxy, at)
     if code == _CERTIFICATE:
-        return not_trusted(endpoint.authority, "no authority that is trusted has signed it for this name")
+        return not_trusted(endpoint.authority, curl.getinfo(pycurl.SSL_VERIFYRESULT))
     if code == 77:
         return UsageError("the trusted certificates cannot be read", hint="SSL_CERT_FILE names another file")
     if code == _RECEIVED and not curl.getinfo(pycurl.OS_ERRNO) and endpoint.scheme == "http":
@@ -176,7 +184,7 @@ def from_exception(endpoint: Endpoint, error: BaseException, timeout: float) -> 
     if isinstance(error, CxrprepError):
         return error
     if isinstance(error, ssl.SSLCertVerificationError):
-        return not_trusted(where, error.verify_message)
+        return not_trusted(where, error.verify_code)
     proxy = proxy_for(endpoint)
     if isinstance(error, TimeoutError):
         return no_byte(endpoint, proxy, timeout)

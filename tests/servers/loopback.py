@@ -152,8 +152,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @cache
-def certificate(folder: Path) -> Path:
-    """A certificate for 127.0.0.1 that nobody has signed, with its key, made in ``folder`` for this run."""
+def certificate(folder: Path, days: int = 1, host: str = "127.0.0.1") -> Path:
+    """A certificate for ``host`` that nobody has signed, with its key, made in ``folder``; it ends in ``days``."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -163,9 +163,9 @@ def certificate(folder: Path) -> Path:
     now = dt.datetime.now(dt.UTC)
     made = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .not_valid_before(now - dt.timedelta(days=9))
+        .not_valid_after(now + dt.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )

@@ -279,10 +279,10 @@ def test_a_bucket_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_wait_until_a_date_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with google.serving(FILES) as bucket:
         source = source_of(bucket, tmp_path, monkeypatch)
-        bucket.refuse, bucket.retry_after = 503, "Thu, 01 Jan 1970 00:00:00 GMT"
+        bucket.refuse, bucket.retry_after = 503, "Fri, 31 Dec 9999 23:59:59 GMT"
         with pytest.raises(SourceUnreachableError) as caught:
             [*source.list()]
-        assert caught.value.retry_after == 0.0
+        assert caught.value.retry_after == 3600
         source.close()
 
 

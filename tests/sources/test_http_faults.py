@@ -391,6 +391,19 @@ def test_the_wait_is_read_in_each_form_and_zone(monkeypatch: pytest.MonkeyPatch,
     assert 27 < wait <= 31
 
 
+def test_a_wait_counts_from_the_servers_clock() -> None:
+    headers = {"date": "Tue, 03 Nov 2020 10:00:00 GMT", "retry-after": "Tue, 03 Nov 2020 10:00:30 GMT"}
+    assert HttpResponse(503, headers, "http://a.test/").retry_after == 30
+    assert HttpResponse(503, {**headers, "date": "soon"}, "http://a.test/").retry_after == 0
+
+
+def test_a_limit_of_rates_says_how_long_to_wait() -> None:
+    headers = {"ratelimit": '"resolvers";r=0;t=217'}
+    assert HttpResponse(429, headers, "http://a.test/").retry_after == 217
+    assert HttpResponse(429, {**headers, "retry-after": "5"}, "http://a.test/").retry_after == 5
+    assert HttpResponse(503, headers, "http://a.test/").retry_after is None
+
+
 @pytest.mark.parametrize(
     ("status", "body", "error"),
     [

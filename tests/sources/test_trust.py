@@ -16,10 +16,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cxrprep.errors import UsageError
+from cxrprep.errors import ProxyOrCertificateError, UsageError
 from cxrprep.sources import trust
 from cxrprep.sources.base import SourceOptions
 from cxrprep.sources.http_client import HttpClient
+from cxrprep.sources.sdk_errors import failure
 from cxrprep.sources.service_session import prepare_session
 from tests.servers import loopback
 
@@ -108,6 +109,27 @@ def test_one_certificate_of_the_chain_is_enough_for_libcurl_and_for_requests(
     ):
         assert client.read(server.url)[1] == b"trusted"
         assert prepare_session(requests.Session()).get(server.url).content == b"trusted"
+
+
+@pytest.mark.parametrize(
+    ("days", "host", "said"),
+    [(-1, "127.0.0.1", "it has ended"), (1, "127.0.0.9", "another name")],
+    ids=["time", "name"],
+)
+def test_why_a_certificate_is_refused_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, days: int, host: str, said: str
+) -> None:
+    refused = loopback.certificate(tmp_path, days, host)
+    monkeypatch.setenv("SSL_CERT_FILE", str(refused))
+    with (
+        loopback.running(lambda _: loopback.Reply(200, b"x"), refused) as server,
+        closing(HttpClient(SourceOptions(timeout=5))) as client,
+    ):
+        with pytest.raises(ProxyOrCertificateError, match=said):
+            client.read(server.url)
+        with pytest.raises(requests.exceptions.SSLError) as caught:
+            prepare_session(requests.Session()).get(server.url)
+        assert said in failure(server.url, caught.value, 5).message
 
 
 def test_what_two_variables_name_is_trusted_together(monkeypatch: pytest.MonkeyPatch, certificate: Path) -> None:

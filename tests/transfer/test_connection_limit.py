@@ -99,7 +99,7 @@ def test_a_limit_of_the_server_is_found_and_kept_to(bears: int) -> None:
     assert sum(number > bears for number in used) < 10
 
 
-@pytest.mark.parametrize(("retry_after", "wait"), [(3.0, 3.0), (None, 7.0)])
+@pytest.mark.parametrize(("retry_after", "wait"), [(3.0, 3.0), (None, 7.0), (0.0, 7.0)])
 def test_who_is_turned_away_makes_the_next_one_wait(retry_after: float | None, wait: float) -> None:
     waits = []
 
@@ -108,9 +108,7 @@ def test_who_is_turned_away_makes_the_next_one_wait(retry_after: float | None, w
             waits.append(seconds)
 
     def turned_away() -> None:
-        error = SourceUnreachableError("503")
-        error.retry_after, error.overloaded = retry_after, True
-        raise error
+        raise SourceUnreachableError("503", retry_after=retry_after, overloaded=True)
 
     retrier = Retrier(RetryPolicy(first_wait=7.0), Waiting(), ignore)
     with pytest.raises(SourceUnreachableError):
