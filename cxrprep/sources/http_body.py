@@ -11,6 +11,7 @@ from cxrprep.errors import SourceUnreachableError
 from cxrprep.sources.base import Closing, ConnectionState
 from cxrprep.sources.http_response import HttpResponse, expects_page, is_html_page, page_instead
 from cxrprep.sources.network_errors import FEW_TRIES
+from cxrprep.storage.small_files import GZIP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +70,7 @@ class HttpBody(Closing):
             raise
         if self._first:
             self._first = False
-            if is_html_page(bytes(buffer[: min(count, 1024)]), said=self.answer.is_page):
+            if is_html_page(bytes(buffer[: min(count, 1024)])):
                 self.close()
                 raise page_instead(self._key, self.answer)
         if connection.complete:
@@ -98,7 +99,11 @@ class GzipBody(Closing):
 
     def __init__(self, body: HttpBody, *, decoded: bool = False) -> None:
         self._body, self._raw = body, _Raw(body)
-        self._plain = body if decoded else gzip.GzipFile(fileobj=io.BufferedReader(self._raw, _PIECE))
+        self._plain: HttpBody | io.BufferedReader | gzip.GzipFile = body
+        if not decoded:
+            packed: io.BufferedReader = io.BufferedReader(self._raw, _PIECE)
+            # Some servers say so of all files of a kind, and stores keep what an upload said of itself.
+            self._plain = gzip.GzipFile(fileobj=packed) if packed.peek(2).startswith(GZIP) else packed
         self.came_over = body.came_over
         self.offset = 0
         self.length: int | None = None

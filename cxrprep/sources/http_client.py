@@ -26,7 +26,7 @@ from cxrprep.errors import (
 from cxrprep.sources.http_auth import HostSession, load_cookies, wants_digest
 from cxrprep.sources.http_body import EmptyBody, GzipBody, HttpBody
 from cxrprep.sources.http_connection import AskAgainError, ConnectionSettings, HttpConnection, Request
-from cxrprep.sources.http_response import HttpResponse, expects_page, page_instead, refusal
+from cxrprep.sources.http_response import HttpResponse, expects_page, is_html_page, page_instead, refusal
 from cxrprep.sources.network_errors import FEW_TRIES
 from cxrprep.sources.urls import Endpoint, split_url, without_query
 
@@ -145,7 +145,11 @@ class HttpClient:
             # Past the end, another part or one without its place, or a part of something compressed: all of it, then.
             return self.open(url, key=key, private=private)
         self._accept(response, connection, query)
-        if response.is_page and response.codings and not expects_page(key):
+        if (
+            response.is_page
+            and not expects_page(key)
+            and (response.codings or is_html_page(connection.peek(), said=True))
+        ):
             connection.close()
             raise page_instead(key, response)
         request.byte_range = None

@@ -252,6 +252,17 @@ class HttpConnection:
             self._left -= count
         return count
 
+    def peek(self) -> bytes:
+        """The beginning of the body, all of which is still to be read; ``b""`` for none. Raises as ``send``."""
+        try:
+            while self.running and not self._pieces:
+                self._wait()
+                self._turn()
+        except BaseException:
+            self.close()
+            raise
+        return b"".join(self._pieces)[:1024]
+
     def _drain(self, buffer: memoryview) -> int:
         """Move what has come into ``buffer``; the bytes that found room there."""
         pieces, count, room = self._pieces, 0, len(buffer)

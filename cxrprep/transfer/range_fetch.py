@@ -75,6 +75,7 @@ class SegmentedFetch:
     _failures: list[BaseException] = field(default_factory=list, init=False)
     _over: threading.Event = field(default_factory=threading.Event, init=False)
     _alone_over: threading.Event = field(default_factory=threading.Event, init=False)
+    _taken: threading.Event = field(default_factory=threading.Event, init=False)
     _follower: _Follower | None = field(default=None, init=False)
     _size: int = field(init=False)
     _ranges: int = field(init=False)
@@ -107,19 +108,17 @@ class SegmentedFetch:
         """Fetch every segment; the digest of the whole. Raises what sources raise, ``StorageError``, ``Stopped``."""
         self._follower = follower = _Follower(self.partial, algorithm, self._over, self.stop)
         todo = iter([s for s in self.partial.segments if not s.complete])
-        helpers: list[threading.Thread] = []
-        follower.start()
+        helpers = [
+            threading.Thread(target=self._help, args=(todo,), name=f"range-{number}", daemon=True)
+            for number in range(1, self._ranges)
+        ]
+        for thread in (follower, *helpers):
+            thread.start()
         try:
-            # The caller holds the first slot; others join as slots are free.
-            for number in range(1, self._ranges):
-                if not self.connection_limit.acquire(blocking=False):
-                    break
-                thread = threading.Thread(target=self._help, args=(todo,), name=f"range-{number}", daemon=True)
-                helpers.append(thread)
-                thread.start()
             self._work(todo, [memoryview(bytearray(_BUFFER))])
         finally:
             self._alone_over.set()
+            self._taken.set()
             if self._first is not None:
                 self._first.close()
             for thread in helpers:
@@ -150,12 +149,17 @@ class SegmentedFetch:
         return validator == self.partial.validator or (digest is not None and str(digest) == self.partial.digest)
 
     def _help(self, todo: object) -> None:
+        had = self.partial.done
+        self._alone_over.wait(_ALONE_SECONDS)
+        if self.partial.done - had >= _FAST * _ALONE_SECONDS:
+            return
+        # The caller holds the first slot; others join as slots are free, which no file waits for.
+        while not self.connection_limit.acquire(blocking=False):
+            if self._taken.wait(_LOOK_SECONDS):
+                return
         try:
-            had = self.partial.done
-            self._alone_over.wait(_ALONE_SECONDS)
-            if self.partial.done - had < _FAST * _ALONE_SECONDS:
-                self._alone_over.set()
-                self._work(todo, [memoryview(bytearray(_BUFFER))])
+            self._alone_over.set()
+            self._work(todo, [memoryview(bytearray(_BUFFER))])
         finally:
             self.connection_limit.release()
 
