@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from cxrprep.credentials.lookup import Credentials, token_variable
 from cxrprep.errors import LoginError, LoginRejectedError
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from cxrprep.credentials.files import Login
     from cxrprep.sources.http_response import HttpResponse
     from cxrprep.sources.urls import Endpoint
-
-_NONE: Final[Mapping[str, str]] = {}
 
 
 class HostToken:
@@ -31,7 +29,7 @@ class HostToken:
     def headers(self) -> Mapping[str, str]:
         """What to send to the endpoint, and to nobody whom it redirects to."""
         if self._found is None or not self._may_go:
-            return _NONE
+            return {}
         return {"Authorization": f"Bearer {self._found.secret.reveal()}"}
 
     def login(self, host: str) -> Login | None:
