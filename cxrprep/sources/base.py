@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from cxrprep.credentials.lookup import Credentials
     from cxrprep.model import Digest, RemoteFile, Selection
-    from cxrprep.sources.http_requests import HttpRequests
 
 Page = TypeVar("Page")
 
@@ -226,15 +225,6 @@ class Received(NamedTuple):
     file: RemoteFile
     data: bytes | None
     validator: str | None
-
-
-@runtime_checkable
-class RequestsMany(Protocol):
-    """A source that brings many small files to one thread. What is not simple goes through ``open``."""
-
-    def requests(self) -> HttpRequests | None:
-        """Requests of one thread; ``None`` where files of this mirror need ``open``."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

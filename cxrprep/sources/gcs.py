@@ -6,8 +6,6 @@ NIH's bucket and PhysioNet's are requester pays: whoever downloads is billed, an
 
 from __future__ import annotations
 
-import posixpath
-import re
 import threading
 import urllib.parse
 from dataclasses import replace
@@ -23,13 +21,13 @@ from cxrprep.sources.google_auth import GoogleAccess
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.http_response import HttpResponse, from_base64, seconds_to_wait
 from cxrprep.sources.retry import with_retries
+from cxrprep.sources.urls import folder_and_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 
 _FIELDS: Final = "items(name,size,md5Hash,crc32c,generation,updated,contentEncoding),nextPageToken"
-_FILE: Final = re.compile(r"\.(?:csv|txt|zip|tar|tgz|gz|png|jpe?g|dcm|json|pdf)$", re.IGNORECASE)
 
 
 class _RefusedError(AccessError):
@@ -45,9 +43,7 @@ class GcsSource:
         if not bucket:
             raise UsageError(f"{url} names no bucket", hint="write it as gs://BUCKET or gs://BUCKET/FOLDER")
         path = path.strip("/")
-        self._single = posixpath.basename(path) if _FILE.search(path) else ""
-        folder = path[: len(path) - len(self._single)].strip("/")
-        self._base = folder + "/" if folder else ""
+        self._base, self._single = folder_and_file(path)
         self._bucket = bucket
         self._project = options.billing_project
         self._payer = options.extra.get("access") == "payer"

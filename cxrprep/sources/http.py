@@ -32,7 +32,7 @@ from cxrprep.sources.listing_cache import RemoteList
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.s3_objects import described, error_code, is_listing, read_listing, read_pages
-from cxrprep.sources.urls import Endpoint, parts_of, quoted, split_url, without_query
+from cxrprep.sources.urls import FILE_NAME, Endpoint, parts_of, quoted, split_url, without_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,20 +40,6 @@ if TYPE_CHECKING:
 
     from cxrprep.sources.http_response import HttpResponse
 
-_FILE_SUFFIXES: Final = (
-    ".gz",
-    ".tgz",
-    ".tar",
-    ".zip",
-    ".csv",
-    ".txt",
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".dcm",
-    ".pdf",
-    ".json",
-)
 # The page of a folder, as a browser's address line names it.
 _PAGE_SUFFIXES: Final = (".html", ".htm", ".xhtml", ".shtml", ".php", ".asp", ".aspx")
 # What asks for a listing at an object store.
@@ -81,7 +67,7 @@ class HttpSource:
         parts = parts_of(url)
         self._query = parts.query
         path = parts.path or "/"
-        name = posixpath.basename(path) if path.lower().endswith((*_FILE_SUFFIXES, *_PAGE_SUFFIXES)) else ""
+        name = posixpath.basename(path) if FILE_NAME.search(path) or path.lower().endswith(_PAGE_SUFFIXES) else ""
         folder = path[: len(path) - len(name)] if name else path.rstrip("/") + "/"
         is_page = name.lower().endswith(_PAGE_SUFFIXES)
         self._single, self._top_page = ("", urllib.parse.unquote(name)) if is_page else (urllib.parse.unquote(name), "")
@@ -126,7 +112,7 @@ class HttpSource:
         return described(stream) if self._is_store else stream
 
     def requests(self) -> HttpRequests | None:
-        """See ``RequestsMany.requests``."""
+        """Requests of one thread for small files; ``None`` where files of this mirror need ``open``."""
         if self._is_store:
             return None
         return HttpRequests(self._client, lambda file: (self._url(file.key), self._token.headers()))

@@ -148,7 +148,7 @@ class HttpClient:
         if (
             response.is_page
             and not expects_page(key)
-            and (response.codings or is_html_page(connection.peek(), said=True))
+            and (response.codings or is_html_page(connection.peek(), claimed=True))
         ):
             connection.close()
             raise page_instead(key, response)

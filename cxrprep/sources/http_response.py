@@ -227,13 +227,13 @@ def from_base64(algorithm: str, text: str | None) -> Digest | None:
         return None
 
 
-def is_html_page(start: bytes, *, said: bool = False) -> bool:
-    """Whether the first bytes of a body are those of a web page; of one that is ``said`` to be, whatever is text.
+def is_html_page(start: bytes, *, claimed: bool = False) -> bool:
+    """Whether the first bytes of a body are those of a web page; where that is ``claimed``, whatever is text.
 
     Scripts that hand files out say so of each (PHP does, where they name no type).
     """
     start = start.removeprefix(codecs.BOM_UTF16_LE).removeprefix(codecs.BOM_UTF16_BE)
-    return _PAGE.match(start.replace(b"\0", b"")) is not None or (said and not _BINARY.search(start))
+    return _PAGE.match(start.replace(b"\0", b"")) is not None or (claimed and not _BINARY.search(start))
 
 
 def expects_page(key: str) -> bool:

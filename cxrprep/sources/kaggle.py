@@ -219,15 +219,7 @@ class KaggleSource:
                 f"{key}: Kaggle's storage states no size or no ETag, without which no member can be read",
                 hint="run again later",
             )
-
-        def open_range(offset: int, end: int) -> ByteStream:
-            stream = opened(offset, end)
-            if stream.validator != validator:
-                stream.close()
-                raise SourceUnreachableError(f"{key}: it has changed since it was listed", hint="run again")
-            return stream
-
-        return RemoteZip(key, f"kaggle://{self._name}/{key}", size, validator, open_range)
+        return RemoteZip(key, f"kaggle://{self._name}/{key}", size, validator, opened)
 
     # ---- access ----
 

@@ -140,7 +140,15 @@ class RemoteList(io.RawIOBase):
         *,
         at: int = 0,
     ) -> None:
-        """``stream`` is open already, if any, at byte ``at``; whatever is opened must have ``validator``."""
+        """Nothing is read yet.
+
+        Args:
+            name: what messages call it.
+            open_at: opens it at an offset.
+            validator: what it must still say when it is opened.
+            stream: one that is open at ``at``, if any.
+            at: the first byte to read.
+        """
         self._name, self._open_at, self._validator = name, open_at, validator
         self._stream, self._at = stream, at
 

@@ -156,7 +156,7 @@ class PhysioNetSource:
         return self._client.open(self._url(file.key), key=file.key, offset=offset, end=end)
 
     def requests(self) -> HttpRequests:
-        """See ``RequestsMany.requests``."""
+        """Requests of one thread for small files; what is not simple goes through ``open``."""
         return HttpRequests(self._client, lambda file: (self._url(file.key), {}))
 
     def access(self) -> Access:

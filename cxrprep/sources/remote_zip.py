@@ -15,7 +15,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import ArchiveError, NotInSourceError
+from cxrprep.errors import ArchiveError, NotInSourceError, SourceUnreachableError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources.listing_cache import CachedListing
 from cxrprep.sources.retry import with_retries
@@ -94,7 +94,7 @@ class RemoteZip:
             f"{self._address} {self._validator}",
             start=directory.start,
             end=directory.start + directory.size,
-            open_at=lambda offset: self._open_range(offset, directory.start + directory.size),
+            open_at=lambda offset: self._opened(offset, directory.start + directory.size),
             validator=self._validator,
         )
         rest = b""
@@ -127,7 +127,7 @@ class RemoteZip:
         file = file if _PLACE.fullmatch(file.validator or "") else self._listed(file.key)
         place = self._place(file)
         last = place.header + _LOCAL.size + len(name.encode()) + _SLACK + place.packed
-        raw = Ranged(self._open_range, place.header, min(last, self._size))
+        raw = Ranged(self._opened, place.header, min(last, self._size))
         try:
             start = place.header + self._local_header(raw, file.key, name)
             if place.method == _STORED:
@@ -141,12 +141,20 @@ class RemoteZip:
         body.validator, body.digest, body.length = file.validator, file.digest, file.size
         return body
 
+    def _opened(self, offset: int, end: int) -> ByteStream:
+        """Bytes of the archive, as long as it is the one whose directory was read."""
+        stream = self._open_range(offset, end)
+        if stream.validator != self._validator:
+            stream.close()
+            raise SourceUnreachableError(f"{self._key}: it has changed since it was listed", hint="run again")
+        return stream
+
     # ---- the directory ----
 
     def _directory(self) -> _Directory:
         """Where the directory lies, from the records at the archive's end."""
         start = max(self._size - _TAIL, 0)
-        with Ranged(self._open_range, start, self._size) as raw:
+        with Ranged(self._opened, start, self._size) as raw:
             tail = raw.read(self._size - start)
         at = tail.rfind(b"PK\x05\x06")
         while at >= 0 and at + _END.size + int.from_bytes(tail[at + 20 : at + 22], "little") != len(tail):
@@ -167,7 +175,7 @@ class RemoteZip:
                 inside = behind - start
                 if inside < 0 or tail[inside : inside + 4] != b"PK\x06\x06":
                     behind = record_at
-                    with Ranged(self._open_range, behind, behind + _END64.size) as raw:
+                    with Ranged(self._opened, behind, behind + _END64.size) as raw:
                         record = raw.read(_END64.size)
                 else:
                     record = tail[inside : inside + _END64.size]

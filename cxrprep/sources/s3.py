@@ -7,7 +7,6 @@ those are refused, it is asked once without, for what is public is so for everyb
 from __future__ import annotations
 
 import dataclasses
-import posixpath
 import re
 import urllib.parse
 from functools import partial
@@ -27,6 +26,7 @@ from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, So
 from cxrprep.sources.http_client import HttpClient, nobody
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.s3_objects import described, error_code, read_pages
+from cxrprep.sources.urls import folder_and_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PLACE: Final = re.compile(r"s3://(arn:aws[\w-]*:s3:[a-z0-9-]*:\d*:accesspoint[:/][\w-]+|[^/]*)/*(.*)", re.DOTALL)
-_FILE: Final = re.compile(r"\.(?:csv|txt|zip|tar|tgz|gz|png|jpe?g|dcm|json|pdf)$", re.IGNORECASE)
 _REGION: Final = re.compile(rb"<Region>\s*([\w-]+)\s*</Region>")
 # What says that the account, and not the object, is the matter.
 _REJECTED: Final = frozenset(
@@ -64,11 +63,8 @@ class S3Source:
         found = _PLACE.fullmatch(url)
         if found is None or not found[1]:
             raise UsageError(f"{url} names no bucket", hint="write it as s3://BUCKET or s3://BUCKET/FOLDER")
-        bucket, path = found[1], found[2]
-        self._single = posixpath.basename(path) if _FILE.search(path) else ""
-        path = path.strip("/")
-        folder = path[: len(path) - len(self._single)].strip("/")
-        self._base = folder + "/" if folder else ""
+        bucket, path = found[1], found[2].strip("/")
+        self._base, self._single = folder_and_file(found[2])
         self._bucket = bucket
         self._pays = options.requester_pays
         self.address = f"s3://{bucket}/{path}" if path else f"s3://{bucket}"

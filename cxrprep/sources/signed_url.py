@@ -296,15 +296,8 @@ class SignedUrlSource:
                 f"{file.key}: the server states no size or no ETag, without which its members cannot be read",
                 hint="download the archive as a whole",
             )
-
-        def open_range(offset: int, end: int) -> ByteStream:
-            stream = self._open(file, offset, end)
-            if stream.validator != file.validator:
-                stream.close()
-                raise _ChangedError(f"{file.key}: it has changed since it was listed", hint="run again")
-            return stream
-
-        return RemoteZip(file.key, self._current().base + file.key, file.size, file.validator, open_range)
+        address = self._current().base + file.key
+        return RemoteZip(file.key, address, file.size, file.validator, partial(self._open, file))
 
 
 def _now() -> dt.datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import string
 import urllib.parse
@@ -37,6 +38,10 @@ _UNQUOTED = re.compile(r"[A-Za-z0-9/._~-]*")
 
 # What no name of a host holds; libcurl would say nothing but that the address is malformed.
 _NO_HOST = re.compile(r"[\s<>\"{}|\\^`'()!*+,;=~&$]")
+
+
+# How the names of a release's files end; an address with another end is a folder's.
+FILE_NAME: Final = re.compile(r"\.(?:csv|txt|zip|tar|tgz|gz|png|jpe?g|dcm|json|pdf)$", re.IGNORECASE)
 
 
 # What must not be shown begins with one of these, or ends with the last.
@@ -90,6 +95,13 @@ def redirected(url: str, location: str) -> str:
         urllib.parse.quote(part.encode("utf-8", "surrogateescape"), safe=string.punctuation) for part in parts[2:4]
     )
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, query, ""))
+
+
+def folder_and_file(path: str) -> tuple[str, str]:
+    """The folder in a bucket's path, with a slash behind it, and the file, if it ends as one; each may be ``""``."""
+    name = posixpath.basename(path) if FILE_NAME.search(path) else ""
+    folder = path[: len(path) - len(name)].strip("/")
+    return folder + "/" if folder else "", name
 
 
 def quoted(path: str) -> str:

@@ -164,7 +164,7 @@ def refuse_unserved(text: str, what: str) -> None:
             f"{what}: {shown} is an address with a name that no bucket can have",
             hint="az://CONTAINER/FOLDER, and AZURE_STORAGE_ACCOUNT_NAME names the account"
             if of_azure
-            else "s3://BUCKET/FOLDER: letters, digits, '.', '_' and '-'",
+            else f"{text.partition(':')[0]}://BUCKET/FOLDER: letters, digits, '.', '_' and '-'",
         )
     if inside.rstrip("/") and not is_safe(inside.rstrip("/")):
         raise UsageError(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.errors import BusyError, CxrprepError
 from cxrprep.events import ItemFinished, Note, Sink, StageFinished, StageStarted, Stalled, ignore
 from cxrprep.planning.plan import Action, Plan
-from cxrprep.sources.base import RequestsMany, ReusesConnections, Source
+from cxrprep.sources.base import ReusesConnections, Source
 from cxrprep.storage.locks import FolderLock, LockLost, RunId
 from cxrprep.transfer.connection_limit import ConnectionLimit, ConnectionTuner
 from cxrprep.transfer.file_fetch import Fetcher
@@ -212,7 +212,8 @@ class Transfer:
         source = worker.source
         if self.on_complete is not None or self.options.limit_rate is not None:
             return None
-        requests = source.requests() if isinstance(source, RequestsMany) else None
+        # Of web servers alone; a class to ask for would load libcurl for folders too.
+        requests = getattr(source, "requests", lambda: None)()
         if requests is None:
             return None
         return SmallFiles(
