@@ -332,7 +332,7 @@ def write_in_parts(
         on_event(event)
     labels = parts.labels(_digest_of_inputs(spec, found, asked.options, stated=stated))
     if not allow_loss:
-        check_known(spec.name, parts.known, path)
+        check_known(spec.name, parts.known, parts.schema.names, path)
     result = parts.counts(labels, path)
     told = asked.described(folder.root)
     made_from = {**_made_from(spec.name, labels, path, told), "counts": result.counts()}

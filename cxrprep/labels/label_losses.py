@@ -10,17 +10,19 @@ import pyarrow.compute as pc
 
 from cxrprep.collection.image_table import Loss, StoredTable, refuse_loss, stored_table
 from cxrprep.labels.columns import count_true
-from cxrprep.schemas import label_columns
+from cxrprep.schemas import RAW_PREFIX, is_own_observation, label_columns
 from cxrprep.storage.parquet import footer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from cxrprep.labels.label_rows import Labels
 
 MASKS_NAME: Final = "masks.parquet"
-_BACK: Final = "bring back the tables, reports or imports that had them (tables that lie elsewhere: --tables DIR)"
+_BACK: Final = (
+    "bring back the tables, reports, vocabulary or imports that had them (tables that lie elsewhere: --tables DIR)"
+)
 
 
 def check_labels(dataset: str, labels: Labels, path: Path, *, allow_loss: bool = False) -> None:
@@ -41,11 +43,24 @@ def check_labels(dataset: str, labels: Labels, path: Path, *, allow_loss: bool =
     if drawn is not None and labels.masks is not None and drawn.num_rows > labels.masks.num_rows:
         refuse_loss(path.with_name(MASKS_NAME), [Loss("masks", drawn.num_rows - labels.masks.num_rows)], hint=_BACK)
     if not allow_loss and path.is_file():
-        check_known(dataset, known_of_sources(labels.table), path)
+        check_known(dataset, known_of_sources(labels.table), labels.table.column_names, path)
 
 
-def check_known(dataset: str, known: Mapping[str | None, Mapping[str, int]], path: Path) -> None:
-    """Raise ``UsageError`` where the table at ``path`` knows more than ``known`` says of each label source now."""
+def check_known(
+    dataset: str, known: Mapping[str | None, Mapping[str, int]], columns: Collection[str], path: Path
+) -> None:
+    """Refuse where the table that is there knows more, of any label source.
+
+    Args:
+        dataset: Its name; the table of another one is not compared.
+        known: What each label source knows now, as ``known_of_sources`` counts it.
+        columns: The names of the columns that there are now. An observation or source column that goes is a loss too:
+            reports labelled again without their vocabulary may fill more cells than those that go.
+        path: The table that is there, if any.
+
+    Raises:
+        UsageError: Names what would go, and the words that ask for it.
+    """
     before = stored_table(path)
     if before is None or footer_of(path).get("dataset") != dataset:
         return
@@ -60,6 +75,11 @@ def check_known(dataset: str, known: Mapping[str | None, Mapping[str, int]], pat
         for name, known in known_of_sources(before).items()
         for what, count in known.items()
         if count > now.get(name, {}).get(what, 0)
+    ]
+    found += [
+        Loss(f"column {name}", 1)
+        for name in before.column_names
+        if name not in columns and (name.startswith(RAW_PREFIX) or is_own_observation(name))
     ]
     refuse_loss(path, found, hint=_BACK)
 

@@ -61,7 +61,7 @@ def test_an_import_that_says_less_takes_nothing_of_the_one_before(mimic: Path, t
     table_csv(table, ["study_id", "Edema"], [(studies[0], 1)])
     said = " ".join(run("extract-labels", mimic, "--import", f"theirs={table}", code=2).split())
     assert re.search(r"would lose \d rows of theirs", said)
-    assert "bring back the tables, reports or imports that had them" in said
+    assert "bring back the tables, reports, vocabulary or imports that had them" in said
     assert {path: path.read_bytes() for path in before} == before
     run("extract-labels", mimic, "--import", f"theirs={table}", "--allow-loss")
 
@@ -301,3 +301,26 @@ def test_labels_that_are_refused_leave_their_table_and_the_words_of_the_hint_tak
     assert len(by_source(mimic)["theirs"]) == 1
     run("extract-labels", mimic, "--reports", empty, "--allow-loss")
     assert len(by_source(mimic)["cxrprep"]) == 1
+
+
+def test_reports_labelled_again_without_their_vocabulary_do_not_end_its_observations(tmp_path: Path) -> None:
+    """Other labels may fill more cells than those that would go."""
+    folder = tmp_path / "mimic"
+    mimic_cxr_jpg.write(folder)
+    words = tmp_path / "words.toml"
+    words.write_text('[[observation]]\nname = "Large Heart"\nfindings = ["heart is enlarged"]\n')
+    run("extract-labels", folder)
+    studies = sorted({row["study_id"] for row in rows(folder / "manifests/labels.parquet")})
+    few, more = (
+        table_csv(tmp_path / f"{name}.csv", ("study_id", "report"), [(study, text) for study in studies])
+        for name, text in (("few", "The heart is enlarged."), ("more", "Edema. Effusion. Pneumonia. Fracture."))
+    )
+    run("extract-labels", folder, "--reports", few, "--vocabulary", words)
+    labels = folder / "manifests/labels.parquet"
+    before = labels.read_bytes()
+    said = " ".join(run("extract-labels", folder, "--reports", more, code=2).split())
+    assert "would lose 1 column" in said
+    assert "raw_large_heart" in said
+    assert labels.read_bytes() == before
+    run("extract-labels", folder, "--reports", more, "--vocabulary", words, "--policy", "strict")
+    run("extract-labels", folder, "--reports", more, "--allow-loss")
