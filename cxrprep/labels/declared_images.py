@@ -13,18 +13,9 @@ import pyarrow.compute as pc
 from cxrprep.datasets.declaration import AboutImage, Declaration, tables_of
 from cxrprep.datasets.declared import layout_of
 from cxrprep.errors import TableError
+from cxrprep.labels.declared_columns import TableRead, has_columns, named_columns
 from cxrprep.labels.declared_tables import count_rows
-from cxrprep.labels.declared_values import (
-    TableRead,
-    by_code,
-    has_columns,
-    in_any_capitals,
-    looked_up,
-    named_columns,
-    number_of,
-    texts,
-    value_of,
-)
+from cxrprep.labels.declared_values import by_code, in_any_capitals, looked_up, number_of, texts, value_of
 from cxrprep.labels.image_ids import IdColumn
 from cxrprep.model import Split
 

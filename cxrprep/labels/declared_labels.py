@@ -12,10 +12,11 @@ import pyarrow as pa
 from cxrprep.datasets.declaration import Declaration, LabelRule, tables_of
 from cxrprep.errors import ConfigError
 from cxrprep.labels.columns import constant
+from cxrprep.labels.declared_columns import TABLE, TableRead, columns_of, named_columns
 from cxrprep.labels.declared_images import add_notes, only_listed
 from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of, rows_where
-from cxrprep.labels.declared_tables import TABLE, columns_of, count_rows
-from cxrprep.labels.declared_values import TRUTH, TableRead, by_word, column_of, named_columns, value_of
+from cxrprep.labels.declared_tables import count_rows
+from cxrprep.labels.declared_values import TRUTH, by_word, column_of, value_of
 from cxrprep.labels.image_ids import IdColumn, places_of
 from cxrprep.schemas import CATEGORY
 from cxrprep.storage.value_codes import first_of_each
@@ -423,8 +424,7 @@ class _Writer:
         plain: tuple[str, ...] = (),
     ) -> None:
         """Add the rows of the images ``about`` with these columns, the dataset's own observations, and raw cells."""
-        ids = pa.array(about.index, pa.string())
-        facts: dict[str, pa.Array] = {"image_id": ids}
+        facts: dict[str, pa.Array] = {"image_id": pa.array(about.index, pa.string())}
         for name in ("patient_id", "study_id", "path_raw"):
             facts[name] = pa.array(about[name], pa.string(), from_pandas=True)
         for name in ("view", "projection", "view_raw", "split", "sex", "age_flag"):
@@ -437,7 +437,7 @@ class _Writer:
             facts[name] = pa.array(about[name].round(), pa.float64(), from_pandas=True).cast(kind)
         # Once for each image, whoever labelled it: the manifest takes an image's boxes from any of its rows.
         kind = pa.list_(box_type(self.declared))
-        facts["boxes"] = self._drawn_on(about.index, kind) if self.boxes else pa.nulls(len(ids), kind)
+        facts["boxes"] = self._drawn_on(about.index, kind) if self.boxes else pa.nulls(len(about), kind)
         self.label_rows.add(len(about), {**facts, **columns}, raw, plain=plain, own=own)
 
     def _drawn_on(self, images: pd.Index, kind: pa.DataType) -> pa.Array:

@@ -11,7 +11,8 @@ import pandas as pd
 import pyarrow as pa
 
 from cxrprep.datasets.declaration import BoxRule, Declaration, MaskRule, tables_of
-from cxrprep.labels.declared_values import TRUTH, TableRead, column_of, looked_up, named_columns, value_of
+from cxrprep.labels.declared_columns import TableRead, named_columns
+from cxrprep.labels.declared_values import TRUTH, column_of, looked_up, value_of
 from cxrprep.labels.image_ids import IdColumn
 from cxrprep.schemas import BOX, MASKS, READ_BOX, null_columns
 

@@ -13,7 +13,7 @@ from cxrprep.datasets.declaration import Declaration, ReportRule, tables_of
 from cxrprep.errors import UsageError
 from cxrprep.events import Sink, ignore
 from cxrprep.labels.declared_tables import count_rows, tables_here
-from cxrprep.labels.declared_values import TableRead, value_of
+from cxrprep.labels.declared_values import value_of
 from cxrprep.labels.image_ids import IdColumn
 from cxrprep.labels.label_rows import LabelOptions, LabelRows
 from cxrprep.labels.locate_tables import find_tables
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.datasets.facts import DatasetSpec
+    from cxrprep.labels.declared_columns import TableRead
 
 
 def has_reports(spec: DatasetSpec) -> bool:

@@ -13,12 +13,19 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from cxrprep.datasets.catalog import is_built_in
-from cxrprep.datasets.declaration import MANY_FILES, CellRule, Declaration, DeclaredTable, tables_of
+from cxrprep.datasets.declaration import MANY_FILES, CellRule, Declaration, DeclaredTable
 from cxrprep.datasets.patterns import compiled
 from cxrprep.errors import ConfigError, TableError
 from cxrprep.labels.csv_table import Form, line_of_name, read_names, read_table
 from cxrprep.labels.csv_text import AS_IT_STANDS, Written, digest_of
-from cxrprep.labels.declared_values import TableRead, categories_of, named_columns
+from cxrprep.labels.declared_columns import (
+    TABLE,
+    TableRead,
+    columns_as_they_stand,
+    columns_of,
+    columns_of_blocks,
+)
+from cxrprep.labels.declared_values import categories_of
 from cxrprep.labels.text_table import TextTable, are_plain, first_true, plain_form
 from cxrprep.model import Digest
 from cxrprep.storage.small_files import MAX_BYTES, parse_json, read_file, read_text
@@ -32,14 +39,6 @@ if TYPE_CHECKING:
     from cxrprep.labels.label_rows import LabelRows
     from cxrprep.labels.locate_tables import Tables
 
-# Every table has these beside its own columns: its name in the declaration, and its file's.
-TABLE: Final = "table"
-_OF_A_FILE: Final = ("name", "path")
-# The keys of blocks that are values, whose columns an XML document is asked for.
-_VALUES: Final = (
-    "id", "patient", "study", "image", "file", "view", "split", "sex", "age", "birth_year", "date", "width", "height",
-    "spacing", "follow_up", "names", "name", "reader", "score", "label", "text",
-)  # fmt: skip
 _NO_BOX: Final = dict.fromkeys(("box_x", "box_y", "box_w", "box_h", "score"))
 _WINDOWS_PATH: Final = re.compile(r"\\.*\.(png|jpe?g|dcm|dicom|txt)$", re.IGNORECASE)
 _PICTURE: Final = re.compile(r"\w\.(png|jpe?g|dcm|dicom|img|tiff?)$", re.IGNORECASE)
@@ -200,9 +199,9 @@ def _csv(declared: Declaration, table: DeclaredTable, path: Path, hook: Hook) ->
 
     spelled = {old: new for new, old in reversed(table.rename.items())}
     # The names that blocks ask for, as the file writes them.
-    asked = (*_of_blocks(declared, table.name), *declared.vocabulary.names, *table.rename)
+    asked = (*columns_of_blocks(declared, table.name), *declared.vocabulary.names, *table.rename)
     wanted = tuple(dict.fromkeys(spelled.get(name, name) for name in asked))
-    as_it_stands = {spelled.get(name, name) for name in _kept_as_they_stand(declared, table.name)}
+    as_it_stands = {spelled.get(name, name) for name in columns_as_they_stand(declared, table.name)}
     written = Written(table.delimiter, () if table.has_header else table.header)
     # A word such as nan is no id of a stated form, and needs no look at it as a blank.
     plain = tuple(name for name, rule in table.cells.items() if rule.unique and rule.match and not rule.blank)
@@ -345,7 +344,7 @@ def _of_files(
     """A row, or rows, for each file; the digest is of all their names and contents, in order."""
     whole = hashlib.sha256()
     rows: list[dict[str, Any]] = []
-    wanted = tuple(_of_blocks(declared, table.name)) if table.form == "xml" else ()
+    wanted = tuple(columns_of_blocks(declared, table.name)) if table.form == "xml" else ()
     groups = compiled(table.groups, built_in=is_built_in(declared.name)) if table.groups else None
     for path in paths:
         row: dict[str, Any] = {"name": path.name, "path": _inside(path, bases)}
@@ -421,43 +420,3 @@ def _texts(element: ET.Element, path: str) -> list[str]:
     found = element.iterfind(path.rstrip("/")) if path.rstrip("/") not in ("", ".") else [element]
     texts = (one.get(attribute) if attribute else "".join(one.itertext()) for one in found)
     return [text.strip() for text in texts if text and text.strip()]
-
-
-def _of_blocks(declared: Declaration, table: str) -> list[str]:
-    """The columns that blocks about a table read, those of boxes and conditions among them."""
-    blocks: tuple[Any, ...] = (*declared.labels, *declared.boxes, *declared.masks)
-    names = [*columns_of(declared, table)]
-    for block in blocks:
-        if table in tables_of(block.table):
-            for key in ("corners", "corner_size", "centre_size", "where", "raw", "runs", "points"):
-                value = getattr(block, key, ()) or ()
-                value = () if value == "all" else value
-                names += [value] if isinstance(value, str) else [*value]
-    return [*dict.fromkeys(names)]
-
-
-def _kept_as_they_stand(declared: Declaration, table: str) -> set[str]:
-    """The columns of a table whose cells go into labels.parquet as the release has them: raw ones, and reports."""
-    reports = [value for rule in declared.reports for value in (rule.text, *rule.sections.values())]
-    return {*named_columns(reports), *(n for rule in declared.labels if rule.raw != "all" for n in rule.raw)} - {
-        *columns_of(declared, table, reports=False)
-    }
-
-
-def columns_of(declared: Declaration, table: str, *, reports: bool = True) -> Iterator[str]:
-    """The columns that the blocks about a table name."""
-    blocks: tuple[Any, ...] = (
-        declared.image,
-        *declared.labels,
-        *declared.boxes,
-        *declared.masks,
-        *(declared.reports if reports else ()),
-        *declared.link,
-        *declared.splits,
-    )
-    about = [block for block in blocks if table in tables_of(block.table)]
-    values = [getattr(block, name) for block in about for name in _VALUES if hasattr(block, name)]
-    mapped = [one for block in about for one in getattr(block, "sections", {}).values()]
-    keyed = [one for block in about if isinstance(one := getattr(block, "columns", None), dict)]
-    named = {name for value in (*values, *mapped, *map(list, keyed)) for name in named_columns(value)}
-    yield from sorted(named - {*_OF_A_FILE, TABLE, "image", "unknown", ""})

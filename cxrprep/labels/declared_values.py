@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-from dataclasses import dataclass, field
 from functools import partial
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final
@@ -18,22 +17,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from cxrprep.labels.declared_columns import TableRead, has_columns, named_columns
 
-from cxrprep.datasets.declaration import MANY_FILES
 from cxrprep.errors import ConfigError, TableError, did_you_mean
 from cxrprep.labels.columns import is_grouped
-from cxrprep.labels.csv_table import line_of_name
-from cxrprep.labels.csv_text import AS_IT_STANDS, Written, line_of, read_content
 from cxrprep.storage.value_codes import as_dictionary
 from cxrprep.system import see_pandas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from cxrprep.model import Digest
 
 see_pandas()
 
@@ -42,7 +37,6 @@ TRUTH: Final = {"TRUE": "1", "True": "1", "true": "1", "FALSE": "0", "False": "0
 _NUMBERS: Final = ("number", "dicom-age")
 # A pattern that takes a whole cell apart: one group, and a plain ending behind it.
 _ALL_BUT_AN_ENDING: Final = re.compile(r"\^\((?!\?)(?:[^()\\]|\\[^Q])+\)(?P<ending>(?:\\\.|[\w-])+)\$")
-_CORRECT: Final = "correct that cell, or the dataset's file"
 
 
 class MissingColumnError(TableError):
@@ -54,77 +48,6 @@ class MissingColumnError(TableError):
     column = ""
     place = ""
     """The block that names the column."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableRead:
-    """A table that is here: its cells (null where blank), where it lies, and its digest.
-
-    ``path`` of a table of many files is the first of them. Rows keep their number, from 0, as their index. ``spelled``
-    names columns as the file does, where the dataset's file calls them otherwise.
-    """
-
-    cells: pd.DataFrame
-    path: Path
-    digest: Digest
-    form: str = "csv"
-    spelled: Mapping[str, str] = field(default_factory=dict)
-    rows: Sequence[int] | None = None
-    """The number of each row, where they were numbered anew."""
-    ids: dict[str, pd.Series] = field(default_factory=dict)
-    """The images that all rows speak of, by the value that says so: two blocks of a table mostly ask for the same."""
-    notes: list[str] = field(default_factory=list)
-    """What a person should know of its cells."""
-    written: Written = AS_IT_STANDS
-    plain: Mapping[str, pa.Array] = field(default_factory=dict)
-    """Columns whose cells mostly differ, as they were read: a pattern is asked of them at once."""
-
-    def error(self, row: Any, column: str, what: str, hint: str = _CORRECT) -> TableError:
-        """The error for a cell: it names the file, the line (of JSON the row, of many files the file) and the column.
-
-        Args:
-            row: Data row, from 0.
-            column: Its name as the dataset's file has it; empty for a value that takes its cells from none.
-            what: What is wrong.
-            hint: The next step.
-
-        Returns:
-            The error, not raised.
-        """
-        named = f", column {self.spelled.get(column, column)!r}" if column and self.form != "names" else ""
-        place = self.place_of(row)
-        where = place if self.form in MANY_FILES else f"{self.path}, {place}"
-        return TableError(f"{where}{named}: {what}", hint=hint)
-
-    def place_of(self, row: Any) -> str:
-        """Where a data row (from 0) stands in the file: its line, or its number; of many files, which one it is."""
-        number = int(str(row)) if self.rows is None else int(self.rows[int(str(row))])
-        if self.form in MANY_FILES:
-            return str(self.cells["path"].iloc[number])
-        if self.form == "csv":
-            return f"line {line_of(read_content(self.path, self.written), number)}"
-        if self.form == "names":
-            return f"line {line_of_name(self.path, number)}"
-        return f"row {number + 1}"
-
-
-def named_columns(value: Any) -> Iterator[str]:
-    """The columns that a value, or a list or table of values, takes its cells from."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for one in value:
-            yield from named_columns(one)
-    elif isinstance(value, dict):
-        for key in ("column", "columns", "first_of"):
-            yield from named_columns(value.get(key, ()))
-
-
-def has_columns(frame: pd.DataFrame, value: Any) -> bool:
-    """Whether a table has what a value takes its cells from; of ``first_of``, any of them."""
-    if isinstance(value, dict) and "first_of" in value:
-        return any(has_columns(frame, one) for one in value["first_of"])
-    return set(named_columns(value)) <= set(frame.columns)
 
 
 def value_of(frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> pd.Series:

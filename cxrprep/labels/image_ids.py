@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from cxrprep.datasets.catalog import is_built_in
 from cxrprep.datasets.declared import layout_of
 from cxrprep.datasets.patterns import compiled, group_in
-from cxrprep.labels.declared_values import TableRead, are_texts, matched_text, named_columns, texts, value_of
+from cxrprep.labels.declared_columns import TableRead, named_columns
+from cxrprep.labels.declared_values import are_texts, matched_text, texts, value_of
 from cxrprep.labels.text_table import are_plain, first_true, plain_form
 
 if TYPE_CHECKING:
