@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from cxrprep.labels.declared_columns import TableRead, has_columns, named_columns
 
 from cxrprep.errors import ConfigError, TableError, did_you_mean
 from cxrprep.labels.columns import is_grouped
+from cxrprep.labels.declared_columns import TableRead, has_columns, named_columns
 from cxrprep.storage.value_codes import as_dictionary
 from cxrprep.system import see_pandas
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import AccessError, CxrprepError, MissingExtraError, SourceUnreachableError
-from cxrprep.events import Advanced, ItemFinished, Sink
+from cxrprep.events import Advanced, ItemFinished, Sink, StageFinished, StageStarted
 from cxrprep.executors import Engine, Lost, begin_item
 from cxrprep.humanize import without_path
 from cxrprep.model import ImageCheck, ScoreSummary
@@ -96,6 +97,17 @@ class PictureCheck:
     sizes: Mapping[str, tuple[int, int]] | None = None
     counts: ImageCounts = field(default_factory=ImageCounts)
     pixels: dict[bytes, list[str]] = field(default_factory=dict)
+
+    def run_stage(self, paths: Sequence[str], split_of: Callable[[str], str | None]) -> Iterator[Finding]:
+        """The stage of these images: what ``run`` finds, and with ``duplicates`` which of them show the same pixels."""
+        started, failed = time.monotonic(), 0
+        self.on_event(StageStarted(STAGE, items=len(paths), unit="images"))
+        for finding in self.run(paths):
+            failed += finding.level is Level.ERROR
+            yield finding
+        if self.duplicates:
+            yield from same_pixels(self.pixels, split_of)
+        self.on_event(StageFinished(STAGE, done=self.counts.checked, failed=failed, seconds=time.monotonic() - started))
 
     def run(self, paths: Iterable[str]) -> Iterator[Finding]:
         """What is wrong with the images ``paths``, or known to be odd about them."""

@@ -28,7 +28,7 @@ from cxrprep.verification.check_cache import Checks
 from cxrprep.verification.file_checks import STAGE, FileCheck
 from cxrprep.verification.finding import REPAIRABLE, Finding, Kind, Level, make_finding
 from cxrprep.verification.findings_table import Collector
-from cxrprep.verification.image_checks import ImageCounts, PictureCheck, same_pixels, sample
+from cxrprep.verification.image_checks import ImageCounts, PictureCheck, sample
 from cxrprep.verification.made_from import outdated_images
 from cxrprep.verification.merge_join import Row, absent, merge_join
 from cxrprep.verification.own_tables import altered_tables, not_noted
@@ -347,20 +347,13 @@ def _images(
     chosen = sound if options.sample is None else sample(sound, options.sample, options.seed)
     if len(chosen) < len(sound):
         not_checked.append(f"the pixels of {len(sound) - len(chosen):,} images: a sample was asked for")
-    on_event(StageStarted(STAGE, items=len(chosen), unit="images"))
     check = PictureCheck(
         folder.root, folder.spec, folder.release, check_image, engine, on_event, options.duplicates, sizes
     )
     check.counts.here = len(sizes)
-    failed = 0
-    started = time.monotonic()
-    for finding in check.run(chosen):
-        failed += finding.level is Level.ERROR
-        out.finding(dataclasses.replace(finding, hint=f"remove it, then: {folder.again}" if folder.again else ""))
-    if options.duplicates:
-        for finding in same_pixels(check.pixels, lambda _: None):
-            out.finding(finding)
-    on_event(StageFinished(STAGE, done=check.counts.checked, failed=failed, seconds=time.monotonic() - started))
+    hint = f"remove it, then: {folder.again}" if folder.again else ""
+    for finding in check.run_stage(chosen, lambda _: None):
+        out.finding(finding if finding.kind is Kind.DUPLICATE_PIXELS else dataclasses.replace(finding, hint=hint))
     return check.counts
 
 

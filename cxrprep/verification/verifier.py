@@ -23,9 +23,9 @@ from cxrprep.system import plain_memory
 from cxrprep.verification import table_checks
 from cxrprep.verification.check_cache import Checks
 from cxrprep.verification.file_checks import STAGE, FileCheck, FileCounts
-from cxrprep.verification.finding import REPAIRABLE, Finding, Kind, Level, make_finding
+from cxrprep.verification.finding import REPAIRABLE, Finding, Kind, make_finding
 from cxrprep.verification.findings_table import Collector
-from cxrprep.verification.image_checks import ImageCounts, PictureCheck, same_pixels, sample
+from cxrprep.verification.image_checks import ImageCounts, PictureCheck, sample
 from cxrprep.verification.made_from import outdated_below, outdated_tables
 from cxrprep.verification.merge_join import absent, merge_join
 from cxrprep.verification.own_tables import altered_tables, not_noted, written_beside
@@ -462,7 +462,6 @@ class _Run:
         if not (options.images or options.duplicates or options.sample is not None) or check_image is None:
             self.not_checked.append("the images' pixels: run with --images")
             return None
-        started = time.monotonic()
         paths = _images_of(disk)["path"]
         # A file whose bytes are wrong is known to be so; decoding it would only say it again.
         wrong = self.unread | {finding.path for finding in self.damaged}
@@ -470,26 +469,17 @@ class _Run:
         chosen = sound if options.sample is None else sample(sound, options.sample, options.seed)
         if len(chosen) < len(sound):
             self.not_checked.append(f"the pixels of {len(sound) - len(chosen):,} images: a sample was asked for")
-        self.on_event(StageStarted(STAGE, items=len(chosen), unit="images"))
         check = PictureCheck(self.root, self.spec, self.release, check_image, engine, self.on_event, options.duplicates)
         check.counts.here = len(paths)
-        failed = 0
-        for finding in check.run(chosen):
-            failed += finding.level is Level.ERROR
-            out.finding(finding)
-        if options.duplicates:
-            identities = self.layout
+        identities = self.layout
 
-            def split(path: str) -> str | None:
-                found = identities.parse(path)
-                return splits.get(found.image) if found is not None else None
+        def split(path: str) -> str | None:
+            found = identities.parse(path)
+            return splits.get(found.image) if found is not None else None
 
-            out.findings(same_pixels(check.pixels, split))
-        else:
+        out.findings(check.run_stage(chosen, split))
+        if not options.duplicates:
             self.not_checked.append("images with the same pixels: run with --duplicates")
-        self.on_event(
-            StageFinished(STAGE, done=check.counts.checked, failed=failed, seconds=time.monotonic() - started)
-        )
         return check.counts
 
 
