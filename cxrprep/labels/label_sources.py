@@ -67,7 +67,9 @@ def put_back_if_refused(*tables: Path) -> Iterator[None]:
     """
     copies = {table: table.with_name(f".{table.name}.before") for table in tables if table.is_file()}
     try:
-        _copy(copies)
+        for table, copy in copies.items():
+            with storage_errors(copy, "write"):
+                shutil.copyfile(table, copy)
     except CxrprepError:
         for copy in copies.values():
             copy.unlink(missing_ok=True)
@@ -94,12 +96,6 @@ def _put_back(copy: Path, table: Path) -> None:
     except CxrprepError:
         # A full disk has no room for it, nor for its checksum; to rename it takes none.
         copy.replace(table)
-
-
-def _copy(copies: Mapping[Path, Path]) -> None:
-    for table, copy in copies.items():
-        with storage_errors(copy, "write"):
-            shutil.copyfile(table, copy)
 
 
 def check_name(name: str) -> str:

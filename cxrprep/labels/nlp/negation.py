@@ -53,7 +53,6 @@ from cxrprep.labels.nlp.tokens import answer_from_boxes, part_aside, words_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
 # Items that a cue looks ahead for the end of a list, or back for what it denies.
 _WINDOW: Final = 40
 # Where a sentence ends: phrases may name it.
@@ -403,15 +402,14 @@ def _of_a_fault(item: PhraseMatch, words: Sequence[str], begin: int) -> bool:
 
 
 def _decide_backward(item: PhraseMatch, cue: PhraseMatch, words: Sequence[str]) -> None:
+    denied_by = item.by.cue if item.rule is Rule.NEGATED and item.by is not None else 0
     if cue.cue & REMARK_AFTER:
         if item.status is MentionStatus.POSITIVE:
             item.drop()
-    elif item.rule is Rule.NEGATED and item.by is not None and item.by.cue & BOTH and cue.cue & NEGATION_AFTER:
+    elif cue.cue & DOUBT_AFTER or (denied_by & BOTH and cue.cue & NEGATION_AFTER):
         # "Neither pneumonia nor edema can be excluded", "none of the effusions has resolved".
         item.decide(MentionStatus.UNCERTAIN, Rule.NOT_EXCLUDED, cue)
-    elif cue.cue & DOUBT_AFTER:
-        item.decide(MentionStatus.UNCERTAIN, Rule.NOT_EXCLUDED, cue)
-    elif _of_a_change(item) and cue.cue & NEGATION_AFTER and not _UNSEEN.isdisjoint(words[cue.first : cue.last]):
+    elif denied_by & CHANGE and cue.cue & NEGATION_AFTER and not _UNSEEN.isdisjoint(words[cue.first : cue.last]):
         # "Resolution of the edema is not seen".
         item.decide(MentionStatus.POSITIVE, Rule.NAMED, cue)
         item.by = None
@@ -420,10 +418,6 @@ def _decide_backward(item: PhraseMatch, cue: PhraseMatch, words: Sequence[str]) 
             item.decide(MentionStatus.NEGATIVE, Rule.NEGATED_AFTER, cue)
     elif item.status is MentionStatus.POSITIVE:
         item.decide(MentionStatus.UNCERTAIN, Rule.UNCERTAIN_AFTER, cue)
-
-
-def _of_a_change(item: PhraseMatch) -> bool:
-    return item.rule is Rule.NEGATED and item.by is not None and bool(item.by.cue & CHANGE)
 
 
 def _doubted_at_the_end(items: Sequence[PhraseMatch], length: int) -> None:
