@@ -191,11 +191,11 @@ def unpacked_name(file: str, pattern: str) -> str:
     """The name of what a file holds: Kaggle packs a table of its own accord, and keeps the name before ``.zip``.
 
     Both in lower case; a pattern that has a suffix of a packed file means that file. A table that is published as CSV
-    may have been saved again as Parquet or as a workbook.
+    may have been saved again as Parquet or as a workbook, or as JSON lines, which are refused by their name.
     """
     stem, _, end = _PACKED.sub("", file).rpartition(".")
     name = _PACKED.sub("", pattern)
-    if stem and end in RESAVED and name.endswith(".csv"):
+    if stem and end in (*RESAVED, "jsonl", "ndjson") and name.endswith(".csv"):
         return f"{stem}.csv{pattern.removeprefix(name)}"
     return file if name != pattern else _PACKED.sub("", file)
 

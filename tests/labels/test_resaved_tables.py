@@ -295,6 +295,18 @@ def test_tables_under_the_name_of_their_form_are_found_and_are_not_extra(copy, e
     assert [one for one in findings if one.path.endswith(end) and one.kind is Kind.EXTRA] == []
 
 
+def test_a_table_in_json_lines_is_refused_by_its_name_and_not_extra(tmp_path):
+    """VinDr's labels were null without a word, and verify had its table thrown away."""
+    generate("vindr-cxr", tmp_path)
+    table = next(tmp_path.rglob("image_labels_train.csv"))
+    pd.read_csv(table).to_json(table.with_suffix(".jsonl"), orient="records", lines=True)
+    table.unlink()
+    with pytest.raises(CxrprepError, match=r"image_labels_train\.jsonl, line 1: this is JSON"):
+        read("vindr-cxr", tmp_path)
+    findings = verify(tmp_path, dataset="vindr-cxr").value.findings
+    assert [one for one in findings if one.path.endswith(".jsonl") and one.kind is Kind.EXTRA] == []
+
+
 @pytest.mark.parametrize("edit", ["gone", "more", "thousands"])
 def test_a_column_that_is_gone_or_more_is_said_and_sizes_may_have_commas(copy, edit):
     name, root, before = copy
