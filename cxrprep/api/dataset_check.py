@@ -97,13 +97,15 @@ def check_dataset(
         raise UsageError(f"{root} is not a folder", hint="name the folder that holds the dataset")
     from cxrprep.labels.extract import read_labels
     from cxrprep.labels.label_counts import count_labels
+    from cxrprep.storage.patient_table import OneRange
     from cxrprep.verification.finding import Level
     from cxrprep.verification.published_facts import check_facts
 
     labels = read_labels(spec, root, on_event=on_event)
     counted = count_labels(spec.name, labels, root)
     here = {key: identity.image for key in keys_in(root) if (identity := layout.parse(key)) is not None}
-    facts = [one for _, findings in check_facts(spec, labels.release, root, labels.table) for one in findings]
+    rows = OneRange(labels.table)
+    facts = [one for _, findings in check_facts(spec, labels.release, root, rows) for one in findings]
     listed = set(labels.table.column("image_id").drop_null().to_pylist())
     columns = [name for name in labels.table.column_names if name.startswith("label_") and name != "label_source"]
     return _result(

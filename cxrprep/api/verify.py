@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from cxrprep.api.download_context import FetchOptions
     from cxrprep.executors import Engine
+    from cxrprep.storage.patient_table import ByPatient
     from cxrprep.verification.report import VerifyReport
 
 
@@ -135,12 +136,15 @@ def verify(
 
     sources: list[tuple[str, str]] = []
 
-    def labels() -> Any:
-        from cxrprep.labels.extract import read_labels
+    def labels() -> ByPatient:
+        from cxrprep.labels.extract import read_labels, read_parts
+        from cxrprep.storage.patient_table import OneRange
 
-        read = read_labels(folder.spec, folder.root, release=where.release, tables=where.tables, on_event=on_event)
+        about, release, tables = (folder.spec, folder.root), where.release, where.tables
+        parts = read_parts(*about, release, tables=tables, on_event=on_event)
+        read = parts[1] if parts else read_labels(*about, release=release, tables=tables, on_event=on_event)
         sources[:] = [(use.name, str(use.digest)) for use in read.tables]
-        return read.table
+        return parts[0] if parts else OneRange(read.table)
 
     def refetch(paths: Sequence[str]) -> Mapping[str, str]:
         from cxrprep.api.download import fetch_again

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from cxrprep.errors import TableError, UsageError
 from cxrprep.humanize import short_repr
 from cxrprep.schemas import label_columns
-from cxrprep.storage.value_codes import as_slice, numbers, value_codes
+from cxrprep.storage.value_codes import as_slice, numbers, value_codes, value_counts
 from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cxrprep.labels.label_table import LabelTable
+    from cxrprep.storage.patient_table import ByPatient
 
 VALUES: Final = (1, 0, -1, None)
 # The values of the codes that ``_codes`` gives a column.
@@ -224,27 +225,32 @@ class SourceAgreement:
     observations: tuple[Agreement, ...]
 
 
-def source_agreements(labels: pa.Table) -> tuple[SourceAgreement, ...]:
+def source_agreements(labels: ByPatient) -> tuple[SourceAgreement, ...]:
     """Every label source of a ``labels.parquet`` compared with the one of most rows; empty for a single source."""
-    sources, keys = value_codes(labels["label_source"]), value_codes(_keys(labels)).at
-    names, counts = sources.values.to_pylist(), sources.counts().tolist()
-    ranked = sorted((at for at in range(len(names)) if counts[at]), key=lambda at: (-counts[at], names[at]))
-    if len(ranked) < 2:
-        return ()
-    coded = {
-        name: _codes(labels[name]) for name in label_columns(labels.schema) if labels[name].null_count < len(labels)
-    }
-    rows = {at: np.flatnonzero(sources.at == at) for at in ranked}
-    known = {
-        at: {name for name, codes in coded.items() if (codes[as_slice(rows[at])] != _BLANK).any()} for at in ranked
-    }
+    counts = sum((Counter(value_counts(part.column(0))) for part in labels.values("label_source")), Counter[str]())
+    ranked = sorted(filter(None, counts), key=lambda name: (-counts[name], name))
+    images: Counter[str] = Counter()
+    known: dict[str, set[str]] = {name: set() for name in ranked}
+    pairs: dict[tuple[str, str], NDArray[np.int64]] = {}
+    for part in labels.ranges() if len(ranked) > 1 else ():
+        sources, keys = value_codes(part["label_source"]), value_codes(_keys(part)).at
+        places = {name: place for place, name in enumerate(sources.values.to_pylist())}
+        rows = {name: np.flatnonzero(sources.at == places.get(name, len(places))) for name in ranked}
+        both = {name: _same_images(keys, rows[ranked[0]], rows[name]) for name in ranked[1:]}
+        images.update({name: len(first) for name, (first, _) in both.items()})
+        for column in label_columns(part.schema):
+            codes = _codes(part[column])
+            for name in ranked:
+                if column not in known[name] and (codes[as_slice(rows[name])] != _BLANK).any():
+                    known[name].add(column)
+            for name, (first, second) in both.items():
+                together = codes[as_slice(first)] * np.int8(4) + codes[as_slice(second)]
+                pairs[name, column] = pairs.get((name, column), 0) + np.bincount(together, minlength=16)
     found = []
-    for at in ranked[1:]:
-        pairs = _same_images(keys, rows[ranked[0]], rows[at])
-        first, second = map(as_slice, pairs)
-        both = [name for name in coded if name in known[ranked[0]] and name in known[at]]
-        agreements = tuple(_agreement_of_columns(c, coded[c][first], coded[c][second]) for c in both)
-        found.append(SourceAgreement(names[ranked[0]], names[at], len(pairs[0]), agreements))
+    for name in ranked[1:]:
+        columns = [column for of, column in pairs if of == name and column in known[ranked[0]] & known[name]]
+        agreements = tuple(_agreement_of_columns(column, pairs[name, column]) for column in columns)
+        found.append(SourceAgreement(ranked[0], name, images[name], agreements))
     return tuple(one for one in found if one.images and one.observations)
 
 
@@ -274,7 +280,7 @@ def _codes(column: pa.ChunkedArray) -> NDArray[np.int8]:
     return codes
 
 
-def _agreement_of_columns(column: str, first: NDArray[np.int8], second: NDArray[np.int8]) -> Agreement:
-    counts = np.bincount(first * np.int8(4) + second, minlength=16).tolist()
+def _agreement_of_columns(column: str, counts: NDArray[np.int64]) -> Agreement:
     pairs = ((a, b) for a in _CODED for b in _CODED)
-    return _agreement_of_counts(published_name(column.removeprefix("label_")), dict(zip(pairs, counts, strict=True)))
+    numbers = zip(pairs, counts.tolist(), strict=True)
+    return _agreement_of_counts(published_name(column.removeprefix("label_")), dict(numbers))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.labels.label_sources import Parse
     from cxrprep.labels.last_options import LastOptions
+    from cxrprep.labels.mimic_parts import LabelParts
 
 LABELS_NAME: Final = "labels.parquet"
 
@@ -290,6 +291,47 @@ def _made_from(dataset: str, labels: Labels, path: Path, asked: Mapping[str, Any
     return made_from
 
 
+def read_parts(
+    spec: DatasetSpec,
+    root: Path,
+    release: str | None,
+    *,
+    tables: Path | None,
+    options: LabelOptions | None = None,
+    on_event: Sink = ignore,
+) -> tuple[LabelParts, Labels] | None:
+    """What ``read_labels`` reads of large tables, some thousand patients at a time, and what is known beside the rows.
+
+    Args:
+        spec: The dataset.
+        root: Its folder.
+        release: Which tables count; ``None`` takes the newest that are there.
+        tables: A folder with tables that go over those in ``root``.
+        options: What is read beside the labels.
+        on_event: Called with remarks.
+
+    Returns:
+        The rows in temporary files; ``None`` where ``read_labels`` has to read them.
+
+    Raises:
+        UsageError: A folder or release that does not exist.
+        StorageError: The disk for temporary files refuses.
+    """
+    if spec.module != "mimic_cxr":
+        return None
+    from cxrprep.labels.mimic_parts import read_in_parts
+
+    said: list[Event] = []
+    found, stated = find_tables(spec, root, release, tables=tables, on_event=said.append), release is not None
+    options = options or LabelOptions()
+    parts = read_in_parts(spec.name, found, options, stated=stated, known_of=known_of_sources)
+    if parts is None:
+        return None
+    for event in said:
+        on_event(event)
+    return parts, parts.labels(_digest_of_inputs(spec, found, options, stated=stated))
+
+
 def write_in_parts(
     folder: DatasetFolder,
     asked: LastOptions,
@@ -318,19 +360,12 @@ def write_in_parts(
         StorageError: The disk refuses.
     """
     spec, path = folder.spec, folder.manifests / LABELS_NAME
-    if spec.module != "mimic_cxr" or added_sources(path.parent) or _has_added(path):
+    if added_sources(path.parent) or _has_added(path):
         return None
-    from cxrprep.labels.mimic_parts import read_in_parts
-
-    said: list[Event] = []
-    found = find_tables(spec, folder.root, release, tables=asked.tables, on_event=said.append)
-    stated = release is not None
-    parts = read_in_parts(spec.name, found, asked.options, stated=stated, known_of=known_of_sources)
-    if parts is None:
+    read = read_parts(spec, folder.root, release, tables=asked.tables, options=asked.options, on_event=on_event)
+    if read is None:
         return None
-    for event in said:
-        on_event(event)
-    labels = parts.labels(_digest_of_inputs(spec, found, asked.options, stated=stated))
+    parts, labels = read
     if not allow_loss:
         check_known(spec.name, parts.known, parts.schema.names, path)
     result = parts.counts(labels, path)

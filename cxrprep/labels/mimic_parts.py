@@ -67,6 +67,7 @@ class LabelParts:
         self._known_of = known_of
         self._digests = {path.name: digest_of(path) for _, path in tables.files}
         self._rows: dict[str, StoredParts] = {}
+        self._of_patients: list[list[tuple[str, int]]] = []
         self._counts: list[LabelsResult] = []
         self._uses: list[list[TableUse]] = []
         self._ids: dict[str, list[NDArray[np.uint64]]] = {"image_id": [], "study_id": []}
@@ -85,8 +86,10 @@ class LabelParts:
         self._counts.append(count_labels(self.dataset, Labels(rows.release, table, ()), Path()))
         for name, known in self._known_of(table).items():
             self.known.setdefault(name, Counter()).update(known)
+        self._of_patients.append([])
         for name, of in sources.items():
-            self._rows.setdefault(str(name), StoredParts(self.schema)).append(of)
+            number = self._rows.setdefault(str(name), StoredParts(self.schema)).append(of)
+            self._of_patients[-1].append((str(name), number))
         most = max(sources.values(), key=lambda of: of.num_rows)
         for column, found in self._ids.items():
             numbers = mixed_letters(pc.unique(most.column(column)))
@@ -134,6 +137,16 @@ class LabelParts:
         """All rows in their order."""
         for name in sorted(self._rows):
             yield from self._rows[name].tables()
+
+    def ranges(self) -> Iterator[pa.Table]:
+        """All rows, part by part: see ``cxrprep.storage.patient_table.ByPatient``."""
+        for places in self._of_patients:
+            part = pa.concat_tables([self._rows[name].read(number) for name, number in sorted(places)])
+            yield part.unify_dictionaries().combine_chunks()
+
+    def values(self, *names: str) -> Iterator[pa.Table]:
+        """Some columns of all rows."""
+        return (part.select(list(names)) for part in self.rows())
 
 
 def read_in_parts(

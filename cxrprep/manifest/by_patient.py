@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrprep.collection.image_table import image_losses, study_losses
 from cxrprep.events import Sink, StageStarted, ignore
@@ -32,20 +31,13 @@ from cxrprep.manifest.image_sizes import Measure, add_sizes
 from cxrprep.manifest.label_join import check_label_values, joined_images, stated_sources
 from cxrprep.manifest.stated_digest import digest_of_parts
 from cxrprep.manifest.studies import studies_of
-from cxrprep.storage.parquet import (
-    SET_DIGEST,
-    WordOrder,
-    check_columns,
-    read_footer,
-    read_schema,
-    readable,
-    write_parts,
-)
+from cxrprep.storage.parquet import SET_DIGEST, WordOrder, read_footer, read_schema, write_parts
+from cxrprep.storage.patient_table import NotByPatientError, PatientTable
 from cxrprep.storage.sorted_tables import SortedCursor, SortedTable, StoredParts, parts
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -56,62 +48,6 @@ if TYPE_CHECKING:
 
 ROWS: Final = 1 << 16
 """Images that are joined together, and those of one patient more."""
-
-
-class NotByPatientError(Exception):
-    """What is to be joined cannot be divided by patients, or would know less than what is there: see ``prepare``."""
-
-
-class PatientTable:
-    """A table on the disk whose groups of rows say by their footer which patients they are of."""
-
-    def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
-        """Some columns of it, or all. Raises ``NotByPatientError`` where a group does not say that."""
-        with readable(path):
-            self._file = pq.ParquetFile(path, page_checksum_verification=True)
-        self.path = path
-        self.schema = self._file.schema_arrow
-        self._columns = list(columns or self.schema.names)
-        check_columns(self.schema, path, self._columns)
-        self._ends = [self._patients(number) for number in range(self._file.num_row_groups)]
-
-    @classmethod
-    def at(cls, path: Path, needed: str) -> Self | None:
-        """All columns of the table; ``None`` where there is none, or one that has no column ``needed``."""
-        if not path.is_file():
-            return None
-        table = cls(path)
-        return table if {needed, "patient_id"} <= set(table.schema.names) else None
-
-    def between(self, after: str | None, last: str | None) -> pa.Table:
-        """The rows of the patients behind ``after``, up to ``last``; ``None`` is no bound."""
-        found = [pa.schema([self.schema.field(name) for name in self._columns]).empty_table()]
-        for number, (low, high) in enumerate(self._ends):
-            if (last is None or low <= last) and (after is None or high > after):
-                found.append(self._rows(number, after, last))
-        return pa.concat_tables(found).unify_dictionaries().combine_chunks().replace_schema_metadata(None)
-
-    def values(self, name: str) -> Iterator[pa.Table]:
-        """One column, group by group."""
-        for number in range(self._file.num_row_groups):
-            with readable(self.path):
-                yield self._file.read_row_group(number, [name], use_threads=False)
-
-    def _rows(self, number: int, after: str | None, last: str | None) -> pa.Table:
-        with readable(self.path):
-            group = self._file.read_row_group(number, self._columns, use_threads=False)
-        patients = group.column("patient_id")
-        behind = pa.scalar(value=True) if after is None else pc.greater(patients, after)
-        return group.filter(pc.and_(behind, pa.scalar(value=True) if last is None else pc.less_equal(patients, last)))
-
-    def _patients(self, number: int) -> tuple[str, str]:
-        group = self._file.metadata.row_group(number)
-        columns = (group.column(place) for place in range(group.num_columns))
-        found = next((column for column in columns if column.path_in_schema == "patient_id"), None)
-        stated = None if found is None else found.statistics
-        if stated is None or not stated.has_min_max or stated.null_count:
-            raise NotByPatientError
-        return str(stated.min), str(stated.max)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

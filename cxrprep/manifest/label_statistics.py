@@ -46,6 +46,8 @@ _BAD_WHEN_LOW: Final = ("contrast", "sharpness", "structure")
 # More do not fit on a page, and PadChest has two hundred.
 _TOGETHER: Final = 30
 _AGES: Final = range(0, 100, 5)
+# Images that are multiplied together.
+_BLOCK: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,10 +235,12 @@ def together(table: pa.Table, rows: Sequence[Prevalence]) -> Together:
     chosen = [row for row in there if row in most]
     if not chosen:
         return Together((), ())
+    positive = np.stack([numbers(table[f"label_{row.stem}"], 0) == 1 for row in chosen])
+    counts = np.zeros((len(chosen), len(chosen)))
     # Numbers with a fraction are multiplied by all that the processor has; so far they are whole.
-    exact = np.float32 if len(table) < 1 << 24 else np.float64
-    matrix: NDArray[Any] = np.stack([numbers(table[f"label_{row.stem}"], 0) == 1 for row in chosen]).astype(exact)
-    counts = matrix @ matrix.T
+    for start in range(0, len(table), _BLOCK):
+        matrix = positive[:, start : start + _BLOCK].astype(np.float32)
+        counts += matrix @ matrix.T
     return Together(tuple(row.name for row in chosen), tuple(tuple(int(c) for c in line) for line in counts))
 
 

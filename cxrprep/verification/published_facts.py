@@ -8,6 +8,8 @@ only what holds for every part is checked, and totals are reported as n of N. On
 from __future__ import annotations
 
 import enum
+import operator
+from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
@@ -19,12 +21,13 @@ from cxrprep.verification.finding import Finding, Kind, Level, make_finding
 from cxrprep.verification.measures import BLANK, IDS, USED, Subject, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
 
     from cxrprep.datasets.facts import DatasetSpec, Fact
+    from cxrprep.storage.patient_table import ByPatient
 
 _PART: Final = 0.5
 # A selection of studies has gaps in their numbers; every other "none at all" holds for a part as well.
@@ -70,7 +73,7 @@ class FactCheck:
 
 
 def check_facts(
-    spec: DatasetSpec, release: str, root: Path, labels: pa.Table, *, complete: bool = False
+    spec: DatasetSpec, release: str, root: Path, labels: ByPatient, *, complete: bool = False
 ) -> list[tuple[FactCheck, tuple[Finding, ...]]]:
     """Every fact of a release in the catalog's order, with what was found.
 
@@ -85,19 +88,26 @@ def check_facts(
         The facts, each with its outcome.
     """
     facts = [fact for fact in spec.fact if fact.release in ("", release)]
-    done: dict[str, tuple[FactCheck, tuple[Finding, ...]]] = {}
-    labels = with_codes(labels, IDS)
-    # Table by table: the rows of each are a copy, and one of them at a time is enough.
-    for table in dict.fromkeys(fact.table for fact in facts):
-        rows = _rows_of(labels, table)
-        subject = Subject(rows, spec, release, root)
-        held = subject.codes("image_id").distinct() or int(subject.rows.num_rows)
-        for fact in facts:
-            if fact.table == table:
-                whole = complete or held >= _PART * _expected_rows(spec, release, fact)
-                done[fact.id] = _check(fact, subject.counting(fact.value), whole=whole)
-        del rows, subject
-    return [done[fact.id] for fact in facts]
+    sources = _sources_of(labels)
+    rows, images, found = Counter[str](), Counter[str](), dict[str, Any]()
+    for part in labels.ranges():
+        coded = with_codes(part, IDS)
+        # Table by table: the rows of each are a copy, and one of them at a time is enough.
+        for table in dict.fromkeys(fact.table for fact in facts):
+            subject = Subject(_rows_of(coded, table, sources), spec, release, root)
+            rows[table] += subject.rows.num_rows
+            images[table] += subject.codes("image_id").distinct()
+            for fact in facts:
+                if fact.table == table:
+                    counted = _measured(fact, subject.counting(fact.value))
+                    found[fact.id] = _together(fact.measure, found.get(fact.id), counted)
+            del subject
+    done = []
+    for fact in facts:
+        held = images[fact.table] or rows[fact.table]
+        whole = complete or held >= _PART * _expected_rows(spec, release, fact)
+        done.append(_judged(fact, found[fact.id], whole=whole))
+    return done
 
 
 def fact_columns(spec: DatasetSpec, release: str, names: Sequence[str]) -> list[str]:
@@ -109,17 +119,29 @@ def fact_columns(spec: DatasetSpec, release: str, names: Sequence[str]) -> list[
     return [name for name in names if name in USED or name in raw or name.startswith("label_")]
 
 
-def _rows_of(labels: pa.Table, pattern: str) -> pa.Table:
+def _sources_of(labels: ByPatient) -> dict[str, set[str]]:
+    """The label sources of the rows of each table."""
+    found: dict[str, set[str]] = {}
+    for part in labels.values("table_name", "label_source"):
+        names, sources = (value_codes(column) for column in part.columns)
+        words = names.values.to_pylist(), sources.values.to_pylist()
+        for name, source in np.argwhere(names.beside(sources)[:-1, :-1]).tolist():
+            found.setdefault(words[0][name], set()).add(words[1][source])
+    return found
+
+
+def _rows_of(labels: pa.Table, pattern: str, sources_of: Mapping[str, set[str]]) -> pa.Table:
     """The rows of a table, with those of its label source about images that it does not name: they name no table."""
     if not pattern:
         return labels
     names, sources = value_codes(labels["table_name"]), value_codes(labels["label_source"])
-    wanted = [word is not None and fnmatchcase(word, pattern) for word in names.values.to_pylist()]
-    listed = np.array([*wanted, False])[names.at]
-    of_source = np.zeros(len(sources.values) + 1, bool)
-    of_source[sources.at[listed]] = True
-    of_source[-1] = False
-    return take_rows(labels, np.flatnonzero(listed | ((names.at < 0) & of_source[sources.at])))
+    wanted = {word for word in sources_of if fnmatchcase(word, pattern)}
+    its_own = set().union(*(sources_of[word] for word in wanted))
+    listed, of_source = (
+        np.array([*(word in these for word in codes.values.to_pylist()), False])[codes.at]
+        for codes, these in ((names, wanted), (sources, its_own))
+    )
+    return take_rows(labels, np.flatnonzero(listed | ((names.at < 0) & of_source)))
 
 
 def _expected_rows(spec: DatasetSpec, release: str, fact: Fact) -> int:
@@ -131,12 +153,26 @@ def _expected_rows(spec: DatasetSpec, release: str, fact: Fact) -> int:
     return spec.counts.get("images", 0)
 
 
-def _check(fact: Fact, subject: Subject, *, whole: bool) -> tuple[FactCheck, tuple[Finding, ...]]:
+def _measured(fact: Fact, subject: Subject) -> Any:
+    # A file can be counted without any row; everything else needs the table that it is about.
+    return measure(fact.measure, subject) if subject.rows.num_rows or fact.measure.startswith("lines.") else None
+
+
+def _together(name: str, one: Any, other: Any) -> Any:
+    """What a measure counts in two parts of the rows: all are counts, but for extremes and what is no row."""
+    if one is None or other is None:
+        return other if one is None else one
+    if isinstance(one, dict):
+        return {key: _together(name, one.get(key), other.get(key)) for key in {**one, **other}}
+    if isinstance(one, list):
+        return [_together(name, *pair) for pair in zip(one, other, strict=True)]
+    return {"age_min": min, "age_max": max, "lines": max}.get(name.partition(".")[0], operator.add)(one, other)
+
+
+def _judged(fact: Fact, found: Any, *, whole: bool) -> tuple[FactCheck, tuple[Finding, ...]]:
     def answer(status: FactStatus, found: Any = None) -> FactCheck:
         return FactCheck(fact.id, fact.measure, fact.value, found, status, fact.source, fact.note)
 
-    # A file can be counted without any row; everything else needs the table that it is about.
-    found = measure(fact.measure, subject) if subject.rows.num_rows or fact.measure.startswith("lines.") else None
     if found is None:
         return answer(FactStatus.ABSENT), ()
     if not whole and fact.measure in _WHOLE_ONLY:

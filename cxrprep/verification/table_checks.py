@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.model import ImageId
-from cxrprep.storage.sorted_tables import PART_ROWS
+from cxrprep.storage.sorted_tables import PART_ROWS, SortedCursor, SortedTable
+from cxrprep.storage.value_codes import flat
 from cxrprep.verification.finding import Finding, Kind, make_finding
 from cxrprep.verification.measures import shared_patients
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cxrprep.datasets.layout import Layout
+    from cxrprep.storage.patient_table import ByPatient
 
 
 NAMES: Final = pa.schema([("path", pa.string()), ("image", pa.string())])
@@ -59,24 +61,50 @@ def duplicate_rows(labels: pa.Table) -> Iterator[Finding]:
         yield make_finding(Kind.DUPLICATE_ROWS, name, f"{image} has {count} rows", expected=1, found=count)
 
 
-def without_row(paths: pa.ChunkedArray, ids: pa.ChunkedArray, known: pa.Array) -> Iterator[Finding]:
-    """Images on the disk that are none of ``known``, which the tables name."""
-    for path in paths.filter(pc.invert(pc.is_in(ids, value_set=known))).to_pylist():
-        yield make_finding(Kind.IMAGE_WITHOUT_ROW, path, "no table here names it")
+def named_here(disk: SortedTable, labels: ByPatient) -> tuple[list[Finding], int, int]:
+    """Images on the disk that no table names, and how many images the tables name that the folder lacks.
 
+    Both lists are gone through side by side in order of their ids, and neither is held.
 
-def without_image(ids: pa.ChunkedArray, named: pa.Array) -> Iterator[Finding]:
-    """One finding that says how many images the tables name and the folder lacks; none when it lacks none."""
-    lacking = named.filter(pc.invert(pc.is_in(named, value_set=ids)))
-    if len(lacking):
-        examples = ", ".join(lacking.slice(0, 3).to_pylist())
-        yield make_finding(
-            Kind.ROW_WITHOUT_IMAGE,
-            "",
-            f"{len(lacking):,} of {len(named):,} images that the tables name are not here, such as {examples}",
-            expected=len(named),
-            found=len(named) - len(lacking),
+    Args:
+        disk: What is on the disk, as ``NAMES``.
+        labels: The rows of the tables.
+
+    Returns:
+        The findings, how many images the tables name, and how many of these are on the disk.
+    """
+    here, named = SortedTable(NAMES, key="image"), SortedTable(NAMES.remove(0), key="image")
+    for table in disk.tables():
+        here.append(table.drop_null())
+    for table in labels.ranges():
+        ids = pc.unique(flat(table["image_id"]).drop_null())
+        named.append(pa.Table.from_arrays([ids.cast(pa.string())], schema=named.schema))
+    walk, foreign, lacking, examples = SortedCursor(here.tables(), NAMES, key="image"), list[str](), 0, list[str]()
+
+    def without_row(rows: pa.Table, known: pa.ChunkedArray) -> list[str]:
+        missing: list[str] = rows["path"].filter(pc.invert(pc.is_in(rows["image"], value_set=known))).to_pylist()
+        return missing
+
+    for table in named.tables():
+        rows = walk.upto(table["image"][-1].as_py())
+        foreign += without_row(rows, table["image"])
+        absent = table["image"].filter(pc.invert(pc.is_in(table["image"], value_set=rows["image"])))
+        lacking += len(absent)
+        examples += absent.slice(0, max(0, 3 - len(examples))).to_pylist()
+    foreign += without_row(walk.upto(None), pa.chunked_array([[]], pa.string()))
+    found = [make_finding(Kind.IMAGE_WITHOUT_ROW, path, "no table here names it") for path in sorted(foreign)]
+    if lacking:
+        detail = f"{lacking:,} of {named.num_rows:,} images that the tables name are not here, such as "
+        found.append(
+            make_finding(
+                Kind.ROW_WITHOUT_IMAGE,
+                "",
+                detail + ", ".join(examples),
+                expected=named.num_rows,
+                found=named.num_rows - lacking,
+            )
         )
+    return found, named.num_rows, named.num_rows - lacking
 
 
 def named_paths(labels: pa.Table, layout: Layout, release: str) -> pa.Array:
@@ -90,9 +118,8 @@ def named_paths(labels: pa.Table, layout: Layout, release: str) -> pa.Array:
     return pa.array(paths, pa.string())
 
 
-def split_of(labels: pa.Table | None) -> dict[str, Any]:
+def split_of(labels: ByPatient | None) -> dict[str, Any]:
     """The split of every image that the tables name."""
-    if labels is None:
-        return {}
-    images = labels["image_id"].to_pylist()
-    return dict(zip(images, labels["split"].to_pylist(), strict=True))
+    parts = () if labels is None else labels.values("image_id", "split")
+    columns = ((column.to_pylist() for column in part.columns) for part in parts)
+    return {image: split for images, splits in columns for image, split in zip(images, splits, strict=True)}

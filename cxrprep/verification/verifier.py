@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.datasets.layout import Layout
     from cxrprep.executors import Engine
+    from cxrprep.storage.patient_table import ByPatient
 
 CheckImage = Callable[[Path | str], ImageCheck]
 """Decodes one image, of a path or address; picklable where an engine runs it. What it raises is the image's."""
@@ -84,7 +85,7 @@ def verify(
     *,
     options: VerifyOptions | None = None,
     selected: Sequence[str] | SortedTable | None = None,
-    labels: Callable[[], pa.Table] | None = None,
+    labels: Callable[[], ByPatient] | None = None,
     sources: Sequence[tuple[str, str]] = (),
     check_image: CheckImage | None = None,
     engine: Engine | None = None,
@@ -126,7 +127,7 @@ class _Run:
     release: str
     record: Record
     options: VerifyOptions
-    read_labels: Callable[[], pa.Table] | None
+    read_labels: Callable[[], ByPatient] | None
     sources: Sequence[tuple[str, str]]
     on_event: Sink
     counts: FileCounts = field(default_factory=FileCounts)
@@ -135,7 +136,7 @@ class _Run:
     not_checked: list[str] = field(default_factory=list)
     facts: list[FactCheck] = field(default_factory=list)
     repaired: int = 0
-    labels: pa.Table | None = None
+    labels: ByPatient | None = None
     asked: bool = False
     hearsay: bool = False
     written: Mapping[str, Path | None] = field(default_factory=dict)
@@ -332,7 +333,7 @@ class _Run:
         ]
         labels = self._labels(out)
         if labels is not None:
-            whole.append(table_checks.named_paths(labels, self.layout, self.release))
+            whole += [table_checks.named_paths(part, self.layout, self.release) for part in labels.ranges()]
         return [self._of_shard(_rows_of(array)) for array in whole]
 
     def _of_shard(self, rows: Rows) -> Rows:
@@ -381,14 +382,14 @@ class _Run:
 
     # ---- tables ----
 
-    def _labels(self, out: Collector) -> pa.Table | None:
+    def _labels(self, out: Collector) -> ByPatient | None:
         """The rows of the tables, read once; ``None`` where they cannot or should not be read, which is then said."""
         if not self.asked:
             self.asked = True
             self.labels = self._read_labels(out)
         return self.labels
 
-    def _read_labels(self, out: Collector) -> pa.Table | None:
+    def _read_labels(self, out: Collector) -> ByPatient | None:
         if self.options.shard is not None or self.options.quick:
             return None
         what = "tables and published facts"
@@ -413,7 +414,7 @@ class _Run:
                 return rows
         return None
 
-    def _tables(self, out: Collector, labels: pa.Table, disk: SortedTable) -> tuple[int, int]:
+    def _tables(self, out: Collector, labels: ByPatient, disk: SortedTable) -> tuple[int, int]:
         """Hold the tables to facts, to each other and to the folder; how many images they name, and it has of these."""
         whole = self.options.complete
         for fact, findings in check_facts(self.spec, self.release, self.root, labels, complete=whole):
@@ -426,13 +427,12 @@ class _Run:
         if partial:
             facts = format_count(partial, "published fact")
             self.not_checked.append(f"{facts} of the whole release: the tables here hold only a part of it")
-        out.findings((*table_checks.leakage(labels), *table_checks.duplicate_rows(labels)))
-        images = _images_of(disk)
-        paths, ids = images["path"], images["image"]
-        known = pc.unique(labels["image_id"].combine_chunks().drop_null())
-        out.findings((*table_checks.without_row(paths, ids, known), *table_checks.without_image(ids, known)))
+        for part in labels.ranges():
+            out.findings((*table_checks.leakage(part), *table_checks.duplicate_rows(part)))
+        found, named, here = table_checks.named_here(disk, labels)
+        out.findings(found)
         # Images that no table names are told apart, and count for nothing here.
-        return len(known), pc.sum(pc.is_in(pc.unique(ids), value_set=known)).as_py() or 0
+        return named, here
 
     def _made_of_it(self, out: Collector) -> None:
         """What was made from files of this folder that have other bytes now: label tables, converted images."""
@@ -462,10 +462,10 @@ class _Run:
         if not (options.images or options.duplicates or options.sample is not None) or check_image is None:
             self.not_checked.append("the images' pixels: run with --images")
             return None
-        paths = _images_of(disk)["path"]
+        paths = [path for part in disk.tables() for path in part.drop_null()["path"].to_pylist()]
         # A file whose bytes are wrong is known to be so; decoding it would only say it again.
         wrong = self.unread | {finding.path for finding in self.damaged}
-        sound = [path for path in paths.to_pylist() if path not in wrong]
+        sound = [path for path in paths if path not in wrong]
         chosen = sound if options.sample is None else sample(sound, options.sample, options.seed)
         if len(chosen) < len(sound):
             self.not_checked.append(f"the pixels of {len(sound) - len(chosen):,} images: a sample was asked for")
@@ -488,9 +488,3 @@ _PATHS: Final = pa.schema([("path", pa.string())])
 
 def _rows_of(paths: pa.Array) -> Rows:
     return HeldRows(by_path(pa.table([paths], schema=_PATHS)))
-
-
-def _images_of(disk: SortedTable) -> pa.Table:
-    """Path and id of each image on the disk."""
-    shown = (table.drop_null() for table in disk.tables())
-    return pa.concat_tables([table_checks.NAMES.empty_table(), *shown])

@@ -31,6 +31,7 @@ from cxrprep.html_report.thumbnails import sample_rows, thumbnail
 from cxrprep.labels.agreement import source_agreements
 from cxrprep.manifest import label_statistics
 from cxrprep.record.record import Record
+from cxrprep.storage.patient_table import OneRange
 from cxrprep.vocabulary import OBSERVATIONS
 from tests.html_report.folder import EVIL, write_folder
 from tests.manifest.made import made
@@ -137,7 +138,9 @@ def test_an_observation_that_the_source_does_not_know_is_left_out(root: Path) ->
     assert {row.stem for row in label_statistics.prevalence(table)} == {"cardiomegaly", "edema", "no_finding"}
 
 
-def test_co_occurrence_is_of_the_row(root: Path) -> None:
+@pytest.mark.parametrize("block", [7, 1 << 20])
+def test_co_occurrence_is_of_the_row(root: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_statistics, "_BLOCK", block)
     table, _ = label_statistics.read_images(root / "manifests" / "images.parquet")
     together = label_statistics.together(table, label_statistics.prevalence(table))
     assert together.names == ("Cardiomegaly", "Edema")
@@ -427,7 +430,7 @@ def test_label_sources_are_compared_and_the_worst_converted_images_shown(tmp_pat
     cells = {(row["label_source"], row["image_id"]): row for row in stated}
     sources = {name for name, _ in cells}
     assert len(sources) > 1
-    agreements = source_agreements(pq.read_table(root / "manifests/labels.parquet"))
+    agreements = source_agreements(OneRange(pq.read_table(root / "manifests/labels.parquet")))
     assert {one.second for one in agreements} | {agreements[0].first} == sources
     for one in agreements:
         both = [image for name, image in cells if name == one.second and (one.first, image) in cells]

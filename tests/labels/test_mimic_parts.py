@@ -11,9 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import cxrprep
+from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import CxrprepError
 from cxrprep.labels import mimic_parts
+from cxrprep.labels.agreement import source_agreements
 from cxrprep.storage.parquet import read_footer
+from cxrprep.storage.patient_table import OneRange, PatientTable
+from cxrprep.verification.published_facts import _together, check_facts
 from tests.generators.full.__main__ import write
 
 METADATA, SPLIT = "mimic-cxr-2.0.0-metadata.csv.gz", "mimic-cxr-2.0.0-split.csv.gz"
@@ -112,3 +116,48 @@ def test_an_image_in_two_parts_is_refused_as_in_the_whole(root: Path, request: p
     assert "stands in line 2 already" in whole[0]
     request.getfixturevalue("parts")
     assert made(root) == whole
+
+
+def test_a_check_of_parts_finds_what_one_of_the_whole_finds(root: Path, request: pytest.FixtureRequest) -> None:
+    def checked() -> dict[str, Any]:
+        found = cxrprep.verify(root, dataset="mimic-cxr-jpg", complete=True).to_dict()
+        return {name: value for name, value in found.items() if name != "seconds"}
+
+    # Files of one image and of no row, and rows of images that are not here.
+    listed = (root / "IMAGE_FILENAMES").read_text().splitlines()
+    for path in (listed[0], listed[70], f"{listed[70][:-12]}00000000.jpg"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"no image")
+    whole = checked()
+    assert {"image-without-row", "row-without-image"} <= set(whole["counts"])
+    parts = request.getfixturevalue("parts")
+    assert checked() == whole
+    assert len(parts) > 3
+
+
+def test_numbers_of_labels_by_patient_are_those_of_the_whole(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cxrprep.storage.parquet._ROWS", 20)
+    cxrprep.extract_labels(root, dataset="mimic-cxr-jpg")
+    path, spec = root / "manifests" / "labels.parquet", catalog()["mimic-cxr-jpg"]
+    whole, by_patient = OneRange(pq.read_table(path)), PatientTable(path)
+    ranges = [set(part["patient_id"].to_pylist()) for part in by_patient.ranges()]
+    assert len(ranges) > 3
+    assert len(set().union(*ranges)) == sum(map(len, ranges))
+    for complete in (False, True):
+        facts = check_facts(spec, "2.1.0", root, by_patient, complete=complete)
+        assert facts == check_facts(spec, "2.1.0", root, whole, complete=complete)
+    agreements = source_agreements(by_patient)
+    assert len(agreements) == 2
+    assert agreements == source_agreements(whole)
+    page = cxrprep.report(root, out=root / "whole.html", images=0).value.path.read_text(encoding="utf-8")
+    monkeypatch.setattr("cxrprep.html_report.page.FILES_IN_MEMORY", 0)
+    assert cxrprep.report(root, out=root / "parts.html", images=0).value.path.read_text(encoding="utf-8") == page
+
+
+def test_extremes_and_lines_of_parts_are_not_added_up() -> None:
+    assert _together("age_min", 3.0, 7.0) == 3.0
+    assert _together("age_max", 3.0, 7.0) == 7.0
+    assert _together("lines.README", 12, 12) == 12
+    assert _together("view@train", {"PA": 2, "AP": 1}, {"AP": 3, "LL": 1}) == {"PA": 2, "AP": 4, "LL": 1}
+    assert _together("label", {"Edema": [1, 2, 3, 4]}, {"Edema": [1, 0, 0, 1]}) == {"Edema": [2, 2, 3, 5]}
+    assert _together("boxes", None, 4) == 4

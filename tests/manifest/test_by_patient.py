@@ -130,6 +130,19 @@ def test_labels_are_let_go_before_a_manifest_of_fewer_files_is_made_too(
     assert files_in(manifests) == before
 
 
+def test_more_than_half_of_what_a_list_in_memory_holds_is_joined_in_ranges(
+    tmp_path: Path, in_ranges: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = release(mimic_cxr_jpg, tmp_path / "root")
+    rows = pq.read_metadata(root / "manifests" / "labels.parquet").num_rows
+    for limit, parted in ((2 * rows, False), (2 * rows - 1, True)):
+        (root / "manifests" / "studies.parquet").unlink()
+        in_ranges.clear()
+        monkeypatch.setattr("cxrprep.system.FILES_IN_MEMORY", limit)
+        cxrprep.build_manifest(root, allow_loss=True)
+        assert bool(in_ranges) == parted
+
+
 @pytest.mark.parametrize("kind", [mimic_cxr_jpg, nih_chestxray14])
 def test_a_folder_without_record_and_labels_is_joined_in_ranges_too(
     kind: Any, tmp_path: Path, request: pytest.FixtureRequest

@@ -14,6 +14,7 @@ import pytest
 from cxrprep.datasets.catalog import catalog
 from cxrprep.datasets.facts import DatasetSpec
 from cxrprep.labels.extract import read_labels
+from cxrprep.storage.patient_table import OneRange
 from cxrprep.verification.finding import Finding, Level
 from cxrprep.verification.measures import Subject, measure, shared_patients
 from cxrprep.verification.published_facts import FactStatus, check_facts
@@ -30,7 +31,7 @@ def real(release: str = "v2020") -> pa.Table:
 
 
 def checked(labels: pa.Table, release: str = "v2020", **more: bool) -> tuple[dict[str, FactStatus], list[Finding]]:
-    done = check_facts(NIH, release, Path("/nowhere"), labels, **more)
+    done = check_facts(NIH, release, Path("/nowhere"), OneRange(labels), **more)
     return {fact.id: fact.status for fact, _ in done}, [finding for _, several in done for finding in several]
 
 
@@ -181,13 +182,13 @@ def test_a_train_table_of_chexperts_size_is_held_against_its_numbers(tmp_path: P
     (tmp_path / "train.csv").write_text(chexpert.full_table(), encoding="ascii")
     spec = catalog()["chexpert"]
     labels = read_labels(spec, tmp_path, release="v1.0-small").table
-    done = {fact.id: (fact, several) for fact, several in check_facts(spec, "v1.0-small", tmp_path, labels)}
+    done = {fact.id: (fact, several) for fact, several in check_facts(spec, "v1.0-small", tmp_path, OneRange(labels))}
     for name in ("CX-01-rows", "CX-01-patients", "CX-01-studies", "CX-02", "CX-08", "CX-09-paths", "CX-09-studies"):
         assert done[name][0].status is FactStatus.HOLDS, done[name]
     # The published table of 14 x 4 numbers holds, and notices one cell that changed.
     assert done["CX-04-images"][0].status is FactStatus.HOLDS
     other = replaced(labels, "raw_Edema", 0, "1.0" if labels["raw_Edema"][0].as_py() != "1.0" else "0.0")
-    noticed = {fact.id: fact.status for fact, _ in check_facts(spec, "v1.0-small", tmp_path, other)}
+    noticed = {fact.id: fact.status for fact, _ in check_facts(spec, "v1.0-small", tmp_path, OneRange(other))}
     assert noticed["CX-04-images"] is FactStatus.CONTRADICTED
     assert done["CX-07-images"][0].status is FactStatus.EXPLAINED
     assert done["CX-06-images"][0].status is FactStatus.ABSENT
@@ -196,7 +197,7 @@ def test_a_train_table_of_chexperts_size_is_held_against_its_numbers(tmp_path: P
     study = several.filter(pc.greater(several.field(1), 1))[0]["values"].as_py()
     labels = labels.filter(pc.equal(labels["study_id"], study))
     labels = replaced(labels, "label_edema", 0, 1 if labels["label_edema"][0].as_py() != 1 else 0)
-    again = {fact.id: fact for fact, _ in check_facts(spec, "v1.0-small", tmp_path, labels)}
+    again = {fact.id: fact for fact, _ in check_facts(spec, "v1.0-small", tmp_path, OneRange(labels))}
     assert (again["CX-08"].status, again["CX-08"].found) == (FactStatus.CONTRADICTED, 1)
 
 
@@ -328,6 +329,6 @@ def test_label_counts_agree_with_counting_by_hand(seed: int) -> None:
 def test_a_project_without_a_list_of_reports_says_nothing_of_reports(tmp_path: Path) -> None:
     mimic_cxr_jpg.write(tmp_path)
     labels = read_labels(MIMIC, tmp_path, release="2.1.0").table
-    by_id = {fact.id: fact for fact, _ in check_facts(MIMIC, "2.1.0", tmp_path, labels, complete=True)}
+    by_id = {fact.id: fact for fact, _ in check_facts(MIMIC, "2.1.0", tmp_path, OneRange(labels), complete=True)}
     assert by_id["MI-11"].status is FactStatus.ABSENT
     assert by_id["MI-01-images"].status is FactStatus.CONTRADICTED

@@ -11,7 +11,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pydicom
 
 from cxrprep.collection import DatasetFolder
@@ -21,6 +20,7 @@ from cxrprep.labels.extract import read_labels
 from cxrprep.model import Digest, ImageCheck
 from cxrprep.record.entry import FileEntry, Origin
 from cxrprep.record.record import Record
+from cxrprep.storage.patient_table import OneRange
 from cxrprep.verification.report import VerifyReport
 from cxrprep.verification.verifier import VerifyOptions, verify
 from tests.generators.small import mimic_cxr_jpg, nih_chestxray14
@@ -93,8 +93,8 @@ def check(
     options = VerifyOptions(**{name: more.pop(name) for name in list(more) if name in names})
     state = more.pop("state", None)
 
-    def rows() -> pa.Table:
-        return read_labels(spec, root, release=release).table
+    def rows() -> OneRange:
+        return OneRange(read_labels(spec, root, release=release).table)
 
     folder = DatasetFolder(root, state or root, spec, release, Record.open(root, state))
     return verify(folder, options=options, labels=rows if labels else None, **more)

@@ -14,7 +14,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-_DRAWN = 16
+DRAWN = 16
 JPEG_SHAPES = ((320, 256), (256, 320), (320, 320), (320, 264))
 DICOM_SHAPE = (64, 52)
 _UID = "1.2.826.0.1.3680043.8.498."
@@ -23,7 +23,7 @@ _PATIENT, _DICOM_ID, _NUMBER = "PPPPPPPP", "D" * 44, "1" * 20
 
 def which(name: str) -> int:
     """Which of the drawings an image of this name shows."""
-    return zlib.crc32(name.encode()) % _DRAWN
+    return zlib.crc32(name.encode()) % DRAWN
 
 
 def _drawn(shape: tuple[int, int], seed: int) -> np.ndarray:

@@ -1,0 +1,110 @@
+"""A table of patients' rows on the disk: of some patients after others, so that none of it is held whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cxrprep.storage.parquet import check_columns, readable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+
+# Groups of rows that a range has.
+_GROUPS: Final = 2
+
+
+class ByPatient(Protocol):
+    """Rows that are read in parts, as often as they are asked for."""
+
+    def ranges(self) -> Iterator[pa.Table]:
+        """All of them; no patient, and so no study and no image, is in two parts."""
+        ...
+
+    def values(self, *names: str) -> Iterator[pa.Table]:
+        """Some columns of them, in parts of any kind."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OneRange:
+    """``ByPatient`` of a table in memory: all of it is one part."""
+
+    table: pa.Table
+
+    def ranges(self) -> Iterator[pa.Table]:
+        """See ``ByPatient``."""
+        yield self.table
+
+    def values(self, *names: str) -> Iterator[pa.Table]:
+        """See ``ByPatient``."""
+        yield self.table.select(list(names))
+
+
+class NotByPatientError(Exception):
+    """Raise when a table cannot be read patient by patient, or what is made so would know less than what is there."""
+
+
+class PatientTable:
+    """A table on the disk whose groups of rows say by their footer which patients they are of."""
+
+    def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
+        """Some columns of it, or all. Raises ``NotByPatientError`` where a group does not say that."""
+        with readable(path):
+            self._file = pq.ParquetFile(path, page_checksum_verification=True)
+        self.path = path
+        self.schema = self._file.schema_arrow
+        self._columns = list(columns or self.schema.names)
+        check_columns(self.schema, path, self._columns)
+        self._ends = [self._patients(number) for number in range(self._file.num_row_groups)]
+
+    @classmethod
+    def at(cls, path: Path, needed: str) -> Self | None:
+        """All columns of the table; ``None`` where there is none, or one that has no column ``needed``."""
+        if not path.is_file():
+            return None
+        table = cls(path)
+        return table if {needed, "patient_id"} <= set(table.schema.names) else None
+
+    def between(self, after: str | None, last: str | None) -> pa.Table:
+        """The rows of the patients behind ``after``, up to ``last``; ``None`` is no bound."""
+        found = [pa.schema([self.schema.field(name) for name in self._columns]).empty_table()]
+        for number, (low, high) in enumerate(self._ends):
+            if (last is None or low <= last) and (after is None or high > after):
+                found.append(self._rows(number, after, last))
+        return pa.concat_tables(found).unify_dictionaries().combine_chunks().replace_schema_metadata(None)
+
+    def ranges(self) -> Iterator[pa.Table]:
+        """All rows, those of some patients after those of others, about 260,000 at a time."""
+        after = None
+        for last in [*sorted({high for _, high in self._ends})[_GROUPS - 1 : -1 : _GROUPS], None]:
+            yield self.between(after, last)
+            after = last
+
+    def values(self, *names: str) -> Iterator[pa.Table]:
+        """Some columns, group by group."""
+        for number in range(self._file.num_row_groups):
+            with readable(self.path):
+                yield self._file.read_row_group(number, list(names), use_threads=False).select(list(names))
+
+    def _rows(self, number: int, after: str | None, last: str | None) -> pa.Table:
+        with readable(self.path):
+            group = self._file.read_row_group(number, self._columns, use_threads=False)
+        patients = group.column("patient_id")
+        behind = pa.scalar(value=True) if after is None else pc.greater(patients, after)
+        return group.filter(pc.and_(behind, pa.scalar(value=True) if last is None else pc.less_equal(patients, last)))
+
+    def _patients(self, number: int) -> tuple[str, str]:
+        group = self._file.metadata.row_group(number)
+        columns = (group.column(place) for place in range(group.num_columns))
+        found = next((column for column in columns if column.path_in_schema == "patient_id"), None)
+        stated = None if found is None else found.statistics
+        if stated is None or not stated.has_min_max or stated.null_count:
+            raise NotByPatientError
+        return str(stated.min), str(stated.max)
