@@ -398,7 +398,8 @@ def place_of(root: Path, stated: str, *, folder: bool) -> Path:
 
 def _stage(name: str) -> int:
     """When a file is put: others' that were replaced, images and tables of the release, manifests, and the record."""
-    if name.startswith(_KEPT):
+    # What no list of an export names is nobody's, and was in the way of the run after one that was killed.
+    if name.startswith(_KEPT) or name.rpartition("/")[2] == EXPORT_LIST:
         return -1
     return _LAST.get(name, 1 if "manifests/" in name or name.startswith(".cxrprep/") else 0)
 

@@ -43,6 +43,7 @@ from cxrprep.storage import object_store, stored_digests, unfetched, working_cop
 from cxrprep.storage.bucket_lock import NAME as LOCK
 from cxrprep.storage.object_store import ObjectStore
 from cxrprep.storage.working_copy import WorkingCopy
+from cxrprep.storage.working_copy_paths import EXPORT_LIST
 from tests.api.convert import hospital
 from tests.api.convert.commands import run
 from tests.commands import in_this_process, ok
@@ -252,6 +253,27 @@ def test_another_machine_goes_on_where_one_was_killed(bucket: str, tmp_path: Pat
     with WorkingCopy(address, writes=True) as copy:
         assert copy.put_back() == 1
     assert objects(address) == {"images/a.png": b"first", "images/b.png": b"second"}
+
+
+def test_an_export_that_was_cut_off_is_written_by_another_machine(
+    bucket: str, tmp_path: Path, at_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nih_chestxray14.write(tmp_path / "nih")
+    cxrprep.extract_labels(tmp_path / "nih")
+
+    def cut_off(store: ObjectStore, name: str, path: Path) -> str:
+        if name == EXPORT_LIST:
+            raise RuntimeError(name)
+        return send(store, name, path)
+
+    send = ObjectStore.send
+    with monkeypatch.context() as patched:
+        patched.setattr(ObjectStore, "send", cut_off)
+        with pytest.raises(RuntimeError):
+            cxrprep.export(tmp_path / "nih", form="csv", out=f"{bucket}/csv")
+    shutil.rmtree(at_home)
+    cxrprep.export(tmp_path / "nih", form="csv", out=f"{bucket}/csv")
+    assert {EXPORT_LIST, "README.md", "images.csv"} <= set(objects(f"{bucket}/csv"))
 
 
 def test_a_download_puts_whole_files_there_while_it_goes_on(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
