@@ -262,8 +262,12 @@ class MissingExtraError(UsageError):
 def storage_error(path: Path | str, doing: str, error: OSError) -> StorageError:
     """The error for a disk that refused: names the path, the reason, and what to do about it."""
     hint = "free space or make the folder writable; for a read-only ROOT keep the record beside it with --state DIR"
+    if doing == "list":
+        hint = "make the folder readable"
     if error.errno == errno.ENOTDIR:
         hint = "a part of this path is a file: name another folder"
+    if error.errno == errno.EISDIR:
+        hint = "a folder lies where this file belongs: move it away, or name another file"
     return StorageError(f"cannot {doing} {path}: {error.strerror or error}", hint=hint)
 
 

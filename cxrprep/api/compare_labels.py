@@ -48,9 +48,12 @@ def compare_labels(
         >>> cxrprep.compare_labels("nih-textmined", "chexbert.csv", root="nih").value.common
         1
     """
+    from cxrprep.collection.state_folder import check_state
     from cxrprep.labels.agreement import compare_tables
 
     home = state if state is not None else root
+    if root is not None:
+        check_state(Path(root), Path(state or root))
     labels = None if home is None else Path(home) / "manifests" / "labels.parquet"
     reference, *others = [_labelled(word, labels) for word in (first, second, *more)]
     compared = tuple(compare_tables(reference, other, key=key) for other in others)

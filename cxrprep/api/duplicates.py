@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.export import load
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
-from cxrprep.errors import UsageError
+from cxrprep.errors import ExitCode, UsageError
 from cxrprep.events import Sink, ignore
 from cxrprep.humanize import short_repr
 from cxrprep.images.similarity import RELATED
@@ -22,12 +21,14 @@ from cxrprep.storage.paths import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class DuplicatesResult:
-    """What ``duplicates`` found in ``images``: pairs of each kind, and where their table is.
+    """What ``duplicates`` found in the ``images`` that it compared: pairs of each kind, and where their table is.
 
+    ``unread`` are the images that could not be read, of which nothing is known.
     ``across_splits`` are pairs whose images lie in two splits of one collection or of several; ``across_collections``
     those of two datasets.
     """
@@ -36,6 +37,7 @@ class DuplicatesResult:
 
     path: Path
     images: int
+    unread: int
     same_exposure: int
     related: int
     across_splits: int
@@ -72,7 +74,8 @@ def duplicates(
         **words: Select images of every folder as the command's options do (``view="frontal"``, ``limit=100``).
 
     Returns:
-        Counts, and the path of the table, whose rows are ``cxrprep.manifest.near_duplicates.NEAR_DUPLICATES``.
+        Counts, and the path of the table, whose rows are ``cxrprep.manifest.near_duplicates.NEAR_DUPLICATES``. The exit
+        code is 3 where images could not be read.
 
     Raises:
         UsageError: A folder without a manifest, or a ``least`` that no pair can be trusted at.
@@ -90,32 +93,30 @@ def duplicates(
     where = FolderRef.of(root, dataset=dataset, state=state)
     target = where.home / "manifests" / NEAR_DUPLICATES_NAME
     if out is not None:
-        local_path(out, "--out")
-        target = Path(out)
+        target = local_path(out, "--out")
         refuse_over_others(target, lambda _: footer_of(target).get("schema") == SCHEMA, "table of pairs", "--out")
     held = [load(where, **words), *(load(other, **words) for other in against)]
-    found = near_duplicates(held, least=least, on_event=on_event)
+    found, compared = near_duplicates(held, least=least, on_event=on_event)
     folders = [{"dataset": each.name, **{k: each.made_from.get(k) for k in ("release", "recipe")}} for each in held]
     write_table(found, target, name=SCHEMA, made_from={"folders": folders})
     pairs = found.select(["relation", "across_splits", "dataset_a", "dataset_b"]).to_pylist()
     value = DuplicatesResult(
         path=target,
-        images=sum(map(len, held)),
+        images=compared,
+        unread=sum(map(len, held)) - compared,
         same_exposure=sum(pair["relation"] == "same-exposure" for pair in pairs),
         related=sum(pair["relation"] == "related" for pair in pairs),
         across_splits=sum(pair["across_splits"] for pair in pairs),
         across_collections=sum(pair["dataset_a"] != pair["dataset_b"] for pair in pairs),
     )
+    several = len({each.name for each in held}) > 1
     rows = (
         ("images", value.images),
+        *((("not compared", f"{value.unread:,}, which cannot be read; verify names them"),) if value.unread else ()),
         ("same exposure", f"{value.same_exposure:,} pairs"),
         ("same patient, by the pixels", f"{value.related:,} pairs"),
         ("in two splits", f"{value.across_splits:,} pairs"),
-        *(
-            [("in two collections", f"{value.across_collections:,} pairs")]
-            if len({each.name for each in held}) > 1
-            else []
-        ),
+        *((("in two collections", f"{value.across_collections:,} pairs"),) if several else ()),
         ("written", str(target)),
     )
-    return Result("duplicates", value, rows=rows)
+    return Result("duplicates", value, ExitCode.PARTIAL if value.unread else ExitCode.DONE, rows=rows)

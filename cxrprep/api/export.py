@@ -12,6 +12,7 @@ from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.collection.dataset_folder import check_dataset
 from cxrprep.collection.lineage import IMAGES_NAME
+from cxrprep.collection.state_folder import check_state
 from cxrprep.errors import UsageError
 from cxrprep.events import Sink, ignore
 from cxrprep.labels.policy import Policy
@@ -78,7 +79,8 @@ def load(
         **words: Select and divide as the command's options do (``view="frontal"``, ``limit=100``, ``folds=5``).
 
     Returns:
-        The data set; its files are read when they are asked for.
+        The data set; its files are read when they are asked for. Tables that were altered are read with a
+        ``UserWarning``.
 
     Raises:
         UsageError: A folder without a manifest, a word that names nothing, or an image that is in two of the folders.
@@ -105,6 +107,9 @@ def load(
             "state and pairs are of one folder", hint="load each folder with its own, and then all: load([one, other])"
         )
     roots = root if not isinstance(root, (Path, str, Dataset)) else (root,)
+    for one in roots:
+        if not isinstance(one, Dataset):
+            check_state(Path(one), Path(state or one))
     parts = [
         one
         if isinstance(one, Dataset)

@@ -15,6 +15,7 @@ from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.collection.dataset_folder import check_converted, check_dataset, require_image_table
 from cxrprep.collection.recognition import sample_names
+from cxrprep.collection.state_folder import check_state
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, Sink, StageFinished, StageStarted, Throttle, ignore
 from cxrprep.humanize import format_count, short_repr
@@ -111,14 +112,17 @@ def pairs(
     if per not in ("study", "image"):
         raise UsageError(f"a row cannot be a {per}", hint="use --per study or --per image")
     where = FolderRef.of(root, dataset=dataset, state=state, tables=tables)
+    check_state(where.path, where.home)
     images = where.home / "manifests" / "images.parquet"
     manifest = images if images.is_file() else None
     if manifest is None and images.parent.is_dir():
         check_converted(where.path, where.home, sample_names(where.path))
     if manifest is not None:
         check_dataset(where.path, where.dataset, str(read_footer(manifest).get("dataset") or ""))
-    if manifest is None and out is None and reports is not None:
-        require_image_table(where.path, images)
+    if manifest is None and out is None:
+        if reports is not None:
+            require_image_table(where.path, images)
+        raise UsageError(f"{where.path} is no folder with a manifest", hint="say where the pairs go: --out FILE")
     cut = cut_reports(_stream(_reports_of(where, manifest, reports, on_event), on_event))
     paired = pair_rows(manifest, cut)
     check_dataset(where.path, where.dataset, str(paired[0]["dataset"] or "") if paired else "")
@@ -127,7 +131,7 @@ def pairs(
         raise NothingSelectedError(f"no study is left by the filter {chosen.name}", hint=chosen.rule)
     counts = counts_of(rows, chosen)
     origin = {**made_from(manifest), "filter": chosen.name, "text": text, "counts": counts}
-    target = _target(where, manifest, out, form)
+    target = images.parent / f"pairs.{form}" if out is None else Path(out)
     marks = {"parquet": b"PAR1", "json": b'{"train": [', "csv": b"dataset,"}
 
     def is_ours(head: bytes) -> bool:
@@ -179,34 +183,22 @@ def _in_folder(folder: Path, spec: DatasetSpec | None) -> Path | None:
 
 
 def _stream(held: Collection | Iterator[Report], on_event: Sink) -> Iterator[Report]:
-    names = getattr(held, "names", None)
+    names = held.names if isinstance(held, Collection) else None
     on_event(StageStarted(STAGE, items=None if names is None else len(names), unit="reports"))
     progress = Throttle(STAGE, on_event)
-    for report in _reports(held):
+    if not isinstance(held, Collection):
+        each = held
+    elif names is None:
+        each = held.rows()
+    else:
+        each = (one for start in range(0, len(names), _BATCH) for one in held.read(names[start : start + _BATCH]))
+    for report in each:
         yield report
         progress.advance(items=1)
     progress.flush()
 
 
-def _reports(held: Collection | Iterator[Report]) -> Iterator[Report]:
-    if not isinstance(held, Collection):
-        yield from held
-    elif held.names is None:
-        yield from held.rows()
-    else:
-        for start in range(0, len(held.names), _BATCH):
-            yield from held.read(held.names[start : start + _BATCH])
-
-
 # ---- what is written ----
-
-
-def _target(where: FolderRef, manifest: Path | None, out: Path | str | None, form: str) -> Path:
-    if out is not None:
-        return Path(out)
-    if manifest is None:
-        raise UsageError(f"{where.path} is no folder with a manifest", hint="say where the pairs go: --out FILE")
-    return where.home / "manifests" / f"pairs.{form}"
 
 
 def _write(
@@ -221,32 +213,23 @@ def _write(
     """Write the rows; how many there are."""
     for row in rows:
         row |= {name: spelled(row[name]) for name in SECTIONS if row[name] is not None}
-    if form == "json":
-        data, count = _annotations(rows, per)
-    elif form == "parquet":
-        return _parquet(target, rows, per, made)
-    else:
-        data, count = _csv(rows, per)
+    held = list(per_image(rows)) if per == "image" and form != "json" else rows
+    if form == "parquet":
+        write_table(pairs_table(held, per=per), target, name="pairs", made_from=made)
+        return len(held)
+    data, count = _annotations(rows, per) if form == "json" else (_csv(held), len(held))
     replace_listed(target, lambda part: part.write_bytes(data))
     return count
 
 
-def _parquet(target: Path, rows: list[dict[str, Any]], per: str, made: Mapping[str, Any]) -> int:
-    table = pairs_table(list(per_image(rows)) if per == "image" else rows, per=per)
-    write_table(table, target, name="pairs", made_from=made)
-    return int(table.num_rows)
-
-
-def _csv(rows: list[dict[str, Any]], per: str) -> tuple[bytes, int]:
+def _csv(rows: list[dict[str, Any]]) -> bytes:
     """Lists as JSON in their cell: CSV has none."""
-    held = list(per_image(rows)) if per == "image" else rows
     text = io.StringIO()
-    names = list(held[0]) if held else []
-    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    for row in held:
+    for row in rows:
         writer.writerow({n: json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for n, v in row.items()})
-    return text.getvalue().encode(), len(held)
+    return text.getvalue().encode()
 
 
 def _annotations(rows: list[dict[str, Any]], per: str) -> tuple[bytes, int]:

@@ -10,9 +10,10 @@ from cxrprep.api.folder import open_folder
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
-from cxrprep.events import Sink, ignore
+from cxrprep.events import Note, Sink, ignore
 from cxrprep.html_report.page import ReportResult, write_report
 from cxrprep.model import FolderRef
+from cxrprep.storage.parquet import warn_if_altered
 from cxrprep.storage.paths import local_path
 
 
@@ -62,6 +63,8 @@ def report(
     keywords.finish()
 
     folder = open_folder(FolderRef.of(root, dataset=dataset, release=release, state=state), files=False)
+    for table in folder.image_tables:
+        warn_if_altered(table, lambda text: on_event(Note("report", text, "warning")))
     made = write_report(
         folder,
         folder.manifests / "report.html" if out is None else local_path(out, "--out"),

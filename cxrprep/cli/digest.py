@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from cxrprep.cli import options
 from cxrprep.cli.help_format import verb
-from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
     from cxrprep.cli.context import Invocation
@@ -20,12 +19,7 @@ if TYPE_CHECKING:
     ),
 )
 @options.folder
-@options.label_policy
-@setting("labels.observations", "--observations", section="Labels", metavar="NAME")
-@setting("labels.derive", "--derive", section="Labels")
-@options.report_text
-@options.split("--split-seed")
-@options.selection
+@options.training_set
 def command(invocation: Invocation, **texts: Any) -> int:
     """Print the digest of the training set in ROOT: images by their pixels, labels after the policy, splits, boxes.
 

@@ -37,15 +37,7 @@ if TYPE_CHECKING:
 @options.folder
 @setting("export.format", "--format", metavar="NAME")
 @setting("export.out", "--out", metavar="PATH")
-@options.label_policy
-@setting(
-    "labels.observations",
-    "--observations",
-    section="Labels",
-    metavar="NAME",
-    shell_complete=completers.observations,
-)
-@setting("labels.derive", "--derive", section="Labels")
+@options.labels_handed_on
 @setting("export.text", "--text", metavar="SECTION,...", shell_complete=completers.section)
 @setting("export.pairs", "--pairs", metavar="FILE")
 @setting("export.paired", "--paired")

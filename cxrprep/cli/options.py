@@ -210,6 +210,12 @@ label_policy = several(
     setting("labels.uncertain", "--uncertain", section="Labels"),
     setting("labels.blank", "--blank", section="Labels"),
 )
+labels_handed_on = several(
+    label_policy,
+    setting("labels.observations", "--observations", section="Labels", metavar="NAME",
+            shell_complete=completers.observations),
+    setting("labels.derive", "--derive", section="Labels"),
+)  # fmt: skip
 
 
 def split(*seed: str) -> Callable[[F], F]:
@@ -246,6 +252,7 @@ report_text = several(
     ),
     click.option("--paired", is_flag=True, help="only images whose report has one of these sections"),
 )
+training_set = several(labels_handed_on, report_text, split("--split-seed"), selection)
 
 cluster = several(
     setting("engine.name", "--engine", section="Engine"),

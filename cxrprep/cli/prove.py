@@ -9,7 +9,6 @@ import click
 
 from cxrprep.cli import options
 from cxrprep.cli.help_format import verb
-from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
     from cxrprep.cli.context import Invocation
@@ -28,12 +27,7 @@ if TYPE_CHECKING:
 @click.option("--image", metavar="ID", help="also make a proof that this image is in the set")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="where that proof is written, as JSON")
 @click.option("--proof", type=click.Path(path_type=Path), metavar="FILE", help="check a proof; no folder is needed")
-@options.label_policy
-@setting("labels.observations", "--observations", section="Labels", metavar="NAME")
-@setting("labels.derive", "--derive", section="Labels")
-@options.report_text
-@options.split("--split-seed")
-@options.selection
+@options.training_set
 def command(
     invocation: Invocation, digest: str, image: str | None, out: Path | None, proof: Path | None, **texts: Any
 ) -> int:

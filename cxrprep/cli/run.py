@@ -137,13 +137,13 @@ def command(invocation: Invocation, file: Path, dry_run: bool) -> int:
             raise_every_mistake(file)
         raise
     check_names(invocation.settings, file)
-    steps = steps_of(job)
+    steps, headline = steps_of(job), f"{file}: {summary(job)}"
     with invocation.events() as sink:
         if dry_run:
-            return _plan(invocation, steps, sink)
+            return _plan(invocation, steps, headline, sink)
         result = run_steps(invocation, steps, sink)
     following = (f"cxrprep status {invocation.where}",)
-    return invocation.out.result(summary(job), result, command="run", following=following)
+    return invocation.out.result(headline, result, command="run", following=following)
 
 
 def run(
@@ -245,15 +245,15 @@ def _performers(invocation: Invocation) -> dict[str, Callable[[Invocation, Sink]
     return performers
 
 
-def _plan(invocation: Invocation, steps: Sequence[str], sink: Sink) -> int:
+def _plan(invocation: Invocation, steps: Sequence[str], headline: str, sink: Sink) -> int:
     from cxrprep.cli import download
 
     if "download" in steps:
         return invocation.out.result(
-            f"Would do: {', '.join(steps)}. The download:",
+            f"{headline}; the download would be",
             download.plan(invocation, sink),
             command="run",
             following=("the same command without --dry-run does it",),
         )
-    invocation.out.text(f"Would do: {', '.join(steps)}", {"steps": list(steps)})
+    invocation.out.text(headline, {"steps": list(steps)})
     return int(ExitCode.DONE)

@@ -169,7 +169,7 @@ def open_folder(
         return _converted(root, record, lineage, named)
     exports = read_export(root)
     # Originals stay originals, whatever somebody exported beside them.
-    if exports and not stated_dataset(home) and not (home != root and stated_dataset(root)):
+    if exports and not stated_dataset(home, root):
         return _exported(root, record, exports)
     names = sample_names(root)
     check_converted(root, home, names, as_own=named is OWN_FOLDER)
@@ -278,13 +278,10 @@ def _named(dataset: str | None) -> DatasetSpec | None:
 
 def check_stated(root: Path, home: Path, spec: DatasetSpec) -> None:
     """Raise ``UsageError`` where a folder is of another dataset than ``spec``: by its tables, else by its files."""
-    for place in dict.fromkeys((home, root)):
-        if (stated := stated_dataset(place)) not in ("", spec.name):
-            message = f"{root} holds {_in_words(stated)}, as its manifest says, not {spec.name}"
-            raise UsageError(message, hint="name another folder")
-        if stated:
-            return
-    if root.is_dir():
+    if (stated := stated_dataset(home, root)) not in ("", spec.name):
+        message = f"{root} holds {_in_words(stated)}, as its manifest says, not {spec.name}"
+        raise UsageError(message, hint="name another folder")
+    if not stated and root.is_dir():
         _refuse_others(root, sample_names(root), spec, "name another folder")
 
 
@@ -304,7 +301,7 @@ def _raw_spec(
     root: Path, home: Path, names: frozenset[str], named: DatasetSpec | None, *, unknown: bool
 ) -> DatasetSpec:
     """The dataset of raw images without a record."""
-    stated = stated_dataset(home) or (stated_dataset(root) if home != root else "")
+    stated = stated_dataset(home, root)
     if stated:
         _agree(root, named, stated, "its manifest")
         return OWN_FOLDER if stated == OWN_NAME else known_dataset(stated)
@@ -345,10 +342,9 @@ def _is_dicom(path: Path) -> bool:
         return False
 
 
-def stated_dataset(home: Path) -> str:
-    """The dataset that the tables of a folder were made of; ``""`` where there are none."""
-    for name in ("labels.parquet", "images.parquet"):
-        path = home / "manifests" / name
+def stated_dataset(*places: Path) -> str:
+    """The dataset that the tables of the first of these folders that has any were made of; ``""`` where none has."""
+    for path in (home / f"manifests/{name}.parquet" for home in dict.fromkeys(places) for name in ("labels", "images")):
         if path.is_file():
             from cxrprep.storage.parquet import read_footer
 

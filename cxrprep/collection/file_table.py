@@ -49,12 +49,9 @@ def _of_shards(shards: Iterable[ShardFile]) -> pa.Table:
 
 def _of_images(path: Path) -> pa.Table:
     try:
-        table = read_rows(path, columns=["path", "bytes", "digest"])
+        return files_of_images(read_rows(path, columns=["path", "bytes", "digest"]))
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise TableError(f"{path} cannot be read: {error}", hint="convert again into this folder") from error
-    state = pa.array(["here"] * table.num_rows, pa.string())
-    columns = [*(table.column(name).combine_chunks() for name in ("path", "bytes", "digest")), state]
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
 _ROW: Final = ("path", "bytes", "digest", "width", "height", "source_path", "source_digest")
@@ -84,10 +81,7 @@ def _rows_of(path: Path) -> pa.Table:
 def files_of_images(images: pa.Table) -> pa.Table:
     """The files of a folder of which only the image table says anything."""
     columns = [*(images[name].combine_chunks() for name in ("path", "bytes", "digest")), ["here"] * images.num_rows]
-    return pa.Table.from_arrays(
-        [pa.array(column, field.type) if isinstance(column, list) else column.cast(field.type)
-         for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
-    )  # fmt: skip
+    return pa.table(columns, names=SCHEMA.names).cast(SCHEMA)
 
 
 def with_others(files: pa.Table, others: pa.Table) -> pa.Table:

@@ -12,6 +12,7 @@ from cxrprep.errors import StorageError, UsageError
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import CACHE_NAME
 from cxrprep.storage.small_files import read_text
+from cxrprep.storage.table_checksums import list_elsewhere
 from cxrprep.storage.working_copy_paths import address_of
 
 _NOTE: Final = "root"
@@ -33,7 +34,7 @@ def check_state(root: Path, home: Path) -> None:
     """Raise ``UsageError`` where ``home`` has the record or the tables of another folder than ``root``.
 
     One folder of state for two would give either the rows of the other. A folder that is gone has been moved: its state
-    goes with it.
+    goes with it. What is written into ``root`` from now on is listed in ``home``.
     """
     noted, same = _noted(home), _same(home, root)
     if noted and Path(noted).is_dir() and not _same(Path(noted), root):
@@ -45,6 +46,7 @@ def check_state(root: Path, home: Path) -> None:
             f"{home} is the --state folder of {noted}, not of {root}",
             hint=f"name a folder of its own with --state; if the one takes the place of the other: rm {note}",
         )
+    list_elsewhere(root, home)
     if same or not (home / "manifests" / IMAGES_NAME).is_file():
         return
     if not noted and _holds_its_images(home):

@@ -103,9 +103,7 @@ class LocalStore:
             try:
                 entries = sorted(os.scandir(self.full(folder)), key=lambda entry: entry.name)
             except OSError as error:
-                raise StorageError(
-                    f"cannot list {error.filename}: {error.strerror}", hint="make the folder readable"
-                ) from error
+                raise storage_error(error.filename, "list", error) from error
             for entry in entries:
                 if is_folder(entry):
                     deeper = links + entry.is_symlink()

@@ -81,7 +81,8 @@ def put_back_if_refused(*tables: Path) -> Iterator[None]:
             if table in copies:
                 _put_back(copies[table], table)
             else:
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                # What keeps it there, such as a folder of that name, is the error that is on its way.
+                with contextlib.suppress(OSError):
                     table.unlink()
                 forget_checksum(table.parent, table.name)
         raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.collection.lineage import IMAGES_NAME, image_tables
 from cxrprep.datasets.facts import DatasetSpec, Table, unpacked_name
-from cxrprep.errors import StorageError, TableError, UsageError
+from cxrprep.errors import TableError, UsageError, storage_error
 from cxrprep.events import Note, Sink
 from cxrprep.storage.paths import is_folder
 
@@ -139,9 +139,7 @@ def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: P
             known = {folder for folder, _ in listed}
             listed += [entry for entry in _listed(base) if entry[0] not in known]
         except OSError as error:
-            raise StorageError(
-                f"cannot list {error.filename}: {error.strerror}", hint="make the folder readable"
-            ) from error
+            raise storage_error(error.filename, "list", error) from error
     bases = tuple(base for base in (tables, root) if base is not None)
     of_sets = [table for table in spec.table if table.settings.get("files") == "many"]
     sets = tuple((table, held) for table in of_sets if (held := _set_of(table, bases)))

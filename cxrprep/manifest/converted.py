@@ -165,13 +165,20 @@ def rebuild_converted(
         The image table.
 
     Raises:
-        UsageError: The images lie in shards and something is chosen, or the tables would know less.
+        UsageError: The images lie in shards and something is chosen, the tables would know less, or parts of a job
+            array are still to come, which nothing would join any more.
         TableError: A table cannot be read.
     """
     path = next(iter(folder.image_tables), None)
     if path is None:
         raise TableError(f"{folder.root} has no manifest", hint="convert again into this folder")
     footer = footer_of(path)
+    parts = path.parent.name.rpartition("-of-")[2]
+    if not allow_loss and parts.isdecimal() and len(folder.image_tables) < int(parts):
+        raise UsageError(
+            f"{folder.root} holds {len(folder.image_tables)} of the {parts} parts of a job array",
+            hint="convert the others first, or all of it without --shard; or, to list these alone, add --allow-loss",
+        )
     if folder.in_shards and choices:
         raise UsageError(
             f"{folder.root} holds shards, with labels and splits inside of them",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.errors import StorageError, UsageError
+from cxrprep.errors import UsageError, storage_error
 from cxrprep.events import Note, Sink
 from cxrprep.labels.columns import projection_of
 from cxrprep.labels.joins import all_distinct
@@ -81,9 +81,7 @@ def listed_files(root: Path, suffixes: tuple[str, ...], stamps: FolderStamps | N
             columns = [pa.array(c, f.type) for c, f in zip(zip(*some, strict=True), LISTED, strict=True)]
             yield pa.table(columns, schema=LISTED)
     except OSError as error:
-        raise StorageError(
-            f"cannot list {error.filename}: {error.strerror}", hint="make the folder readable"
-        ) from error
+        raise storage_error(error.filename, "list", error) from error
 
 
 def with_digests(listed: pa.Table, files: pa.Table) -> pa.Table:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, overload
@@ -28,12 +30,7 @@ from cxrprep.manifest.region_masks import masks_beside, region_lists, regions_on
 from cxrprep.manifest.report_texts import PREFIX, find_pairs, sections_of, with_texts
 from cxrprep.model import Selection, Split
 from cxrprep.selection.table_filters import asked_columns, drawn_ids, undrawn_rows, wanted_rows
-from cxrprep.storage.parquet import (
-    CONVERT_AGAIN,
-    footer_of,
-    read_footer,
-    read_rows,
-)
+from cxrprep.storage.parquet import CONVERT_AGAIN, footer_of, read_footer, read_rows, warn_if_altered
 from cxrprep.storage.paths import is_in_shard, local_path
 from cxrprep.storage.table_on_disk import TableOnDisk
 from cxrprep.storage.unfetched import unfetched
@@ -334,6 +331,10 @@ def load(
     root = Path(root)
     path = (manifests / "images.parquet") if manifests is not None else root / _MANIFEST
     require_image_table(root, path)
+    labels = path.with_name("labels.parquet")
+    for each in (path, labels) if label_source and labels.is_file() else (path,):
+        if held:
+            warn_if_altered(each, functools.partial(warnings.warn, stacklevel=6))
     made_from = read_footer(path)
     applied = made_from.get("policy")
     again = label_source is not None or (applied is not None and policy != KEEP)

@@ -38,7 +38,7 @@ from cxrprep.schemas import CATEGORY, describe
 from cxrprep.system import available_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -94,7 +94,8 @@ class _Images:
 
     def __init__(self, datasets: Sequence[Dataset]) -> None:
         self._roots = [held.root for held in datasets]
-        self.rows = [row for held in datasets for row in _rows(held)]
+        columns = [name for name, _, _ in _SIDES]
+        self.rows = [row for held in datasets for row in held.stated.select(columns).to_pylist()]
         self._folders = np.repeat(np.arange(len(datasets)), [len(held) for held in datasets])
 
     def __len__(self) -> int:
@@ -113,7 +114,9 @@ class _Images:
             yield read
 
 
-def near_duplicates(datasets: Sequence[Dataset], *, least: float | None = None, on_event: Sink = ignore) -> pa.Table:
+def near_duplicates(
+    datasets: Sequence[Dataset], *, least: float | None = None, on_event: Sink = ignore
+) -> tuple[pa.Table, int]:
     """The pairs of images that show one exposure, or probably one patient, over all of ``datasets``.
 
     Two images of one patient look alike: of those, only pairs of the same exposure are named.
@@ -124,7 +127,7 @@ def near_duplicates(datasets: Sequence[Dataset], *, least: float | None = None, 
         on_event: Told how far the work is, and which images cannot be read.
 
     Returns:
-        A table of ``NEAR_DUPLICATES``.
+        A table of ``NEAR_DUPLICATES``, and how many images were compared: all but those that cannot be read.
 
     Raises:
         NothingSelectedError: There are no two images.
@@ -143,7 +146,8 @@ def near_duplicates(datasets: Sequence[Dataset], *, least: float | None = None, 
         pairs = _candidates(thumbnails, readable, index)
         found = list(_proven(images, thumbnails, pairs, pool, on_event))
     rows = [row for row in found if abs(row["correlation"]) >= (RELATED if least is None else least)]
-    return _table(rows)
+    rows.sort(key=lambda row: (-row["correlation"], str(row["image_id_a"]), str(row["image_id_b"])))
+    return pa.Table.from_pylist(rows, schema=NEAR_DUPLICATES), len(readable)
 
 
 def _on_disk(file: Any, kind: type[np.generic], *shape: int) -> NDArray[Any]:
@@ -155,10 +159,6 @@ def _on_disk(file: Any, kind: type[np.generic], *shape: int) -> NDArray[Any]:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, max(math.prod(shape) * np.dtype(kind).itemsize, 1))
         return np.memmap(file, kind, "w+", shape=shape)
-
-
-def _rows(held: Dataset) -> list[dict[str, Any]]:
-    return held.stated.select([name for name, _, _ in _SIDES]).to_pylist()  # type: ignore[no-any-return]
 
 
 def _batches(count: int, size: int) -> Iterator[range]:
@@ -361,8 +361,3 @@ def _is_news(row: dict[str, Any]) -> bool:
     if all(row[f"{name}_a"] == row[f"{name}_b"] for name in ("dataset", "image_id")):
         return False
     return row["relation"] == "same-exposure" or not (row["same_patient"] or row["mirrored"])
-
-
-def _table(rows: Iterable[dict[str, Any]]) -> pa.Table:
-    ordered = sorted(rows, key=lambda row: (-row["correlation"], str(row["image_id_a"]), str(row["image_id_b"])))
-    return pa.Table.from_pylist(ordered, schema=NEAR_DUPLICATES)

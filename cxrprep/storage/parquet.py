@@ -23,7 +23,7 @@ from cxrprep.storage.table_checksums import listed_checksums, replace_listed
 from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 SCHEMA_VERSION: Final = 1
@@ -53,8 +53,17 @@ def check_as_written(path: Path) -> str:
     found = file_digest(path, "sha256")
     stated = listed_checksums(path.parent).get(path.name)
     if stated and found.partition(":")[2] not in stated:
-        raise TableError(f"{path} was altered after cxrprep wrote it", hint=VERIFY_NAMES_IT)
+        hint = f"{VERIFY_NAMES_IT}; columns of your own belong in a table beside it, by image_id"
+        raise TableError(f"{path} was altered after cxrprep wrote it", hint=hint)
     return found
+
+
+def warn_if_altered(path: Path, warn: Callable[[str], object]) -> None:
+    """Call ``warn`` with what is wrong with a table whose list states other bytes. Raises ``StorageError``."""
+    try:
+        check_as_written(path)
+    except TableError as error:
+        warn(f"{error.message}: {error.hint}")
 
 
 def write_table(
@@ -386,7 +395,7 @@ def read_footer(path: Path) -> dict[str, Any]:
         metadata = read_schema(path).metadata or {}
         footer = parse_json(metadata[FOOTER_KEY])
     except (OSError, KeyError, ValueError, pa.ArrowInvalid) as error:
-        why = "its footer says nothing of cxrprep" if isinstance(error, KeyError) else str(error)
+        why = "its footer says nothing of cxrprep; pandas keeps none" if isinstance(error, KeyError) else str(error)
         raise TableError(f"{path} is not a table that cxrprep wrote: {why}", hint=_again(path)) from error
     if not isinstance(footer, dict):
         raise TableError(f"{path}: its footer is not an object", hint=_again(path))

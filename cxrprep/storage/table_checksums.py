@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import storage_errors
@@ -23,11 +24,17 @@ from cxrprep.storage.small_files import open_file, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 LIST_NAME: Final = "SHA256SUMS"
 _LINE: Final = re.compile(r"([0-9a-f]{64}) [ *](\S.*)")
 _MANIFESTS: Final = "manifests"
+# Folders whose record lies elsewhere (``--state``), with where it does: their list is there.
+_HOMES: Final[dict[Path, Path]] = {}
+
+
+def list_elsewhere(root: Path, home: Path) -> None:
+    """From now on, note what is written into ``root`` in the list of ``home``."""
+    _HOMES[Path(os.path.normpath(root.absolute()))] = home.absolute()
 
 
 def replace_listed(path: Path, write: Callable[[Path], object], folder: Path | None = None) -> None:
@@ -95,16 +102,17 @@ def digest_as_written(path: Path) -> str:
 def _list_folder(path: Path) -> Path | None:
     """The folder of ``path`` where it is one of manifests, of a whole folder or of a part of a job array.
 
-    Else that of the nearest folder above which has a record or tables, but for what its own folders hold.
+    Else that of the nearest folder above with a record, here or elsewhere, or tables, but for its own folders.
     """
     if _MANIFESTS in (path.parent.name, path.parent.parent.parent.name):
         return path.parent
-    for above in path.absolute().parents:
-        if (above / LOCK_NAME).is_file() or (above / _MANIFESTS / LIST_NAME).is_file():
+    for above in Path(os.path.normpath(path.absolute())).parents:
+        home = _HOMES.get(above, above)
+        place = home / _MANIFESTS
+        if home != above or (above / LOCK_NAME).is_file() or (place / LIST_NAME).is_file():
             inside = os.path.relpath(path, above).replace(os.sep, "/")
-            place = above / _MANIFESTS
             is_theirs = inside.partition("/")[0] not in OWN_FOLDERS and is_safe(inside)
-            return place if is_theirs and os.access(place if place.is_dir() else above, os.W_OK) else None
+            return place if is_theirs and os.access(place if place.is_dir() else home, os.W_OK) else None
     return None
 
 

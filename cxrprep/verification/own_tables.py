@@ -44,10 +44,12 @@ def altered_tables(root: Path, home: Path, again: str) -> Iterator[Finding]:
     """
     words = shlex.join(folder_words(root, home))
     for folder in manifests_of(root, home):
-        for name, stated in sorted(listed_checksums(folder).items()):
+        for name in sorted(listed_checksums(folder)):
             path = Path(os.path.normpath(folder / name))
             found = file_digest(path) if path.is_file() else ""
-            if found and found.partition(":")[2] not in stated and not _is_log(path):
+            # Asked after the file was read: who writes it meanwhile lists its checksum before it is in place.
+            stated = listed_checksums(folder).get(name) if found else None
+            if stated and found.partition(":")[2] not in stated and not _is_log(path):
                 yield make_finding(
                     Kind.ALTERED,
                     path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path),
@@ -70,11 +72,12 @@ def written_beside(root: Path, home: Path) -> dict[str, Path | None]:
     """
     found: dict[str, Path | None] = {}
     for folder in manifests_of(root, home):
-        for path in (Path(os.path.normpath(folder / name)) for name in listed_checksums(folder)):
+        # The list of a folder of state leads there by another way than ROOT is named.
+        for path in (root / os.path.relpath(folder / name, root) for name in listed_checksums(folder)):
             exported = path.parent if path.name == EXPORT_LIST else None
             files = {path} if exported is None else files_of_exports(exported)
-            found |= {one.relative_to(root).as_posix(): exported for one in files if one.is_relative_to(root)}
-    return {name: place for name, place in found.items() if name.partition("/")[0] not in OWN_FOLDERS}
+            found |= {one.relative_to(root).as_posix(): exported for one in files}
+    return {name: place for name, place in found.items() if name.partition("/")[0] not in OWN_FOLDERS | {".."}}
 
 
 def manifests_of(root: Path, home: Path) -> list[Path]:

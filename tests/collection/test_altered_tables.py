@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+import cxrprep as package
 from tests.api.convert import hospital
 from tests.commands import cxrprep, ok
 from tests.manifest.made import made
@@ -58,3 +62,44 @@ def test_labels_of_another_source_are_held_to_the_list_too(home: Path, tmp_path:
     done = cxrprep("export", root, "--format", "csv", "--label-source", "nih-textmined", "--out", tmp_path / "csv")
     assert (done.returncode, "labels.parquet was altered" in done.stderr) == (4, True), done
     ok("export", root, "--format", "csv", "--out", tmp_path / "csv")
+
+
+@pytest.mark.parametrize("kind", ["release", "converted"])
+def test_load_and_report_say_that_a_table_was_altered(home: Path, tmp_path: Path, kind: str) -> None:
+    root = shutil.copytree(home / kind, tmp_path / kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        package.load(root, label_source="nih-textmined")
+    assert "was altered" not in cxrprep("report", root).stderr
+    alter(root / "manifests/labels.parquet")
+    with pytest.warns(UserWarning, match="labels.parquet was altered after cxrprep wrote it"):
+        package.load([root], label_source="nih-textmined")
+    alter(root / "manifests/images.parquet")
+    with pytest.warns(UserWarning, match="images.parquet was altered after cxrprep wrote it"):
+        assert len(package.load(root)) == 7
+    assert "images.parquet was altered" in cxrprep("report", root).stderr
+
+
+def test_columns_of_one_s_own_have_two_ways(home: Path, tmp_path: Path) -> None:
+    """The two of docs/howto/python.md: a table beside, and, in the table of converted images, as it was asked for."""
+    root = shutil.copytree(home / "converted", tmp_path / "converted")
+    path = root / "manifests/images.parquet"
+    table = pq.read_table(path)
+    mine = pa.table({"image_id": table["image_id"], "score": pa.array(range(7), pa.float32())})
+    frame = package.load(root).to_pandas().merge(mine.to_pandas(), on="image_id", how="left")
+    assert frame["score"].notna().all()
+    ok("verify", root)
+    pq.write_table(table.append_column("score", mine["score"]), path)
+    for words in (["export", root, "--format", "csv"], ["manifest", root]):
+        done = cxrprep(*words)
+        assert (done.returncode, "columns of your own belong in a table beside it" in done.stderr) == (4, True), done
+    ok("manifest", root, "--allow-loss")
+    ok("verify", root)
+    ok("export", root, "--format", "csv", "--out", tmp_path / "csv")
+    assert pq.read_table(path)["score"].to_pylist() == list(range(7))
+    # What pandas writes has no footer of ours.
+    package.load(root).to_pandas().to_parquet(path)
+    done = cxrprep("export", root, "--format", "csv")
+    assert (done.returncode, "pandas keeps none" in done.stderr) == (4, True), done
+    ok("convert", home / "release", "--recipe", "square-224", "--out", root, "--allow-loss")
+    ok("verify", root)

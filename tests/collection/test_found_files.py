@@ -197,3 +197,34 @@ def test_what_is_no_file_where_one_is_expected_is_refused_at_once(
     assert done.returncode == 0 or path.name in shown or path.parent.name in shown, done.stderr
     now = cells(tmp_path)
     assert all(now[one][0] >= rows and now[one][1] >= held for one, (rows, held) in known.items()), (known, now)
+
+
+TABLES = ("images.parquet", "labels.parquet", "studies.parquet", "croissant.json")
+OF_ONE_VERB = {
+    "report": ("report.html",), "pairs": ("pairs.parquet",), "duplicates": ("near_duplicates.parquet",),
+}  # fmt: skip
+WRITERS = (
+    "manifest root", "extract-labels root", "extract-labels root --reports reports.csv",
+    "extract-labels root --import theirs=theirs.csv", "convert root --recipe square-224", "report root",
+    "pairs root --reports reports.csv", "duplicates root",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", WRITERS)
+def test_a_folder_in_the_place_of_a_file_is_to_be_moved_away(everything: Path, tmp_path: Path, line: str) -> None:
+    """``--import`` and ``--reports`` ended with 1, and the hint was to free space."""
+    shutil.copytree(everything, tmp_path, dirs_exist_ok=True)
+    for name, head in (("reports", "report"), ("theirs", "Edema")):
+        (tmp_path / f"{name}.csv").write_text(f"study_id,{head}\n00000001_000,1\n")
+    for name in OF_ONE_VERB.get(line.split(maxsplit=1)[0], TABLES):
+        kept, path = tmp_path / "kept", tmp_path / "root/manifests" / name
+        if path.is_file():
+            path.rename(kept)
+        path.mkdir()
+        done = cxrprep(*line.split(), cwd=tmp_path)
+        assert (done.returncode, str(path.relative_to(tmp_path)) in done.stderr) in ((7, True), (4, True)), done.stderr
+        assert done.returncode == 4 or "move it away, or name another file" in done.stderr
+        path.rmdir()
+        if kept.is_file():
+            kept.rename(path)
+    ok(*line.split(), cwd=tmp_path)

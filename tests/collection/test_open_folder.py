@@ -200,9 +200,12 @@ def test_a_state_folder_is_of_one_folder(tmp_path: Path) -> None:
     shutil.copytree(nih, fewer, ignore=shutil.ignore_patterns("manifests", ".cxrprep"))
     next(path for path in fewer.rglob("*.png")).unlink()
     ok("verify", nih, "--state", state)
-    for verb in ("manifest", "verify", "extract-labels", "convert --recipe square-224", "report", "status"):
+    reading = ("digest", "duplicates", "export --format csv", f"prove {'0' * 64}", "pairs", "extract-labels --compare")
+    for verb in ("manifest", "verify", "extract-labels", "convert --recipe square-224", "report", "status", *reading):
         for root in (fewer, state):
             words = [*shlex.split(verb), root] if root == state else [*shlex.split(verb), root, "--state", state]
+            if verb.endswith("compare"):
+                words = [words[0], *words[2:], words[1], "nih-textmined", "nih-textmined"]
             done = cxrprep(*words)
             assert (done.returncode, f"is the --state folder of {nih}" in done.stderr) == (2, True), (verb, done.stderr)
     done = cxrprep("download", "nih-chestxray14", state, "--source", nih)

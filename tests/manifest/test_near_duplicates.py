@@ -147,6 +147,13 @@ def test_what_cannot_be_compared_is_refused_and_a_damaged_image_is_left_out(fold
     result = cxrprep.duplicates(made, on_event=events.append)
     assert set(_pairs(result.value.path)) == {("p0", "p2")}
     assert any("one.png" in str(event) and "error" in str(event) for event in events)
+    # It was among the images that were compared, with exit code 0.
+    assert (result.exit_code, result.value.images, result.value.unread) == (3, 2, 1)
+    assert ("not compared", "1, which cannot be read; verify names them") in result.rows
+    for name in ("p0", "p2"):
+        (made / name / "one.png").unlink()
+    nothing = cxrprep.duplicates(made)
+    assert (nothing.exit_code, nothing.value.images, nothing.value.unread) == (3, 0, 3)
 
 
 def test_of_real_radiographs_copies_are_near_and_other_patients_are_not() -> None:

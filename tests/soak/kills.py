@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -113,6 +114,8 @@ def prepare(work: Path, images: int, stack: ExitStack, *, brief: bool = False) -
     if brief:
         return list(_undisturbed(work / "nih-root", plans[:3], work, home)), home
     stages = list(_undisturbed(work / "nih-root", plans, work, home))
+    stages += _repaired(work / "nih-root", nih, work, home)
+    stages += _beside(work / "root", nih, work, home)
     (work / "moto").mkdir()
     service = stack.enter_context(s3.running(work / "moto"))
     home.variables = {**home.variables, **service.environment, **s3.KEYS, "AWS_DEFAULT_REGION": "us-east-1"}
@@ -131,11 +134,45 @@ def prepare(work: Path, images: int, stack: ExitStack, *, brief: bool = False) -
     plans = [
         ("own manifest", ("manifest", "ROOT", "--split-by", "patient")),
         ("own convert", ("convert", "ROOT", "--recipe", "square-224", "--out", "ROOT/derived/small")),
+        ("own export", ("export", "ROOT/derived/small", "--format", "webdataset")),
+        ("own folds", ("manifest", "ROOT", "--folds", "3", "--split-by", "patient")),
     ]
     own = work / "own-root"
     for number in range(images // 6):
         hospital.write(own / f"ward {number}")
     return stages + list(_undisturbed(own, plans, work, home)), home
+
+
+def _repaired(root: Path, mirror: Path, work: Path, home: Home) -> Iterator[Stage]:
+    """A release of which one image and one table were damaged, and the mirror that has them."""
+    for path in (next(root.glob("images/*.png")), next(root.glob("*.csv"))):
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+    yield from _undisturbed(root, [("repair", ("verify", "ROOT", "--repair", "--source", str(mirror)))], work, home)
+
+
+def _beside(root: Path, mirror: Path, work: Path, home: Home) -> Iterator[Stage]:
+    """A lab's copy that is only read, with its record and tables in a folder of state."""
+    lab = ("ROOT/lab", "--state", "ROOT/state")
+    done = run(["download", "nih-chestxray14", str(root / "lab"), "--source", str(mirror)], home)
+    if done.code:
+        raise RuntimeError(done.said)
+    for name in ("manifests", ".cxrprep"):
+        shutil.rmtree(root / "lab" / name, ignore_errors=True)
+    for name in ("cxrprep.lock", "cxrprep.files.parquet"):
+        (root / "lab" / name).unlink()
+    theirs = work / "theirs.csv"
+    theirs.write_text("\n".join(["image_id,Edema", *(f"{path.stem},1" for path in (root / "lab/images").iterdir())]))
+    plans: list[tuple[str, tuple[str, ...]]] = [
+        ("state extract-labels", ("extract-labels", *lab)),
+        ("state import", ("extract-labels", *lab, "--import", f"theirs={theirs}")),
+        ("state convert", ("convert", *lab, "--recipe", "square-224")),
+        ("state duplicates", ("duplicates", *lab)),
+        ("state export", ("export", *lab, "--format", "csv", "--out", "ROOT/lab/table")),
+    ]
+    # A folder of state is that of one place, so that they are killed where they were not.
+    yield from _undisturbed(root, plans, work, home)
+    shutil.rmtree(root)
 
 
 def _undisturbed(

@@ -14,7 +14,8 @@ import pytest
 from cxrprep.errors import StorageError
 from cxrprep.storage import table_checksums
 from cxrprep.storage.parquet import read_rows, write_table
-from cxrprep.storage.table_checksums import listed_checksums
+from cxrprep.storage.table_checksums import listed_checksums, replace_listed
+from cxrprep.verification import own_tables
 from tests.collection.worlds import release
 from tests.commands import cxrprep
 
@@ -131,3 +132,23 @@ def test_a_kill_between_a_table_and_its_line_leaves_a_line_that_holds(
 def test_no_list_is_kept_outside_of_manifests(tmp_path: Path) -> None:
     write_table(pa.table({"a": [1]}), tmp_path / "x.parquet", name="x")
     assert [path.name for path in tmp_path.iterdir()] == ["x.parquet"]
+
+
+def test_a_table_that_a_run_writes_meanwhile_is_not_called_altered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "manifests/images.parquet"
+    replace_listed(table, lambda part: part.write_bytes(b"first"))
+    digest = own_tables.file_digest
+
+    def digest_of_the_next(path: Path) -> str:
+        replace_listed(table, lambda part: part.write_bytes(b"second"))
+        return digest(path)
+
+    monkeypatch.setattr(own_tables, "file_digest", digest_of_the_next)
+    assert list(own_tables.altered_tables(tmp_path, tmp_path, "again")) == []
+    table.write_bytes(b"third")
+    monkeypatch.setattr(own_tables, "file_digest", digest)
+    assert [finding.path for finding in own_tables.altered_tables(tmp_path, tmp_path, "again")] == [
+        "manifests/images.parquet"
+    ]

@@ -45,14 +45,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def run(home: Path, root: Path, line: str, place: str) -> int:
+def run(home: Path, root: Path, line: str, place: str, *more: object) -> int:
     put = {"ROOT": root, "REPORTS": home / "reports.csv"}
-    return cxrprep(*(put.get(word, word) for word in line.split()), root / place).returncode
+    return cxrprep(*(put.get(word, word) for word in line.split()), root / place, *more).returncode
 
 
-def files_here(root: Path) -> int:
+def files_here(root: Path, **state: Path) -> int:
     """How many files count as the folder's, where nothing at all is to be said of any other."""
-    done = package.verify(root, strict=True)
+    done = package.verify(root, strict=True, **state)
     assert done.exit_code == 0, done.rows
     return done.value.files.here
 
@@ -72,6 +72,25 @@ def test_verify_calls_nothing_extra_that_a_command_was_told_to_write_there(
     (root / "stranger.csv").write_text("a,b\n1,2\n")
     if kind != "own":
         assert "extra" in cxrprep("verify", root).stdout
+
+
+def test_so_does_one_whose_record_lies_in_a_folder_of_state(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root, state = Path("lab"), Path("state")
+    shutil.copytree(home / "release", root, ignore=shutil.ignore_patterns("manifests", ".cxrprep"))
+    ok("download", "nih-chestxray14", root, "--source", root, "--state", state)
+    ok("extract-labels", root, "--state", state)
+    before = files_here(root, state=state)
+    for place, line in {**WRITTEN, **OF_RELEASES}.items():
+        assert run(home, root, line, place, "--state", state) == 0, (place, line)
+        # By whatever way the two are named.
+        for here, there in ((root, state), (Path("state/../lab"), state.absolute())):
+            assert (files_here(here, state=there), (root / place).exists()) == (before, True), place
+    (root / "pairs.csv").write_text("a,b\n")
+    assert "lab/pairs.csv" in cxrprep("verify", root.absolute(), "--state", state).stdout
+    assert not [path for path in root.iterdir() if path.name in ("manifests", ".cxrprep")]
 
 
 def test_what_was_altered_since_is_named_and_its_removal_is_nothing(home: Path, tmp_path: Path) -> None:
