@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
 
@@ -55,17 +55,28 @@ def most_pressing(codes: Iterable[ExitCode]) -> ExitCode:
     return min(present, default=ExitCode.DONE)
 
 
-def did_you_mean(word: str, known: Iterable[str], shown: Callable[[str], str] = str) -> str:
-    """``"did you mean NAME? "``, or ``""`` when nothing of ``known`` is near ``word``; case does not count.
+# What other programs call one of ours.
+_ELSEWHERE: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("workers", "num-workers", "n-jobs", "threads", "processes", "cores", "cpus", "parallel"), "jobs"),
+    **dict.fromkeys(("output", "output-dir", "outdir", "dest", "destination"), "out"),
+}
+# Words of which fewer letters are alike are other words: "workers" is not "scores" (0.62), "fmt" is "format" (0.67).
+_ALIKE: Final = 0.65
 
-    A word that is a part of names, as ``224`` is of ``square-224``, means any of them: they are all said.
-    ``shown`` makes the name of what is known by several spellings.
+
+def did_you_mean(word: str, known: Iterable[str], shown: Callable[[str], str] = str) -> str:
+    """``"did you mean NAME? "``, or ``""`` when nothing of ``known`` is near ``word``.
+
+    Neither case nor the dashes of an option count. A word that is a part of names, as ``224`` is of ``square-224``,
+    means any of them: they are all said. ``shown`` makes the name of what is known by several spellings.
     """
     import difflib
 
-    spelled = {name.lower(): name for name in known}
-    parts = [name for name in spelled if word and f"-{word.lower()}-" in f"-{name.replace('_', '-')}-"]
-    near = parts or difflib.get_close_matches(word.lower(), spelled, n=1)
+    spelled = {name.lower().lstrip("-"): name for name in known}
+    typed = word.lower().lstrip("-")
+    usual = typed if typed in spelled else _ELSEWHERE.get(typed.replace("_", "-"))
+    parts = [name for name in spelled if typed and f"-{typed}-" in f"-{name.replace('_', '-')}-"]
+    near = [usual] if usual in spelled else parts or difflib.get_close_matches(typed, spelled, 1, _ALIKE)
     names = list(dict.fromkeys(shown(spelled[name]) for name in near))
     return f"did you mean {' or '.join(filter(None, (', '.join(names[:-1]), names[-1])))}? " if names else ""
 

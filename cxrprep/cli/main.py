@@ -268,7 +268,10 @@ def _click_message(error: click.ClickException, arguments: Sequence[str]) -> str
         if name := _command_with(error, arguments):
             return f"{error.option_name} comes after the command: cxrprep {name} {error.option_name}"
         # The nearest one is enough: a list of guesses is read by nobody.
-        near = did_you_mean(error.option_name, error.possibilities or ())
+        known = (
+            [name for one in error.ctx.command.params for name in (*one.opts, *one.secondary_opts)] if error.ctx else ()
+        )
+        near = did_you_mean(error.option_name, known)
         return f"{where} has no option {error.option_name}; {near}".rstrip("; ")
     if isinstance(error, click.MissingParameter) and error.param is not None:
         parameter = error.param

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.config.job import FORMS, KEYS, SECTIONS, Job, Key
-from cxrprep.config.toml import TomlText, type_problem, unknown_key, value_problem
+from cxrprep.config.toml import TomlText, type_problem, value_problem
 from cxrprep.credentials.secret import TOKEN_PREFIX
 from cxrprep.errors import ConfigError, UsageError, did_you_mean
 from cxrprep.storage.paths import home_path, is_served, refuse_address, refuse_unserved
@@ -333,10 +333,9 @@ def _nearest_key(name: str) -> str:
     if not section:
         siblings += list(SECTIONS)
     # The right word in the wrong section is a usual mistake.
-    homes = [n for n in KEYS if n.rpartition(".")[2] == key]
-    if homes and not did_you_mean(key, siblings):
-        return f"did you mean {homes[0]}? known here: {', '.join(siblings)}"
-    return unknown_key(key, siblings)
+    names = {n.rpartition(".")[2]: n for n in reversed([*KEYS])}
+    here, there = did_you_mean(key, siblings), did_you_mean(key, names, names.__getitem__)
+    return f"{here or there}known here: {', '.join(siblings)}"
 
 
 def _environment(variables: Mapping[str, str]) -> tuple[dict[str, _Given], tuple[str, ...]]:

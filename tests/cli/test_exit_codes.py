@@ -108,6 +108,7 @@ def test_2_usage(words: tuple[str, ...], tmp_path: Path) -> None:
         (("convert",), "cxrprep convert /data/nih --recipe square-224"),
         (("duplicates",), "cxrprep duplicates /data/nih"),
         (("export", "x", "--format", "cvs"), "did you mean csv?"),
+        (("convert", "x", "--workers", "4"), "did you mean --jobs?"),
         (("extract-labels", "x", "--labeler", "openai"), "add --reports"),
         (("extract-labels", "x", "--evidence"), "add --reports"),
         (("extract-labels", "x", "--also", "c.csv"), "--compare A B --also C"),

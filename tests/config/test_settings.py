@@ -72,6 +72,8 @@ def test_config_may_be_named_by_a_variable(tmp_path: Path) -> None:
         ('\n[download]\n# a comment\nsorce = "box"\n', 4, "unknown key 'download.sorce'", "did you mean source?"),
         ("[dowload]\nx = 1\n", 1, "unknown key 'dowload'", "did you mean download?"),
         ('recipe = "square-224"\n', 1, "unknown key 'recipe'", "did you mean convert.recipe?"),
+        ("[convert]\nworkers = 4\n", 2, "unknown key 'convert.workers'", "did you mean engine.jobs?"),
+        ('[export]\nrecip = "square-224"\n', 2, "unknown key 'export.recip'", "did you mean convert.recipe?"),
         ('[download]\n"billing-project" = "p"\n', 2, "unknown key", "did you mean billing_project?"),
         ("download.sorce = 1\n", 1, "unknown key 'download.sorce'", "did you mean source?"),
         ("[verify]\nimages = 1\n", 2, "expected true or false, found 1", ""),
@@ -298,3 +300,11 @@ def test_nothing_is_suggested_when_nothing_is_near_and_all_that_a_word_is_a_part
     assert did_you_mean("Square", recipes) == "did you mean square-224 or square-224-fast? "
     assert did_you_mean("xrv224", recipes) == "did you mean xrv-224? "
     assert did_you_mean("rate", ["limit_rate", "timeout"]) == "did you mean limit_rate? "
+    # The dashes of options are alike, and say nothing.
+    assert did_you_mean("--size", ["--view", "--recipe"]) == did_you_mean("workers", ["scores", "recipe"]) == ""
+
+
+@pytest.mark.parametrize("word", ["--workers", "--num-workers", "n_jobs", "threads", "--cores", "processes", "--JOBS"])
+def test_what_other_programs_call_it_is_known(word: str) -> None:
+    assert did_you_mean(word, ["--scores", "--where", "--preview", "--jobs"]) == "did you mean --jobs? "
+    assert did_you_mean("--output", ["--jobs", "--out"]) == "did you mean --out? "
