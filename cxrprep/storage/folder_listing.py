@@ -16,7 +16,7 @@ def files_below(
     leave_out: Collection[str] = (),
     *,
     readable_only: bool = False,
-    note: Callable[[str, os.stat_result | None], object] | None = None,
+    note: Callable[[str, os.stat_result | None, int], object] | None = None,
 ) -> Iterator[tuple[str, int]]:
     """Every file, or link to one, with its bytes, in order of path; nothing of what ``leave_out`` names at the top.
 
@@ -24,7 +24,8 @@ def files_below(
         root: The folder.
         leave_out: Names at the top.
         readable_only: Pass over a folder that cannot be read.
-        note: Told of each folder how it was before it was listed; ``None`` of one with links to folders or to nothing.
+        note: Told of each folder how it was before it was listed, ``None`` of one with links to folders or to nothing,
+            and how many files are in it.
 
     Yields:
         Path and size in bytes.
@@ -55,7 +56,7 @@ def files_below(
                     else:
                         moving = True
             if note is not None:
-                note(path, None if moving else stamp)
+                note(path, None if moving else stamp, sum(held >= 0 for _, held in found))
         except OSError:
             if not readable_only:
                 raise

@@ -18,13 +18,15 @@ import os
 import re
 import stat
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow.fs import LocalFileSystem
+from pyarrow.fs import FileType, LocalFileSystem
 
 from cxrprep.errors import StorageError, TableError
 from cxrprep.storage.folder_listing import files_below
@@ -35,12 +37,14 @@ from cxrprep.storage.table_checksums import listed_checksums
 from cxrprep.system import FILES_AT_ONCE, available_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from cxrprep.model import Digest
 
 NAME: Final = "folders.parquet"
-_SCHEMA: Final = pa.schema([("path", pa.string()), ("inode", pa.uint64()), ("changed", pa.int64())])
+_SCHEMA: Final = pa.schema(
+    [("path", pa.string()), ("inode", pa.uint64()), ("changed", pa.int64()), ("files", pa.int64())]
+)
 _LOCAL: Final = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"})
 # Clocks of file systems tick every few milliseconds to every second.
 _TICK: Final = 2 * 10**9
@@ -48,7 +52,7 @@ _NEVER: Final = (0, 0)
 
 
 class FolderStamps:
-    """Inode and time of the last change of each folder below ``root``, taken as it is listed, kept in a cache."""
+    """Inode, time of the last change and number of files of each folder below ``root`` as it was listed, in a cache."""
 
     def __init__(self, root: Path, cache: Path, record: Digest | None) -> None:
         """Nothing is read or written yet; ``record`` is the digest of the record, where it is known."""
@@ -57,19 +61,19 @@ class FolderStamps:
         self._device = _own_device(self._root)
         self.begin()
 
-    def begin(self) -> Callable[[str, os.stat_result | None], None] | None:
+    def begin(self) -> Callable[[str, os.stat_result | None, int], None] | None:
         """What notes the folders, which are about to be listed: their paths, and how they are; ``None`` if it is vain.
 
         Nothing is noted yet.
         """
-        self._rows: list[tuple[str, int, int]] = []
+        self._rows: list[tuple[str, int, int, int]] = []
         self._stored = SortedTable(_SCHEMA)
         self._begun = time.time_ns()
         return None if self._device is None else self._note
 
-    def _note(self, path: str, held: os.stat_result | None) -> None:
+    def _note(self, path: str, held: os.stat_result | None, files: int) -> None:
         sure = held is not None and held.st_dev == self._device and held.st_ctime_ns < self._begun - _TICK
-        self._rows.append((path, *((held.st_ino, held.st_ctime_ns) if held is not None and sure else _NEVER)))
+        self._rows.append((path, *((held.st_ino, held.st_ctime_ns) if held is not None and sure else _NEVER), files))
         if len(self._rows) == PART_ROWS:
             self._store()
 
@@ -130,6 +134,32 @@ class FolderStamps:
                 return same and not _without({path for path in here if path.lower().endswith(suffixes)}, images)
         return None
 
+    def files(self, recorded: Iterable[str], leave_out: Collection[str]) -> dict[str, int] | None:
+        """Every file below ROOT, or link to one, with its bytes, where most folders are as they were.
+
+        A folder is as it was where nothing came or went, and all that was in it is of the ``recorded`` files that are
+        here now. Each of these is looked at; ``leave_out`` as above.
+
+        Returns:
+            Sizes by path, in no order; ``None`` where all folders have to be listed.
+        """
+        if self._device is None or not self._path.is_file():
+            return None
+        paths, found = iter(recorded), dict[str, int]()
+        with ThreadPoolExecutor(min(4, available_cores())) as pool:
+            try:
+                for some in pool.map(self._sizes, iter(lambda: list(islice(paths, PART_ROWS)), [])):
+                    found.update(some)
+            except OSError:
+                return None
+            counts = Counter(path[: path.rfind("/") + 1] for path in found)
+            changed = self._in_changed(leave_out, pool, counts)
+        return None if changed is None else found | changed
+
+    def _sizes(self, paths: list[str]) -> list[tuple[str, int]]:
+        found = LocalFileSystem().get_file_info([f"{self._root}/{path}" for path in paths])
+        return [(path, one.size) for path, one in zip(paths, found, strict=True) if one.type is FileType.File]
+
     def _are_here(self, files: pa.RecordBatch) -> bool:
         """Whether these are files, or links to files, of these sizes."""
         paths, sizes = (column.to_pylist() for column in files.columns)
@@ -152,25 +182,32 @@ class FolderStamps:
             return False
         return True
 
-    def _in_changed(self, leave_out: Collection[str], pool: ThreadPoolExecutor) -> set[str] | None:
-        """The files, and links to files, in folders that came since, or that are not as they were written down."""
-        changed, found, folders = list[str](), set[str](), set[str]()
+    def _in_changed(
+        self, leave_out: Collection[str], pool: ThreadPoolExecutor, counts: Mapping[str, int] | None = None
+    ) -> dict[str, int] | None:
+        """The files, and links to files, with their bytes, in folders that came since, or are not as was written down.
+
+        Where ``counts`` says how many files of a folder are known, these must be all that were in it.
+        """
+        changed, found, folders = list[str](), dict[str, int](), set[str]()
         try:
             for group in read_groups(self._path, _SCHEMA.names):
-                for some in pool.map(self._changed, group.to_batches(max_chunksize=PART_ROWS)):
+                batches = group.to_batches(max_chunksize=PART_ROWS)
+                for some in pool.map(functools.partial(self._changed, counts=counts), batches):
                     changed += some
                 if len(changed) > FILES_AT_ONCE:
                     return None
             for path in changed:
                 self._list(path, leave_out, found, folders)
             for path in _without(folders, self._path):
-                found.update(path + name for name, _ in files_below(f"{self._root}/{path}"))
-        except (OSError, TableError, UnicodeError):
+                found.update((path + name, size) for name, size in files_below(f"{self._root}/{path}"))
+        except (OSError, TableError, ValueError):
+            # A name that is no UTF-8 among them, and what an earlier version wrote down.
             return None
         return found
 
     def _store(self) -> None:
-        columns = list(zip(*self._rows, strict=True)) or [(), (), ()]
+        columns = list(zip(*self._rows, strict=True)) or [()] * len(_SCHEMA)
         self._rows = []
         try:
             arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
@@ -179,19 +216,20 @@ class FolderStamps:
             # A name that is no UTF-8, or no room for temporary files: the folders are listed each time.
             self._device = None
 
-    def _changed(self, folders: pa.RecordBatch) -> list[str]:
+    def _changed(self, folders: pa.RecordBatch, counts: Mapping[str, int] | None) -> list[str]:
         """Those that are not as they were; one that went is missing in its parent, which changed with it."""
         found = list[str]()
-        for path, inode, changed in zip(*(column.to_pylist() for column in folders.columns), strict=True):
+        for path, inode, changed, files in zip(*(column.to_pylist() for column in folders.columns), strict=True):
             try:
                 held = os.stat(f"{self._root}/{path}")  # noqa: PTH116  # a Path for each takes three times as long
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            if held.st_ctime_ns != changed or held.st_ino != inode or held.st_dev != self._device:
+            same = held.st_ctime_ns == changed and held.st_ino == inode and held.st_dev == self._device
+            if not same or (counts is not None and counts.get(path, 0) != files):
                 found.append(path)
         return found
 
-    def _list(self, path: str, leave_out: Collection[str], files: set[str], folders: set[str]) -> None:
+    def _list(self, path: str, leave_out: Collection[str], files: dict[str, int], folders: set[str]) -> None:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(f"{self._root}/{path}") as entries:
             for entry in entries:
                 if not path and entry.name in leave_out:
@@ -199,7 +237,7 @@ class FolderStamps:
                 if is_folder(entry):
                     folders.add(f"{path}{entry.name}/")
                 elif is_file(entry):
-                    files.add(path + entry.name)
+                    files[path + entry.name] = entry.stat().st_size
 
 
 def _stated(table: Path) -> str:

@@ -16,6 +16,7 @@ from cxrprep.storage import folder_stamps
 from tests.generators.small import mimic_cxr_jpg
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PATHS = [f"{mimic_cxr_jpg.stem(image)}.jpg" for image in mimic_cxr_jpg.IMAGES]
@@ -339,3 +340,72 @@ def test_names_that_are_no_utf_8(root: Path, monkeypatch: pytest.MonkeyPatch) ->
     for _ in range(2):
         assert len(listed(root, monkeypatch)) == FOLDERS + 2
     assert state(root) == before
+
+
+def status_lists(root: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The folders that status lists where stamps are left; it must say the same as one that lists them all."""
+    found: set[str] = set()
+    scandir = os.scandir
+
+    def noted(path: Any = ".") -> Any:
+        if sys._getframe(1).f_globals["__name__"].startswith("cxrprep.storage.folder_"):
+            found.add(os.path.relpath(os.fspath(path), root))
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", noted)
+        # Whether an image is here at all is asked until one is found.
+        patch.setattr("cxrprep.api.status.has_images", lambda _: True)
+        patch.setattr("cxrprep.api.status.images_or_archives", lambda _: "images")
+        patch.setattr("cxrprep.api.status_parts._FEW", 0)
+        parts = cxrprep.status(root).value.parts
+        first = set(found)
+        patch.setattr(folder_stamps.FolderStamps, "files", lambda *_: None)
+        assert cxrprep.status(root).value.parts == parts
+    return first
+
+
+STATUS_CHANGES: dict[str, Callable[[Path], object]] = {
+    "gone": lambda root: (root / PATHS[0]).unlink(),
+    "a-study-gone": lambda root: shutil.rmtree(study(root)),
+    "another-size": lambda root: (root / PATHS[0]).write_bytes(b"more"),
+    "emptied": lambda root: (root / PATHS[0]).write_bytes(b""),
+    "a-report-more": lambda root: study(root).with_suffix(".txt").write_text("x"),
+    "a-copy-more": lambda root: (study(root) / "copy of it.jpg").write_bytes(b"x"),
+    "a-study-more": lambda root: shutil.copytree(study(root), study(root).with_name("s59999999")),
+    "moved": lambda root: study(root).rename(study(root).with_name("s59999999")),
+    "a-folder-in-its-place": lambda root: [(root / PATHS[0]).unlink(), (root / PATHS[0]).mkdir()],
+    "a-link-to-nothing": lambda root: [(root / PATHS[0]).unlink(), (root / PATHS[0]).symlink_to("nothing")],
+    "a-table-more": lambda root: (root / "mimic-cxr-2.0.0-negbio.csv").write_text("x"),
+}
+
+
+@pytest.mark.parametrize("change", STATUS_CHANGES)
+def test_status_counts_what_is_here_now(change: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    STATUS_CHANGES[change](root)
+    status_lists(root, monkeypatch)
+
+
+@pytest.mark.parametrize("change", STATUS_CHANGES)
+def test_status_counts_what_changed_before_the_folders_were_listed(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "mimic"
+    mimic_cxr_jpg.write(root)
+    cxrprep.download("mimic-cxr-jpg", root, source=str(root))
+    STATUS_CHANGES[change](root)
+    settle(monkeypatch)
+    cxrprep.extract_labels(root, allow_loss=True)
+    status_lists(root, monkeypatch)
+
+
+def test_status_lists_no_folder_in_which_all_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "mimic"
+    mimic_cxr_jpg.write(root)
+    cxrprep.download("mimic-cxr-jpg", root, source=str(root))
+    settle(monkeypatch)
+    cxrprep.extract_labels(root)
+    # ROOT has its own tables, which were written after it was listed.
+    assert status_lists(root, monkeypatch) <= {"."}
+    (root / ".cxrprep" / folder_stamps.NAME).unlink()
+    assert len(status_lists(root, monkeypatch)) == FOLDERS
