@@ -9,6 +9,7 @@ from typing import Any, Final
 
 _BYTES: Final = ("B", "kB", "MB", "GB", "TB", "PB")
 _DURATIONS: Final = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
+_OF_MANY: Final = {"is": "are", "was": "were", "has": "have"}
 _IRREGULAR: Final = {"study": "studies", "series": "series", "patch": "patches", "entry": "entries"}
 
 # What ends a line or is obeyed by a terminal, and what turns the direction of writing around.
@@ -84,12 +85,11 @@ def format_number(number: float) -> str:
     return f"{number:,}" if isinstance(number, int) else f"{number:,.1f}"
 
 
-def format_count(count: int, noun: str) -> str:
-    """``1 file``, ``2 files``, ``1,204 studies``; ``noun`` is given in the singular."""
-    if count == 1:
-        return f"1 {noun}"
+def format_count(count: int, noun: str, verb: str = "") -> str:
+    """``1 file``, ``2 files``, ``1 study has``, ``1,204 studies have``; ``noun`` and ``verb`` as of one."""
     head, space, last = noun.rpartition(" ")
-    return f"{count:,} {head}{space}{_IRREGULAR.get(last, last + 's')}"
+    counted = f"1 {noun}" if count == 1 else f"{count:,} {head}{space}{_IRREGULAR.get(last, last + 's')}"
+    return f"{counted} {verb if count == 1 else _OF_MANY.get(verb, verb.removesuffix('s'))}".rstrip()
 
 
 def singular(unit: str) -> str:

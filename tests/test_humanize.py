@@ -53,6 +53,10 @@ def test_counts_know_one() -> None:
     assert format_count(0, "file") == "0 files"
     assert format_count(1204, "study") == "1,204 studies"
     assert format_count(2, "label table") == "2 label tables"
+    assert format_count(1, "row", "says") == "1 row says"
+    assert [format_count(2, "image", verb) for verb in ("is", "has", "stands")] == [
+        "2 images are", "2 images have", "2 images stand",
+    ]  # fmt: skip
     assert [singular(unit) for unit in ("files", "studies", "images")] == ["file", "study", "image"]
     assert format_number(112_120) == "112,120"
     assert format_rate(12_340_000) == "12.3 MB/s"

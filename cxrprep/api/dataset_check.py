@@ -16,7 +16,7 @@ from cxrprep.config.toml import TomlText
 from cxrprep.datasets.catalog import check_aliases, declaration_of, find_dataset
 from cxrprep.errors import ExitCode, UsageError, did_you_mean
 from cxrprep.events import Sink, ignore
-from cxrprep.humanize import short_repr
+from cxrprep.humanize import format_count, short_repr
 from cxrprep.storage.paths import OWN_FOLDERS, home_path, refuse_address
 from cxrprep.storage.small_files import read_text
 
@@ -214,7 +214,7 @@ def _result(found: DatasetCheck) -> Result[DatasetCheck]:
             "images": f"{found.images_listed:,} in the tables, {found.images_here:,} files here, "
             f"{found.images_matched:,} of them in both",
             "patients": f"{found.patients:,}",
-            **{f"labels {source}": f"{rows:,} rows" for source, rows in found.sources},
+            **{f"labels {source}": format_count(rows, "row") for source, rows in found.sources},
             "drawn": f"{found.boxes:,} boxes, {found.masks:,} masks",
             "observations": ", ".join(name.removeprefix("label_") for name in found.observations) or "none",
         }

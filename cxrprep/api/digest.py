@@ -12,6 +12,7 @@ from cxrprep.api.export import load
 from cxrprep.api.result import Result
 from cxrprep.errors import ExitCode, StorageError, UsageError
 from cxrprep.events import Sink, ignore
+from cxrprep.humanize import format_count
 from cxrprep.manifest.set_digest import PIXELS_NAME, Proof, SetDigest, set_digest
 from cxrprep.model import FolderRef
 from cxrprep.storage.paths import CACHE_NAME
@@ -46,7 +47,7 @@ def digest(
     """
     found = _digest_of(FolderRef.of(root, state=state), on_event, options)
     splits = found.head["splits"].items()
-    counts = ((f"split {name or 'none'}", f"{about['images']:,} images") for name, about in splits)
+    counts = ((f"split {name or 'none'}", format_count(about["images"], "image")) for name, about in splits)
     rows = (("digest", found.value), *counts)
     data = {"digest": found.value, "head": found.head, "unread": found.unread}
     return Result("digest", found, rows=rows, data=data)
@@ -134,7 +135,7 @@ def _checked(wanted: str, path: Path) -> Result[Proof | SetDigest]:
         ) from error
     holds = made.holds(wanted)
     about = json.loads(made.leaf)
-    rows = (("image", about.get("id", "")), ("split", made.split or "none"), ("of", f"{made.size:,} images"))
+    rows = (("image", about.get("id", "")), ("split", made.split or "none"), ("of", format_count(made.size, "image")))
     return Result(
         "prove",
         made,

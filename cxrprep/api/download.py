@@ -24,6 +24,7 @@ from cxrprep.checksum_files import NAMES as SUMS_NAMES
 from cxrprep.datasets.catalog import find_dataset, known_dataset
 from cxrprep.errors import CxrprepError, ExitCode, UsageError, most_pressing
 from cxrprep.events import Note, Sink, ignore
+from cxrprep.humanize import format_count
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import FolderRef, Selection
 from cxrprep.planning.plan import Action, Plan
@@ -244,7 +245,7 @@ def download(
         if arriving is not None:
             small = arriving.finish()
             code = most_pressing((code, small.exit_code))
-            rows += (("converted", f"{small.value.images:,} images in {small.value.out}"),)
+            rows += (("converted", f"{format_count(small.value.images, 'image')} in {small.value.out}"),)
             data |= {"converted": small.value.images, "not_converted": small.value.failed}
             if small.value.failed:
                 rows += (

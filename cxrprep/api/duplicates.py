@@ -11,7 +11,7 @@ from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.errors import ExitCode, UsageError
 from cxrprep.events import Sink, ignore
-from cxrprep.humanize import short_repr
+from cxrprep.humanize import format_count, short_repr
 from cxrprep.images.similarity import RELATED
 from cxrprep.manifest.near_duplicates import NEAR_DUPLICATES_NAME, SCHEMA, near_duplicates
 from cxrprep.model import FolderRef
@@ -113,10 +113,10 @@ def duplicates(
     rows = (
         ("images", value.images),
         *((("not compared", f"{value.unread:,}, which cannot be read; verify names them"),) if value.unread else ()),
-        ("same exposure", f"{value.same_exposure:,} pairs"),
-        ("same patient, by the pixels", f"{value.related:,} pairs"),
-        ("in two splits", f"{value.across_splits:,} pairs"),
-        *((("in two collections", f"{value.across_collections:,} pairs"),) if several else ()),
+        ("same exposure", format_count(value.same_exposure, "pair")),
+        ("same patient, by the pixels", format_count(value.related, "pair")),
+        ("in two splits", format_count(value.across_splits, "pair")),
+        *((("in two collections", format_count(value.across_collections, "pair")),) if several else ()),
         ("written", str(target)),
     )
     return Result("duplicates", value, ExitCode.PARTIAL if value.unread else ExitCode.DONE, rows=rows)

@@ -13,6 +13,7 @@ from cxrprep.api.running import notes_progress
 from cxrprep.collection import FolderKind
 from cxrprep.errors import UsageError
 from cxrprep.events import Sink, StageFinished, StageStarted, ignore
+from cxrprep.humanize import format_count
 from cxrprep.labels.extract import LABELS_NAME, read_labels, with_added, write_in_parts, write_labels, written_labels
 from cxrprep.labels.label_losses import check_labels
 from cxrprep.labels.last_options import last_options
@@ -158,7 +159,7 @@ def _result(found: LabelsResult) -> Result[LabelsResult]:
         ("images", found.images),
         ("patients", found.patients),
         *((f"split {name or 'not stated'}", count) for name, count in found.splits),
-        *((("boxes", f"{found.boxes:,} on {found.boxed_images:,} images"),) if found.boxes else ()),
+        *((("boxes", f"{found.boxes:,} on {format_count(found.boxed_images, 'image')}"),) if found.boxes else ()),
         *((("rows left out", left_out),) if left_out else ()),
         *(
             (f"table {use.name}", f"{use.used:,} of {use.rows:,} rows, {str(use.digest)[:_SHOWN]}")

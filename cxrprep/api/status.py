@@ -17,7 +17,7 @@ from cxrprep.api.status_parts import PartStatus, count_parts, has_images, images
 from cxrprep.collection import FolderKind
 from cxrprep.datasets.own_folder import dataset_words
 from cxrprep.errors import ExitCode, UsageError, most_pressing
-from cxrprep.humanize import format_rate, format_seconds, short_repr
+from cxrprep.humanize import format_count, format_rate, format_seconds, short_repr
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import FolderRef, Selection
 from cxrprep.record.last_run import RunState, unfinished_runs
@@ -161,20 +161,22 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
     manifests = folder.manifests
     refused = _rows(manifests / FAILURES_NAME)
     if not folder.record.exists:
-        yield StageStatus("download", "not recorded", f"{here:,} files that cxrprep did not fetch" if here else "")
+        yield StageStatus(
+            "download", "not recorded", f"{format_count(here, 'file')} that cxrprep did not fetch" if here else ""
+        )
     elif missing or partial or wrong:
         found = ((missing, "missing"), (partial, "partial"), (wrong, "of another size"))
         detail = ", ".join(f"{count:,} {what}" for count, what in found if count)
         yield StageStatus("download", "incomplete", detail, refused)
     elif refused:
         # What is here is not what the mirror has, behind a link that leads out of ROOT, say.
-        yield StageStatus("download", "failed", f"{here:,} files here", refused)
+        yield StageStatus("download", "failed", f"{format_count(here, 'file')} here", refused)
     elif not has_images(folder):
         # It was interrupted between the tables and the plan, or tables alone were asked for.
         meant = " yet of those that were selected" if asked(folder.record.cache) is not None else ""
-        yield StageStatus("download", "incomplete", f"{here:,} files, no image{meant}", refused)
+        yield StageStatus("download", "incomplete", f"{format_count(here, 'file')}, no image{meant}", refused)
     else:
-        yield StageStatus("download", "done", f"{here:,} files")
+        yield StageStatus("download", "done", format_count(here, "file"))
     updated = folder.record.header.updated
     changed = updated.timestamp() if updated else 0.0
     for name, table, what in (
@@ -200,7 +202,7 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
             yield StageStatus(f"convert {recipe.name}", "not finished", "", failed)
         else:
             word = "incomplete" if failed else "done"
-            yield StageStatus(f"convert {recipe.name}", word, f"{_rows(made):,} images", failed)
+            yield StageStatus(f"convert {recipe.name}", word, format_count(_rows(made), "image"), failed)
     if not recipes:
         yield StageStatus("convert", "not done", "")
 
@@ -216,7 +218,7 @@ def _stages_of_made(folder: DatasetFolder) -> Iterator[StageStatus]:
     elif folder.kind is FolderKind.CONVERTED:
         name = f"convert {folder.lineage.recipe if folder.lineage is not None else ''}".strip()
         failed = _rows(folder.read_from / FAILURES_NAME)
-        count = f"{sum(_rows(path) for path in images):,} images"
+        count = format_count(sum(map(_rows, images)), "image")
         joined = len(images) == 1 and images[0].parent == folder.read_from
         yield StageStatus(name, "done" if joined and not failed else "incomplete", count, failed)
     path = folder.manifests / "verify.parquet"

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.humanize import format_count
 from cxrprep.labels import chexpert_plus
 from cxrprep.labels.chexpert_demographics import read_demographics
 from cxrprep.labels.columns import coded, constant, count_true, filled_with_zeros, labels, sex, whole
@@ -72,8 +73,9 @@ def read(tables: Tables, label_rows: LabelRows) -> None:
         trained = count_true(pc.equal(columns["split"].cast(pa.string()), "train"))
         if entry.label_source == "radiologist" and trained:
             label_rows.note(
-                f"{trained:,} rows are about train patients, whom the release's radiologists did not see: if it is a "
-                "part of train.csv, move it away, and divide patients with: cxrprep manifest ROOT --fractions F,F,F",
+                f"{format_count(trained, 'row', 'is')} about train patients, whom the release's radiologists did not "
+                "see: if it is a part of train.csv, move it away, and divide patients with: "
+                "cxrprep manifest ROOT --fractions F,F,F",
                 str(path),
                 "warning",
             )
@@ -192,7 +194,11 @@ def _about(table: TextTable, ids: dict[str, Any], label_rows: LabelRows) -> dict
     strict = label_rows.options.strict_source
     if count:
         what = "frontal, as the table says" if strict else "lateral"
-        label_rows.note(f"{count} rows say Frontal and have view LL or RL: taken as {what}", str(table.path), "warning")
+        label_rows.note(
+            f"{format_count(count, 'row', 'says')} Frontal, with view LL or RL: taken as {what}",
+            str(table.path),
+            "warning",
+        )
     words = pc.coalesce(beam, pc.add(lateral.cast(pa.int8()), pa.scalar(len(_BEAMS), pa.int8())))
     return {
         "view": _views(beam, lateral),

@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from cxrprep.errors import TableError, did_you_mean
+from cxrprep.humanize import format_count
 from cxrprep.labels.csv_text import AGAIN, AS_IT_STANDS, CsvContent, Written, read_content, records_of
 from cxrprep.labels.text_table import TextTable, first_true, of_words, with_words, words_of
 from cxrprep.model import Digest
@@ -338,7 +339,7 @@ def _without_odd_rows(
     if all(column.null_count for column in table.columns):
         odd = reduce(pc.and_, (pc.is_null(column) for column in table.columns))
         if blank := int(pc.sum(odd).as_py() or 0):
-            notes.append(f"{blank:,} rows of blank cells are left out")
+            notes.append(f"{format_count(blank, 'row')} of blank cells left out")
     first = next((name for name in table.column_names if header.get(name)), "")
     # Two files that were put together have two headers.
     if first and pc.any(_is_field(table.column(first), header[first])).as_py():

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from cxrprep.datasets.declaration import AboutImage, Declaration, tables_of
 from cxrprep.datasets.declared import layout_of
 from cxrprep.errors import TableError
+from cxrprep.humanize import format_count
 from cxrprep.labels.declared_columns import TableRead, has_columns, named_columns
 from cxrprep.labels.declared_tables import count_rows
 from cxrprep.labels.declared_values import by_code, in_any_capitals, looked_up, number_of, texts, value_of
@@ -46,7 +47,7 @@ def images_of(declared: Declaration, here: Mapping[str, TableRead], label_rows: 
     images = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
     lost = int(images["image_id"].isna().sum())
     if lost:
-        label_rows.note(f"{lost:,} rows name no image in a known form: they are left out", "", "warning")
+        label_rows.note(f"{format_count(lost, 'row', 'names')} no image in a known form: left out", "", "warning")
         images = images[images["image_id"].notna()]
     if images.empty:
         names = ", ".join(str(here[name].path) for name in tables_of(rule.table) if name in here)
@@ -64,7 +65,7 @@ def images_of(declared: Declaration, here: Mapping[str, TableRead], label_rows: 
     nobody = int(images["patient_id"].isna().sum())
     images["patient_id"] = images["patient_id"].where(images["patient_id"].notna(), images["study_id"])
     if rule.patient != "unknown" and nobody:
-        label_rows.note(f"{nobody:,} images have no patient: each of their studies counts as one", "", "warning")
+        label_rows.note(f"{format_count(nobody, 'image', 'has')} no patient: each study counts as one", "", "warning")
     elif rule.patient == "unknown" and not told:
         label_rows.note(
             f"{declared.name} does not say whose the images are: each study counts as a patient", "", "warning"
@@ -221,7 +222,7 @@ def add_splits(
         names = ", ".join(declared.named(name).patterns[0] for _, name in lists)
         label_rows.note(f"no split lists are here ({names}): the split is not stated", "", "warning")
     elif len(lists) > 1 and (rest := int(images["split"].isna().sum())):
-        label_rows.note(f"{rest:,} images are in no split list: their split is null", "", "warning")
+        label_rows.note(f"{format_count(rest, 'image', 'is')} in no split list: the split is null", "", "warning")
     return others[others.notna()]
 
 

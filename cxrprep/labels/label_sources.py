@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import CxrprepError, TableError, UsageError, storage_errors
+from cxrprep.humanize import format_count
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_rows import TableUse
 from cxrprep.labels.source_vocabulary import own_column
@@ -184,7 +185,7 @@ def with_added_sources(
         uses.append(use)
         if joined:
             notes.append(
-                f"{source.name}: {joined:,} studies have several reports or rows: "
+                f"{source.name}: {format_count(joined, 'study', 'has')} several reports or rows: "
                 "joined, where they differ by the first of 1, -1, 0, null"
             )
     return _merged(table, blocks), uses, notes

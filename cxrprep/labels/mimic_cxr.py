@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
+from cxrprep.humanize import format_count
 from cxrprep.labels.columns import (
     constant,
     constant_where,
@@ -86,7 +87,9 @@ def read(tables: Tables, label_rows: LabelRows) -> None:
             label_rows.note(filled, str(table.path), "warning")
         if rows.without_images:
             label_rows.note(
-                f"{rows.without_images:,} studies have no image in the tables here", str(table.path), "warning"
+                f"{format_count(rows.without_images, 'study', 'has')} no image in the tables here",
+                str(table.path),
+                "warning",
             )
         context.add(rows, columns, raw, label_rows)
     if not read_tables and images.rows:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
+from cxrprep.humanize import format_count
 from cxrprep.labels.columns import categories, count_true, projection_of, whole
 from cxrprep.labels.csv_table import Form, read_names, read_table
 from cxrprep.labels.joins import all_distinct, order_by_both, positions, rises, row_numbers
@@ -125,7 +126,9 @@ def list_images(tables: Tables, label_rows: LabelRows) -> ImageListing:
             # Some rows are about other images, or about one image twice.
             listing.require_unique()
             unknown = pc.invert(pc.is_in(more, value_set=image))
-            message = f"{len(more) - matched:,} images stand here and not in {listings[0][1].path.name}"
+            message = (
+                f"{format_count(len(more) - matched, 'image', 'stands')} here and not in {listings[0][1].path.name}"
+            )
             label_rows.note(message, str(listing.path), "warning")
             image = pa.concat_arrays([image, more.filter(unknown)])
             place = positions(image, more)

@@ -13,7 +13,7 @@ from cxrprep.collection.image_table import check_images, check_studies
 from cxrprep.datasets.catalog import catalog
 from cxrprep.digests import file_digest
 from cxrprep.events import Event, Note, Sink, StageFinished, StageStarted, ignore
-from cxrprep.humanize import short_repr
+from cxrprep.humanize import format_count, short_repr
 from cxrprep.labels.extract import LABELS_NAME, without_folder
 from cxrprep.labels.label_rows import Labels, described_table
 from cxrprep.manifest.image_files import RECORDED, digest_of_sorted, image_files
@@ -255,7 +255,7 @@ def note_disagreeing(studies: int, on_event: Sink) -> None:
         on_event(
             Note(
                 STAGE,
-                f"{studies:,} studies have images with different labels: the study gets the first of 1, -1, 0, null",
+                f"{format_count(studies, 'study', 'has')} images with different labels: the first of 1, -1, 0, null",
                 "warning",
             )
         )
@@ -391,8 +391,10 @@ def sources_of(images: pa.Table) -> tuple[tuple[str, int], ...]:
 def join_notes(result: ManifestResult, *, has_labels: bool) -> Iterator[Note]:
     """What could not be joined, in words."""
     if has_labels and result.without_row:
-        message = f"{result.without_row:,} images have no row in the label tables: they are listed with null labels"
+        message = (
+            f"{format_count(result.without_row, 'image', 'has')} no row in the label tables: listed with null labels"
+        )
         yield Note(STAGE, message, "warning", IMAGES_NAME)
     if result.not_here:
-        message = f"{result.not_here:,} images of the label tables are not here: they are in {LABELS_NAME} only"
+        message = f"{format_count(result.not_here, 'image')} of the label tables not here: in {LABELS_NAME} only"
         yield Note(STAGE, message, "info", IMAGES_NAME)

@@ -14,6 +14,7 @@ from cxrprep.collection.image_table import is_there
 from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import TableError, UsageError, storage_errors
 from cxrprep.events import Note, Sink
+from cxrprep.humanize import format_count
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.label_losses import MASKS_NAME
 from cxrprep.labels.policy import Policy
@@ -220,7 +221,11 @@ def _that_are_here(folder: DatasetFolder, images: pa.Table, on_event: Sink) -> p
     here = pa.array([lies_there(folder.root, path) for path in images.column("path").to_pylist()], pa.bool_())
     gone = images.num_rows - int(pc.sum(here).as_py() or 0)
     if gone:
-        on_event(Note("manifest", f"{gone:,} images are no longer here and were taken out of the manifest", "warning"))
+        on_event(
+            Note(
+                "manifest", f"{format_count(gone, 'image', 'is')} no longer here: taken out of the manifest", "warning"
+            )
+        )
     return images.filter(here)
 
 

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from cxrprep.datasets.own_folder import NAME, OWN_FOLDER
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, Sink, StageStarted
+from cxrprep.humanize import format_count
 from cxrprep.images.conversion import spelled
 from cxrprep.labels.columns import categories, constant
 from cxrprep.labels.extract import LABELS_NAME
@@ -172,6 +173,6 @@ def _first_read(own: pa.Table, digest: pa.ChunkedArray, before: Path, on_event: 
     first = pc.if_else(pc.fill_null(same, fill_value=False), held, pa.scalar(None, pa.string()))
     altered = pc.sum(pc.fill_null(pc.not_equal(first, now), fill_value=False)).as_py() or 0
     if altered:
-        message = f"{altered:,} images have other bytes than when they were first read: cxrprep verify names them"
+        message = f"{format_count(altered, 'image', 'has')} other bytes than when first read: cxrprep verify names them"
         on_event(Note(STAGE, message, "warning", str(before)))
     return pc.coalesce(first, now)

@@ -103,7 +103,7 @@ def test_laterals_filed_as_frontal_are_lateral_unless_the_source_is_taken_at_its
     notes = []
     row = rows(tmp_path, on_event=notes.append)[key]
     assert (row["view"], row["projection"]) == ("LL", "lateral")
-    assert any("1 rows say Frontal and have view LL or RL" in note.message for note in notes)
+    assert any("1 row says Frontal, with view LL or RL" in note.message for note in notes)
     strict = rows(tmp_path, options=LabelOptions(strict_source=True))[key]
     assert (strict["view"], strict["projection"]) == ("LL", "frontal")
 

@@ -221,7 +221,7 @@ def test_images_that_one_table_lacks_are_kept_and_counted(tmp_path):
     notes = []
     found = rows(JPG, tmp_path, on_event=notes.append)
     assert (found[IDS[6], "negbio"]["split"], found[IDS[6], "negbio"]["view"]) == ("test", None)
-    assert any("1 images stand here and not in" in note.message for note in notes)
+    assert any("1 image stands here and not in" in note.message for note in notes)
 
 
 def annotated(root):

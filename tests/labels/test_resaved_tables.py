@@ -162,14 +162,14 @@ FORMS: dict[str, tuple[Edit, str]] = {
         lambda rows: saved(rows[:2]) + b"\n   \n" + saved(rows[2:3]) + b"\t\n" + saved(rows[3:]), "",
     ),
     "rows of blank cells in the middle": (
-        lambda rows: saved([*rows[:2], [""] * len(rows[0]), *rows[2:]]), "rows of blank cells",
+        lambda rows: saved([*rows[:2], [""] * len(rows[0]), *rows[2:]]), "of blank cells",
     ),
     "decimal commas and tabs": (
         lambda rows: saved([[_DECIMAL.sub(r"\1,\2", cell) for cell in row] for row in rows], delimiter="\t"), "",
     ),
     "blanks around names": (lambda rows: saved([[f"  {name} " for name in rows[0]], *rows[1:]]), ""),
     "rows of blank cells at the end": (
-        lambda rows: saved([*rows, *([""] * len(rows[0]) for _ in range(3))]), "rows of blank cells are left out",
+        lambda rows: saved([*rows, *([""] * len(rows[0]) for _ in range(3))]), "of blank cells left out",
     ),
     "names of several lines": (
         lambda rows: saved([[re.sub(r"[ _]", "\n", name) for name in rows[0]], *rows[1:]]), "",

@@ -70,8 +70,8 @@ def test_a_label_row_without_its_image_and_an_image_without_its_row(tmp_path):
     stranger = found["00099999_000"]
     assert (stranger["patient_id"], stranger["label_source"], stranger["label_edema"]) == ("00099999", None, None)
     said = " ".join(getattr(note, "message", "") for note in notes)
-    assert "1 images have no row" in said
-    assert "1 images of the label tables are not here" in said
+    assert "1 image has no row" in said
+    assert "1 image of the label tables not here" in said
     assert "holiday.png" in said
     labels = pq.read_table(tmp_path / "manifests" / "labels.parquet")
     assert "00000001_000" in labels.column("image_id").to_pylist()

@@ -158,7 +158,7 @@ def export(
         name_agreement(dataset.name, result.out, STAGE, on_event)
     stale = target.finish()
     if stale:
-        message = f"{len(stale):,} files of an earlier export were removed; the first: {stale[0].name}"
+        message = f"{format_count(len(stale), 'file')} of an earlier export removed; the first: {stale[0].name}"
         on_event(Note(STAGE, message, "info", str(out)))
     for reason, count in result.left_out:
         on_event(Note(STAGE, f"{format_count(count, 'image')} left out: {reason}", "warning", str(result.out)))

@@ -94,7 +94,7 @@ def test_several_reports_of_a_study_are_joined_and_that_is_said(tmp_path: Path) 
         ),
     )
     told = run("extract-labels", tmp_path / "root", "--reports", table)
-    assert "1 studies have several reports or rows: joined" in told
+    assert "1 study has several reports or rows: joined" in told
     first, second = by_source(tmp_path / "root")["cxrprep"]
     assert (first["label_pleural_effusion"], first["label_edema"], first["label_no_finding"]) == (1, -1, None)
     assert second["label_no_finding"] == 1

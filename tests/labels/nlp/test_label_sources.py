@@ -239,7 +239,7 @@ def test_any_folder_keeps_its_sources_and_several_reports_of_a_study_are_joined(
     )  # fmt: skip
     root = folder(tmp_path / "any", {"notes.md": "x"})
     output = run("extract-labels", root, "--reports", reports)
-    assert "1 studies have several reports" in " ".join(output.split())
+    assert "1 study has several reports" in " ".join(output.split())
     (first, second) = by_source(root)["cxrprep"]
     assert (first["study_id"], first["label_pleural_effusion"], first["label_no_finding"]) == ("50", 1, None)
     assert (second["patient_id"], second["label_edema"]) == ("11", 0)
