@@ -181,8 +181,10 @@ def _report(invocation: Invocation, error: BaseException) -> int:
     try:
         return _report_error(invocation, error)
     except BrokenPipeError:
+        # Nobody reads what is wrong: it is wrong all the same.
         _forget_streams()
-        return int(ExitCode.DONE)
+        wrong = ExitCode.USAGE if isinstance(error, click.ClickException) else ExitCode.DONE
+        return int(error.exit_code if isinstance(error, CxrprepError) else wrong)
 
 
 def _report_error(invocation: Invocation, error: BaseException) -> int:

@@ -252,6 +252,16 @@ def test_7_what_the_machine_gives_too_little_of(
     assert (done.returncode, said in done.stderr, "Hint:" in done.stderr) == (7, True, True), done.stderr
 
 
+def test_an_error_that_nobody_reads_keeps_its_exit_code(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        ["bash", "-c", f"exec {PROGRAM} status nosuch --json"], stdout=writer, stderr=writer, cwd=tmp_path, check=False
+    )
+    assert done.returncode == ExitCode.USAGE
+    os.close(writer)
+
+
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     command = f"{PROGRAM} datasets show mimic-cxr | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=dict(os.environ))
