@@ -34,6 +34,8 @@ GRACE: Final = 5.0
 _BEGIN_SECONDS: Final = 5.0
 # Batches under way, a worker: enough that none waits for this process.
 _AHEAD: Final = 2
+# Seconds without a result after which somebody looks for batches whose worker is gone.
+_LOOK_SECONDS: Final = 1.0
 # Pools that broke one after another without a result: then no item is to blame.
 _BROKEN_POOLS: Final = 3
 _DIED: Final = "the worker process died over it (a crash in a decoder, or memory ran out)"
@@ -231,7 +233,9 @@ class WorkerPool:
                 waiting[self._submit(function, batch, seconds)] = batch
             if not waiting:
                 return
-            done, _ = cf.wait(waiting, return_when=cf.FIRST_COMPLETED)
+            done, _ = cf.wait(waiting, timeout=_LOOK_SECONDS, return_when=cf.FIRST_COMPLETED)
+            if not done:
+                self._end_of_lost()
             failures = 0
             for future in done:
                 batch = waiting.pop(future)
@@ -257,6 +261,20 @@ class WorkerPool:
                     raise CxrprepError(
                         "worker processes die at their start", hint="look at the memory limit of this job and its log"
                     )
+
+    def _end_of_lost(self) -> None:
+        """Tell those who wait for batches whose worker is gone: Pebble 5.2 may miss one that died at once.
+
+        It finds the batch of a dead worker by what the worker said when it took it. Where that is read after the death,
+        as on a busy machine, the batch never ended.
+        """
+        with self._lock:
+            manager = self._pool._pool_manager if self._pool is not None else None  # noqa: SLF001  # no public way
+        if manager is None:
+            return
+        for task in tuple(manager.task_manager.tasks.values()):
+            if task.worker_id and task.worker_id not in manager.worker_manager.workers:
+                manager.handle_worker_expiration((task.worker_id, None))
 
     def _submit(
         self, function: Callable[[Sequence[T]], Sequence[R]], batch: list[T], seconds: float

@@ -71,3 +71,13 @@ def long_but_in_many_steps(batch: list[int]) -> list[int]:
     end_item()
     time.sleep(2)
     return batch
+
+
+def rest_or_crash(batch: list[tuple[str, int]]) -> list[int]:
+    """7 ends the process; any other leaves a note that work began, and takes its time."""
+    for folder, n in batch:
+        if n == 7:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        Path(folder, str(n)).touch()
+        time.sleep(1)
+    return [n for _, n in batch]

@@ -7,16 +7,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pebble.pool.process import TaskManager
 
 from cxrprep.errors import SourceUnreachableError, UsageError
 from cxrprep.events import Event, Note
 from cxrprep.executors import Engine, Lost
+from cxrprep.executors.processes import WorkerPool
 from tests.executors import jobs
 from tests.executors.cluster import cluster, joined
 from tests.parts import need
@@ -50,6 +53,34 @@ def test_items_over_which_a_worker_crashes_are_named_and_the_others_are_done(wor
 
 
 @pytest.mark.slow
+def test_a_worker_that_dies_before_anybody_read_what_it_took_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine: the run had no end."""
+    start = TaskManager.task_start
+
+    def late(self: TaskManager, task: int, worker: int | None) -> None:
+        if self.tasks[task].payload.args[1][0][1] == 7:
+            time.sleep(0.5)
+        start(self, task, worker)
+
+    def batches() -> Iterator[list[tuple[str, int]]]:
+        yield [(str(tmp_path), 1)]
+        while not (tmp_path / "1").exists():
+            time.sleep(0.01)
+        yield [(str(tmp_path), 7)]
+
+    monkeypatch.setattr(TaskManager, "task_start", late)
+    found: list[int | Lost[tuple[str, int]]] = []
+    with WorkerPool(2) as pool:
+        thread = threading.Thread(target=lambda: found.extend(pool.results(jobs.rest_or_crash, batches())), daemon=True)
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive()
+    assert [one if isinstance(one, int) else one.item[1] for one in found] == [1, 7]
+    assert isinstance(found[1], Lost)
+
+
 def test_items_without_end_are_named_and_the_others_are_done() -> None:
     found = list(Engine(jobs=2).run(jobs.squares_or_hang, range(60), batch=8, seconds=1.5))
     lost = [outcome for outcome in found if isinstance(outcome, Lost)]
