@@ -116,7 +116,7 @@ def prove(
             refuse_over_others(place, lambda head: head.startswith(b"{") and b'"format"' in head, "proof", "--out")
             replace_listed(place, lambda part: part.write_text(text, encoding="utf-8"))
             rows.append(("written", str(out)))
-    return Result("prove", found, ExitCode.DONE if holds else ExitCode.INTEGRITY, rows=tuple(rows), data=data)
+    return Result("prove", found, _code(holds), rows=tuple(rows), data=data)
 
 
 def _digest_of(where: FolderRef, on_event: Sink, options: dict[str, Any]) -> SetDigest:
@@ -136,10 +136,8 @@ def _checked(wanted: str, path: Path) -> Result[Proof | SetDigest]:
     holds = made.holds(wanted)
     about = json.loads(made.leaf)
     rows = (("image", about.get("id", "")), ("split", made.split or "none"), ("of", format_count(made.size, "image")))
-    return Result(
-        "prove",
-        made,
-        ExitCode.DONE if holds else ExitCode.INTEGRITY,
-        rows=rows,
-        data={"expected": wanted, "holds": holds, "leaf": about},
-    )
+    return Result("prove", made, _code(holds), rows=rows, data={"expected": wanted, "holds": holds, "leaf": about})
+
+
+def _code(holds: bool) -> ExitCode:
+    return ExitCode.DONE if holds else ExitCode.INTEGRITY

@@ -317,7 +317,8 @@ def load(
             from.
         paired: Only images whose report has one of these sections.
         held: Hold the rows in memory, so that each is there at once; else they are read part by part, unless labels
-            come from elsewhere, patients are divided anew or texts go along, which is a join of all of them.
+            come from elsewhere, patients are divided anew or texts go along, which is a join of all of them. Altered
+            tables are warned of where rows are held.
         on_event: Called with remarks.
 
     Returns:
@@ -331,9 +332,9 @@ def load(
     root = Path(root)
     path = (manifests / "images.parquet") if manifests is not None else root / _MANIFEST
     require_image_table(root, path)
-    labels = path.with_name("labels.parquet")
-    for each in (path, labels) if label_source and labels.is_file() else (path,):
-        if held:
+    if held:
+        labels = path.with_name("labels.parquet")
+        for each in (path, labels) if label_source and labels.is_file() else (path,):
             warn_if_altered(each, functools.partial(warnings.warn, stacklevel=6))
     made_from = read_footer(path)
     applied = made_from.get("policy")

@@ -37,8 +37,8 @@ def state(root: Path) -> tuple[bytes, int]:
     return table.read_bytes(), table.stat().st_ino
 
 
-def listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The folders of the release that a run lists, other than to recognise it."""
+def note_lists(root: Path, patch: pytest.MonkeyPatch) -> set[str]:
+    """The folders that are listed from now on, as they come, other than to recognise the release."""
     found: set[str] = set()
     scandir = os.scandir
 
@@ -47,8 +47,14 @@ def listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
             found.add(os.path.relpath(os.fspath(path), root))
         return scandir(path)
 
+    patch.setattr(os, "scandir", noted)
+    return found
+
+
+def listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The folders of the release that a run lists, other than to recognise it."""
     with monkeypatch.context() as patch:
-        patch.setattr(os, "scandir", noted)
+        found = note_lists(root, patch)
         cxrprep.extract_labels(root)
     return {path for path in found if path == "." or path.startswith("files")}
 
@@ -344,16 +350,8 @@ def test_names_that_are_no_utf_8(root: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def status_lists(root: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The folders that status lists where stamps are left; it must say the same as one that lists them all."""
-    found: set[str] = set()
-    scandir = os.scandir
-
-    def noted(path: Any = ".") -> Any:
-        if sys._getframe(1).f_globals["__name__"].startswith("cxrprep.storage.folder_"):
-            found.add(os.path.relpath(os.fspath(path), root))
-        return scandir(path)
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, "scandir", noted)
+        found = note_lists(root, patch)
         # Whether an image is here at all is asked until one is found.
         patch.setattr("cxrprep.api.status.has_images", lambda _: True)
         patch.setattr("cxrprep.api.status.images_or_archives", lambda _: "images")
