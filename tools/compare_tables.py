@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 
 from cxrprep.datasets.catalog import declaration_of, find_dataset
 from cxrprep.labels.extract import read_labels
-from cxrprep.manifest.export.regions import runs_of
+from cxrprep.manifest.export.coco import runs_of
 from cxrprep.vocabulary import VOCABULARIES
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import cxrprep
 from cxrprep.errors import NothingSelectedError, TableError, UsageError
 from cxrprep.executors import Engine
 from cxrprep.labels.splits import SplitRule
-from cxrprep.manifest.export.regions import _of_runs, runs_of
+from cxrprep.manifest.export.coco import _of_runs, runs_of
 from cxrprep.model import LabelTest, Selection, Split
 from tests.generators.small import chexpert, declared
 from tests.manifest.made import made, remade

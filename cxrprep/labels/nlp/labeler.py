@@ -1,17 +1,22 @@
-"""``label_report``: the labels of one report, with the mentions behind them."""
+"""Labels of a report, from its mentions under a named policy; a report in another language than English has none.
+
+Other languages share its medical words, and not its denials.
+"""
 
 from __future__ import annotations
 
 import functools
+import re
+import tomllib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from importlib import resources
+from typing import TYPE_CHECKING, Final
 
-from cxrprep.labels.nlp.aggregate import Aggregator, mask_of
 from cxrprep.labels.nlp.characters import plain
-from cxrprep.labels.nlp.languages import foreign
+from cxrprep.labels.nlp.mentions import MentionStatus
 from cxrprep.labels.nlp.negation import read_sentence
 from cxrprep.labels.nlp.phrase_matcher import WORDS
-from cxrprep.labels.nlp.policies import MentionPolicy, Sections, policy_sources, switched, switches_of
+from cxrprep.labels.nlp.policies import MentionPolicy, Precedence, Sections, policy_sources, switched, switches_of
 from cxrprep.labels.nlp.results import Mention, ReportLabels, ReportStatus
 from cxrprep.labels.nlp.ruleset import Rules, build_rules, shipped_sources
 from cxrprep.labels.nlp.sections import Section, chosen_sections
@@ -19,18 +24,79 @@ from cxrprep.labels.nlp.sentences import Sentence, normalised, split_sentences
 from cxrprep.labels.nlp.tokens import is_word, words_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from cxrprep.labels.nlp.mentions import Found
+    from cxrprep.labels.nlp.ruleset import Rules
+
+
+CARDIOMEGALY: Final = "Cardiomegaly"
+ENLARGED: Final = "Enlarged Cardiomediastinum"
+NO_FINDING: Final = "No Finding"
+SUPPORT_DEVICES: Final = "Support Devices"
+HEART_FAILURE: Final = "Heart Failure"
+
+_POSITIVE, _NEGATIVE, _UNCERTAIN = 1, 2, 4
+_BITS = {MentionStatus.POSITIVE: _POSITIVE, MentionStatus.NEGATIVE: _NEGATIVE, MentionStatus.UNCERTAIN: _UNCERTAIN}
+
+
+def _table(precedence: Precedence) -> tuple[int | None, ...]:
+    return tuple(_label(bits, precedence) for bits in range(8))
+
+
+def _label(bits: int, precedence: Precedence) -> int | None:
+    if not bits:
+        return None
+    if precedence is Precedence.CHEXPERT_LABELER and bits & _NEGATIVE and bits & _UNCERTAIN:
+        return -1
+    return 1 if bits & _POSITIVE else -1 if bits & _UNCERTAIN else 0
+
+
+def mask_of(mentions: Iterable[tuple[int, MentionStatus]]) -> int:
+    """Mentions, as pairs of observation index and status, in one integer: three bits an observation."""
+    mask = 0
+    for observation, status in mentions:
+        mask |= _BITS[status] << (3 * observation)
+    return mask
+
+
+class Aggregator:
+    """Turns masks into labels: a sentence has a mask, a report the union of its sentences' masks."""
+
+    def __init__(self, rules: Rules, policy: MentionPolicy) -> None:
+        self._names = rules.observations
+        self.policy = policy
+        self._labels = _table(policy.precedence)
+        self._places = [(name, 3 * self._names.index(name)) for name in rules.reported]
+        said = _POSITIVE | _UNCERTAIN
+        self._abnormal = sum(
+            said << (3 * index) for index, name in enumerate(self._names) if name not in (SUPPORT_DEVICES, NO_FINDING)
+        )
+        self._failure = said << self._place(HEART_FAILURE) if HEART_FAILURE in self._names else 0
+        self._cardiomegaly = self._place(CARDIOMEGALY)
+        self._enlarged = self._place(ENLARGED)
+        self._no_finding = _POSITIVE << self._place(NO_FINDING)
+
+    def _place(self, name: str) -> int:
+        return 3 * self._names.index(name)
+
+    def labels(self, mask: int) -> dict[str, int | None]:
+        """The labels of a report whose mentions are in ``mask``, by published name."""
+        if not mask & self._abnormal:
+            mask |= self._no_finding
+        if self.policy.heart_failure and mask & self._failure:
+            mask |= _UNCERTAIN << self._cardiomegaly
+        if self.policy.cardiomegaly_enlarges and (mask >> self._cardiomegaly) & _POSITIVE:
+            mask |= _POSITIVE << self._enlarged
+        table = self._labels
+        return {name: table[(mask >> place) & 7] for name, place in self._places}
+
 
 _REMEMBERED_SENTENCES = 50_000
 _REMEMBERED_LENGTH = 400
-
-
 # Characters, and the share of words that must be known for a text to be a report in English.
 _SAMPLE = 2000
 _ENGLISH = 0.34
-
 
 # Words that a text without any function word must have before its language is judged: "Bilat pl effs." is English.
 _TELLING = 4
@@ -194,3 +260,29 @@ def _moved(found: ReportLabels, places: Sequence[int], given: str) -> ReportLabe
         phrase = given[start:end]
         mentions.append(replace(m, start=start, end=end, phrase=phrase, cue=cue, cue_start=cue_start, cue_end=cue_end))
     return replace(found, mentions=tuple(mentions), start=at(found.start), end=after(found.end))
+
+
+_LETTERS: Final = re.compile(r"[^\W\d_]+'?")
+_LANGUAGE_SAMPLE: Final = 4000
+
+
+@functools.cache
+def _words() -> dict[str, frozenset[str]]:
+    text = (resources.files("cxrprep.labels.nlp") / "data" / "languages.toml").read_text("utf-8")
+    return {name: frozenset(words) for name, words in tomllib.loads(text).items()}
+
+
+def foreign(text: str) -> bool | None:
+    """Whether ``text`` is in another language: function words of one, and more of them than of English.
+
+    ``None`` for a text that has no function word of any.
+    """
+    sample = text[:_LANGUAGE_SAMPLE].lower()
+    words = _words()
+    # One look settles it for nearly all reports in English.
+    parts = sample.split()
+    if words["strong"].isdisjoint(parts):
+        return None if words["english"].isdisjoint(parts) else False
+    found = _LETTERS.findall(sample.replace("\u2019", "'"))
+    theirs = words["strong"] | words["weak"]
+    return sum(word in theirs for word in found) > sum(word in words["english"] for word in found)

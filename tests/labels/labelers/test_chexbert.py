@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cxrprep.errors import MissingExtraError, TableError
-from cxrprep.labels.labelers.bert import Bert, Numpy
+from cxrprep.labels.labelers.chexbert import Bert, Numpy
 from cxrprep.labels.labelers.contract import LabelerOptions
 from cxrprep.labels.labelers.registry import labeler_named
 

@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from cxrprep.errors import UsageError
-from cxrprep.labels.nlp.aggregate import _label, mask_of
 from cxrprep.labels.nlp.label_report import label_report
+from cxrprep.labels.nlp.labeler import _label, mask_of
 from cxrprep.labels.nlp.mentions import MentionStatus
 from cxrprep.labels.nlp.policies import POLICIES, Precedence, policy_named
 
