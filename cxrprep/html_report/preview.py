@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.resources
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Final
 
 from cxrprep._version import __version__
+from cxrprep.html_report.svg_charts import data_address
 from cxrprep.humanize import short_repr
 from cxrprep.storage.atomic import replace_file
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from cxrprep.images.preview import PreviewImage, SmallJpeg
+    from cxrprep.images.preview import PreviewImage
     from cxrprep.images.recipe import Recipe
 
 _RULES: Final = {
@@ -61,7 +61,7 @@ def write_preview(seen: Sequence[PreviewImage], recipe: Recipe, out: Path, *, ti
 
     source = (importlib.resources.files("cxrprep.html_report") / "preview.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["address"] = address
+    environment.filters["address"] = lambda shown: data_address("image/jpeg", shown.jpeg)
     page = environment.from_string(source).render(
         seen=seen,
         recipe=recipe,
@@ -74,11 +74,6 @@ def write_preview(seen: Sequence[PreviewImage], recipe: Recipe, out: Path, *, ti
     replace_file(out, lambda part: part.write_text(page, encoding="utf-8"))
     warnings = tuple((one.name, text) for one in seen for text in one.warnings)
     return PreviewResult(out, len(seen), sum(bool(one.problem) for one in seen), warnings)
-
-
-def address(shown: SmallJpeg) -> str:
-    """A small image as a ``data:`` address."""
-    return "data:image/jpeg;base64," + base64.b64encode(shown.jpeg).decode()
 
 
 def chart(one: PreviewImage) -> str:

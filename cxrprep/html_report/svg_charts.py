@@ -6,6 +6,7 @@ Each has a title and a description for screen readers; the page gives the same n
 from __future__ import annotations
 
 import base64
+import itertools
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 _ROW: Final = 24
 _WIDTH: Final = 720
 _TEXT: Final = 190
+# A longer name is shortened where it is drawn: the table beside the chart has all of it.
+_LETTERS: Final = 50
 _NUMBERS: Final = 110
 DARK: Final = 0.66
 """From this share on white text has more contrast on the colour of a cell than black text; both have at least 4.5."""
@@ -48,7 +51,7 @@ class Chart:
     def svg_file(self) -> str:
         """The chart as a file of its own, in an address that a link can hold."""
         opening, mark, rest = self.svg.partition(">")
-        return _address("image/svg+xml", opening + mark + _ALONE + rest)
+        return data_address("image/svg+xml", (opening + mark + _ALONE + rest).encode())
 
     @property
     def csv_file(self) -> str:
@@ -58,11 +61,12 @@ class Chart:
         for name, parts in self.rows:
             counts = {part.kind: part.count for part in parts}
             lines.append([name, *(str(counts.get(kind, 0)) for kind in kinds)])
-        return _address("text/csv", "".join(",".join(map(_cell, line)) + "\r\n" for line in lines))
+        return data_address("text/csv", "".join(",".join(map(_cell, line)) + "\r\n" for line in lines).encode())
 
 
-def _address(kind: str, text: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(text.encode()).decode()}"
+def data_address(kind: str, content: bytes) -> str:
+    """A file within the page, as an address that a link or an image can hold; ``kind`` is its media type."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _cell(text: str) -> str:
@@ -76,11 +80,6 @@ class Bar:
     name: str
     parts: tuple[BarPart, ...]
     note: str = ""
-
-    @property
-    def total(self) -> int:
-        """All portions together."""
-        return sum(part.count for part in self.parts)
 
 
 def bars(title: str, rows: Sequence[Bar], *, description: str = "", share: bool = False) -> str:
@@ -97,18 +96,20 @@ def bars(title: str, rows: Sequence[Bar], *, description: str = "", share: bool 
     """
     top = 8
     height = top + _ROW * len(rows) + 6
-    room = _WIDTH - _TEXT - _NUMBERS
-    largest = max((row.total for row in rows), default=0) or 1
+    side = _room_for([row.name for row in rows])
+    room = _WIDTH - side - _NUMBERS
+    totals = [sum(part.count for part in row.parts) for row in rows]
+    largest = max(totals, default=0)
     lines = [_open(title, description or title, height)]
     for index, row in enumerate(rows):
         y = top + index * _ROW
-        lines.append(_text("name", _TEXT - 8, y + 15, row.name, anchor="end"))
-        scale = room / ((row.total or 1) if share else largest)
-        x = float(_TEXT)
+        lines.append(_text("name", side - 8, y + 15, row.name, anchor="end"))
+        scale = room / ((totals[index] if share else largest) or 1)
+        x = float(side)
         for part in row.parts:
             lines.append(_rectangle(row.name, part, x=x, y=y + 3, width=part.count * scale, height=_ROW - 8))
             x += part.count * scale
-        lines.append(_text("note", _TEXT + room + 8 if share else x + 8, y + 15, row.note))
+        lines.append(_text("note", side + room + 8 if share else x + 8, y + 15, row.note))
     lines.append("</svg>")
     return "".join(lines)
 
@@ -160,16 +161,17 @@ def heat_map(title: str, names: Sequence[str], shares: Sequence[Sequence[float |
     Returns:
         An ``svg`` element.
     """
-    side = min(34.0, (_WIDTH - _TEXT) / max(len(names), 1))
-    lines = [_open(title, title, round(_TEXT + side * len(names)) + 8)]
+    text = _room_for(names)
+    side = min(34.0, (_WIDTH - text) / max(len(names), 1))
+    lines = [_open(title, title, round(text + side * len(names)) + 8)]
     for at, name in enumerate(names):
-        start = _TEXT + side * at
-        lines.append(_text("name", _TEXT - 8, start + side / 2 + 4, name, anchor="end"))
-        place = f'transform="translate({start + side / 2 + 4:.1f} {_TEXT - 8}) rotate(-90)"'
-        lines.append(f'<text class="name" {place}>{escape(name)}</text>')
+        start = text + side * at
+        lines.append(_text("name", text - 8, start + side / 2 + 4, name, anchor="end"))
+        place = f'transform="translate({start + side / 2 + 4:.1f} {text - 8}) rotate(-90)"'
+        lines.append(f'<text class="name" {place}>{escape(_drawn(name))}</text>')
         for column, share in enumerate(shares[at]):
             if share is not None:
-                left, dark = _TEXT + side * column, share / 100 > DARK
+                left, dark = text + side * column, share / 100 > DARK
                 lines.append(
                     f'<rect x="{left:.1f}" y="{start:.1f}" width="{side:.1f}" height="{side:.1f}" '
                     f'style="fill:{blue(share)}"/>'
@@ -187,6 +189,15 @@ def blue(percent: float) -> str:
     return f"rgb({red},{green},{deep})"
 
 
+def _room_for(names: Sequence[str]) -> int:
+    """The width that names take, in pixels: their letters have seven at most."""
+    return max(_TEXT, 7 * min(max(map(len, names), default=0), _LETTERS) + 8)
+
+
+def _drawn(name: str) -> str:
+    return name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"
+
+
 def _rectangle(name: str, part: BarPart, *, x: float, y: float, width: float, height: float) -> str:
     if not part.count:
         return ""
@@ -196,7 +207,7 @@ def _rectangle(name: str, part: BarPart, *, x: float, y: float, width: float, he
 
 
 def _text(kind: str, x: float, y: float, text: str, *, anchor: str = "start") -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(_drawn(text))}</text>'
 
 
 def _open(title: str, description: str, height: int) -> str:
@@ -209,9 +220,5 @@ def _open(title: str, description: str, height: int) -> str:
 
 def _nice(value: int) -> int:
     """The smallest of 4, 8, 20, 40, 80, 200, ... that is not below ``value``: a quarter of it is a round number."""
-    power = 4
-    while True:
-        for factor in (1, 2, 5):
-            if power * factor >= value:
-                return power * factor
-        power *= 10
+    steps = (factor * int(4 * 10**power) for power in itertools.count() for factor in (1, 2, 5))
+    return next(step for step in steps if step >= value)

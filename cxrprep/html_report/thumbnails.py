@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import cv2
 
 from cxrprep.errors import ImageError, StorageError
+from cxrprep.html_report.svg_charts import data_address
 from cxrprep.images.decode import decode, read_bytes
 from cxrprep.images.geometry import Resize
 from cxrprep.images.resample import reduction
@@ -47,8 +47,7 @@ def thumbnail(root: Path, path: str) -> Thumbnail:
         return Thumbnail(path, problem=error.message)
     if not done:
         return Thumbnail(path, problem="cannot be written as JPEG")
-    address = "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
-    return Thumbnail(path, address, small.width, small.height)
+    return Thumbnail(path, data_address("image/jpeg", encoded.tobytes()), small.width, small.height)
 
 
 def sample_rows(rows: int, count: int) -> list[int]:

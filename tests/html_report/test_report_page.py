@@ -15,6 +15,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Final
 
+import cv2
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,7 +28,7 @@ from cxrprep.errors import StorageError, TableError, UsageError
 from cxrprep.events import Event, StageFinished
 from cxrprep.html_report import page as page_module
 from cxrprep.html_report.page import ReportResult, shade, write_report
-from cxrprep.html_report.svg_charts import Bar, BarPart, bars, histogram
+from cxrprep.html_report.svg_charts import Bar, BarPart, bars, heat_map, histogram
 from cxrprep.html_report.thumbnails import sample_rows, thumbnail
 from cxrprep.labels.agreement import source_agreements
 from cxrprep.manifest import label_statistics
@@ -207,6 +209,22 @@ def test_charts_escape_names_and_keep_their_proportions() -> None:
     assert ">20<" in tall
 
 
+@pytest.mark.parametrize("letters", [40, 200])
+def test_a_long_name_is_drawn_within_the_chart(letters: int) -> None:
+    name = "ward: " + "x" * letters
+    rows = [Bar(name, (BarPart("positive", 3), BarPart("negative", 1)))]
+    for chart in (bars("long", rows, share=True), heat_map("long", [name, "two"], [[None, 50.0], [25.0, None]])):
+        drawn = re.findall(r'<text class="name" x="([\d.]+)"[^>]*>([^<]*)<', chart)
+        assert drawn
+        for end, shown in drawn:
+            # measured: 6.3 pixels a letter, in Chromium.
+            assert 6.3 * len(shown) <= float(end)
+            assert name.startswith(shown.rstrip("…")) or shown == "two"
+        assert all(
+            float(x) + float(w) <= 720 for x, w in re.findall(r'<rect[^>]* x="([\d.]+)"[^>]* width="([\d.]+)"', chart)
+        )
+
+
 def test_empty_charts_are_still_charts() -> None:
     assert bars("none", []).endswith("</svg>")
     assert histogram("none", [], axis="x").endswith("</svg>")
@@ -234,6 +252,16 @@ def test_report_text_never_reaches_the_page(tmp_path: Path) -> None:
     pq.write_table(table.append_column("report_text", secret), path)
     write(folder, tmp_path / "r.html")
     assert "secret finding" not in (tmp_path / "r.html").read_text()
+
+
+def test_of_images_of_ones_own_no_release_and_no_published_fact_is_missed(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "one.png"), np.zeros((40, 30), np.uint8))
+    cxrprep.build_manifest(tmp_path)
+    page = cxrprep.report(tmp_path).value.path.read_text(encoding="utf-8")
+    for words in ("Release .", ", release <", "labels.parquet", "as the release states it", "those of the release"):
+        assert words not in page
+    assert "30 x 40" in page
+    assert '<th scope="row">not stated</th><td class="n">1</td>' in page
 
 
 def test_without_a_manifest_the_next_step_is_named(tmp_path: Path) -> None:
