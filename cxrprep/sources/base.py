@@ -123,12 +123,21 @@ class ConnectionState:
     dirty: bool = False
 
 
-class Closing:
-    """The part of a ``ByteStream`` that all of them share: used in a ``with``, it is closed at the end."""
+class Body:
+    """What all of ``ByteStream`` begin with: no bytes, of which nothing is known. A ``with`` closes it at its end."""
+
+    offset: int = 0
+    length: int | None = None
+    validator: str | None = None
+    digest: Digest | None = None
+
+    def readinto(self, buffer: memoryview) -> int:
+        """See ``ByteStream.readinto``: the end."""
+        del buffer
+        return 0
 
     def close(self) -> None:
-        """See ``ByteStream.close``."""
-        raise NotImplementedError
+        """See ``ByteStream.close``: nothing is open."""
 
     def __enter__(self) -> Self:
         """The stream itself."""

@@ -19,7 +19,7 @@ from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints
 from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, hole
 from cxrprep.sources.box_api import BoxApi
-from cxrprep.sources.http_client import HttpClient, nobody
+from cxrprep.sources.http_client import HttpClient, OverHttp, nobody
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
 
@@ -49,7 +49,7 @@ class _Entry:
     size: int | None
 
 
-class BoxSource:
+class BoxSource(OverHttp):
     """A shared folder: ``box://nihcc/ChestXray-NIHCC`` is ``https://nihcc.app.box.com/v/ChestXray-NIHCC``.
 
     Without a token, what the catalog knows of the folder comes first: links, sizes and MD5 of the archives. What it
@@ -196,7 +196,7 @@ class BoxSource:
 
     def close(self) -> None:
         """Drop connections."""
-        self._client.close()
+        super().close()
         if self._api is not None:
             self._api.close()
 

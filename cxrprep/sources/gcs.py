@@ -18,7 +18,7 @@ from cxrprep.model import RemoteFile
 from cxrprep.sources import sdk_errors
 from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, pages
 from cxrprep.sources.google_auth import GoogleAccess
-from cxrprep.sources.http_client import HttpClient, nobody
+from cxrprep.sources.http_client import HttpClient, OverHttp, nobody
 from cxrprep.sources.http_response import HttpResponse, from_base64, seconds_to_wait
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.urls import folder_and_file
@@ -34,7 +34,7 @@ class _RefusedError(AccessError):
     """Raise when Google knows who asks and says no (403). Do not raise for a missing login or project."""
 
 
-class GcsSource:
+class GcsSource(OverHttp):
     """The objects of a bucket below a folder: ``gs://BUCKET/FOLDER``; one object, when its name is given."""
 
     def __init__(self, url: str, options: SourceOptions) -> None:
@@ -118,7 +118,7 @@ class GcsSource:
 
     def close(self) -> None:
         """Drop connections."""
-        self._client.close()
+        super().close()
         with self._lock:
             storage, self._storage = self._storage, None
         if storage is not None:

@@ -25,7 +25,7 @@ from cxrprep.errors import (
 from cxrprep.model import RemoteFile
 from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, hole
 from cxrprep.sources.host_token import HostToken
-from cxrprep.sources.http_client import HttpClient
+from cxrprep.sources.http_client import HttpClient, OverHttp
 from cxrprep.sources.http_requests import HttpRequests
 from cxrprep.sources.index_pages import PageEntry, as_shown, read_page
 from cxrprep.sources.listing_cache import RemoteList
@@ -54,7 +54,7 @@ _DEEPEST: Final = 16
 _LISTING_CONNECTIONS: Final = 8
 
 
-class HttpSource:
+class HttpSource(OverHttp):
     """A mirror at an http or https address. The address of one file is a mirror of that file.
 
     ``holes`` are the folders below the top that the last listing had to leave out, each with the reason.
@@ -129,14 +129,6 @@ class HttpSource:
         except NotInSourceError:
             return Access(AccessState.UNKNOWN, advice=f"{self.address} does not exist; check the address")
         return Access(AccessState.OPEN)
-
-    def settle(self) -> None:
-        """See ``ReusesConnections.settle``."""
-        self._client.settle()
-
-    def close(self) -> None:
-        """Drop connections."""
-        self._client.close()
 
     # ---- listing ----
 

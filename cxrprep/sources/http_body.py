@@ -8,7 +8,7 @@ import zlib
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import SourceUnreachableError
-from cxrprep.sources.base import Closing, ConnectionState
+from cxrprep.sources.base import Body, ConnectionState
 from cxrprep.sources.http_response import HttpResponse, expects_page, is_html_page, page_instead
 from cxrprep.sources.network_errors import FEW_TRIES
 from cxrprep.storage.small_files import GZIP
@@ -16,13 +16,12 @@ from cxrprep.storage.small_files import GZIP
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cxrprep.model import Digest
     from cxrprep.sources.http_connection import HttpConnection
 
 _PIECE: Final = 65_536
 
 
-class HttpBody(Closing):
+class HttpBody(Body):
     """An open body. See ``ByteStream`` for the attributes; ``answer`` holds status and headers.
 
     ``release`` gets the connection back when the last byte was read; closed earlier, it is dropped.
@@ -44,13 +43,12 @@ class HttpBody(Closing):
         self._release = release
         self.answer = answer
         self.came_over: ConnectionState = connection.state
-        self.offset = 0
-        self.length: int | None = answer.content_length
+        self.length = answer.content_length
         if answer.status == 206:
             first, total = answer.content_range
             self.offset, self.length = first or 0, total
-        self.validator: str | None = answer.validator(self.length)
-        self.digest: Digest | None = answer.digest()
+        self.validator = answer.validator(self.length)
+        self.digest = answer.digest()
         # A page may come where data was asked for, whatever the headers claim; the first bytes tell.
         self._first = self.offset == 0 and not expects_page(key)
 
@@ -88,7 +86,7 @@ class HttpBody(Closing):
                 self._release(connection)
 
 
-class GzipBody(Closing):
+class GzipBody(Body):
     """A body that a server compressed on its way although identity was asked for, as the file that it stands for.
 
     Neither its length nor an offset in it can be known, and the stated digest is of other bytes; so it begins at 0 and
@@ -105,10 +103,6 @@ class GzipBody(Closing):
             # Some servers say so of all files of a kind, and stores keep what an upload said of itself.
             self._plain = gzip.GzipFile(fileobj=packed) if packed.peek(2).startswith(GZIP) else packed
         self.came_over = body.came_over
-        self.offset = 0
-        self.length: int | None = None
-        self.validator: str | None = None
-        self.digest: Digest | None = None
 
     @property
     def packed_size(self) -> int:
@@ -146,22 +140,3 @@ class _Raw(io.RawIOBase):
         count = self._body.readinto(memoryview(buffer))  # type: ignore[arg-type]  # any writable buffer
         self.count += count
         return count
-
-
-class EmptyBody(Closing):
-    """The stream behind the last byte: what a 416 means when everything is here already."""
-
-    def __init__(self, length: int, validator: str | None) -> None:
-        """``length`` is the size of the whole file."""
-        self.offset = length
-        self.length: int | None = length
-        self.validator = validator
-        self.digest: Digest | None = None
-
-    def readinto(self, buffer: memoryview) -> int:
-        """0: the end."""
-        del buffer
-        return 0
-
-    def close(self) -> None:
-        """Nothing to close."""

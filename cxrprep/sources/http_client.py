@@ -23,8 +23,9 @@ from cxrprep.errors import (
     SourceUnreachableError,
     UsageError,
 )
+from cxrprep.sources.base import Body
 from cxrprep.sources.http_auth import HostSession, load_cookies, wants_digest
-from cxrprep.sources.http_body import EmptyBody, GzipBody, HttpBody
+from cxrprep.sources.http_body import GzipBody, HttpBody
 from cxrprep.sources.http_connection import AskAgainError, ConnectionSettings, HttpConnection, Request
 from cxrprep.sources.http_response import HttpResponse, expects_page, is_html_page, page_instead, refusal
 from cxrprep.sources.network_errors import FEW_TRIES
@@ -141,7 +142,11 @@ class HttpClient:
             self.release(connection)
             total = response.content_range[1]
             if response.status == 416 and total is not None and total == offset:
-                return EmptyBody(total, response.validator(total))
+                # Everything is here already.
+                behind = Body()
+                behind.offset = behind.length = total
+                behind.validator = response.validator(total)
+                return behind
             # Past the end, another part or one without its place, or a part of something compressed: all of it, then.
             return self.open(url, key=key, private=private)
         self._accept(response, connection, query)
@@ -408,6 +413,20 @@ class HttpClient:
                 self._idle.setdefault(connection.endpoint, []).append(connection)
                 return
         connection.close()
+
+
+class OverHttp:
+    """The part of a source that all of them share whose bytes come through ``_client``."""
+
+    _client: HttpClient
+
+    def settle(self) -> None:
+        """See ``ReusesConnections.settle``."""
+        self._client.settle()
+
+    def close(self) -> None:
+        """Drop connections."""
+        self._client.close()
 
 
 def header_lines(private: Mapping[str, str]) -> tuple[str, ...]:

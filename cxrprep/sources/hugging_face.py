@@ -19,7 +19,7 @@ from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceNo
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, pages
 from cxrprep.sources.endpoints import ENDPOINTS, named
-from cxrprep.sources.http_client import HttpClient, nobody
+from cxrprep.sources.http_client import HttpClient, OverHttp, nobody
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.sdk_errors import not_understood
 from cxrprep.sources.urls import quoted
@@ -39,7 +39,7 @@ class _GatedError(AccessError):
     """Raise when a repository's owner has to let the account in. Do not raise for a token that is refused."""
 
 
-class HuggingFaceSource:
+class HuggingFaceSource(OverHttp):
     """The files of a dataset repository below a folder."""
 
     def __init__(self, url: str, options: SourceOptions) -> None:
@@ -101,14 +101,6 @@ class HuggingFaceSource:
         except NotInSourceError as error:
             return Access(AccessState.UNKNOWN, advice=error.message)
         return Access(AccessState.OPEN if token is None else AccessState.GRANTED)
-
-    def settle(self) -> None:
-        """See ``ReusesConnections.settle``."""
-        self._client.settle()
-
-    def close(self) -> None:
-        """Drop connections."""
-        self._client.close()
 
     # ---- requests ----
 

@@ -21,7 +21,7 @@ from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, ArchiveError, CxrprepError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
 from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, pages
-from cxrprep.sources.http_client import HttpClient, nobody
+from cxrprep.sources.http_client import HttpClient, OverHttp, nobody
 from cxrprep.sources.kaggle_api import KaggleApi
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip
@@ -42,7 +42,7 @@ class _StaleError(SourceUnreachableError):
     """Raise when the storage no longer takes a signed address. Do not raise for a refusal of the API."""
 
 
-class KaggleSource:
+class KaggleSource(OverHttp):
     """The files of a dataset: ``kaggle://OWNER/NAME``, with ``/versions/N`` behind it for another than the newest.
 
     With a file name ending in ``.zip`` at its end the address means the archive of all files, under that name. With the
@@ -145,7 +145,7 @@ class KaggleSource:
 
     def close(self) -> None:
         """Drop connections."""
-        self._client.close()
+        super().close()
         self._api.close()
 
     # ---- signed addresses ----

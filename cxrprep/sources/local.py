@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from cxrprep import checksum_files
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import Digest, RemoteFile
-from cxrprep.sources.base import Access, AccessState, ByteStream, Closing, Politeness, SourceOptions, hole
+from cxrprep.sources.base import Access, AccessState, Body, ByteStream, Politeness, SourceOptions, hole
 from cxrprep.sources.urls import parts_of
 from cxrprep.storage.paths import CACHE_NAME, LOCK_NAME, OWN_NAMES, home_path, is_folder
 
@@ -148,7 +148,7 @@ class LocalSource:
         return checksum_files.SortedDigests(())
 
 
-class LocalBody(Closing):
+class LocalBody(Body):
     """An open file as a ``ByteStream``; its validator is time and size."""
 
     def __init__(self, path: Path, key: str, offset: int, end: int | None) -> None:
@@ -172,9 +172,8 @@ class LocalBody(Closing):
         except OSError as error:
             raise _refused(path, error) from error
         self.offset = offset
-        self.length: int | None = stat.st_size
-        self.validator: str | None = _validator(stat)
-        self.digest: Digest | None = None
+        self.length = stat.st_size
+        self.validator = _validator(stat)
         self._left = (stat.st_size if end is None else min(end, stat.st_size)) - offset
 
     def readinto(self, buffer: memoryview) -> int:

@@ -29,7 +29,7 @@ from cxrprep.errors import (
 from cxrprep.model import Digest, RemoteFile, Selection
 from cxrprep.sources import endpoints
 from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused
-from cxrprep.sources.http_client import HttpClient
+from cxrprep.sources.http_client import HttpClient, OverHttp
 from cxrprep.sources.http_requests import HttpRequests
 from cxrprep.sources.http_response import HttpResponse
 from cxrprep.sources.listing_cache import CachedListing, lines
@@ -56,7 +56,7 @@ class _UnsignedError(AccessError):
     """Raise when the login is right and the project stays closed. Do not raise for a wrong login."""
 
 
-class PhysioNetSource:
+class PhysioNetSource(OverHttp):
     """One version of one project: ``physionet://mimic-cxr/2.1.0``.
 
     ``physionet://HOST[:PORT]/mimic-cxr/2.1.0`` is the same project on a server of one's own that follows the site's
@@ -173,10 +173,6 @@ class PhysioNetSource:
         except NotInSourceError:
             return Access(AccessState.UNKNOWN, account, f"{self._page} does not exist; check project and version")
         return Access(AccessState.GRANTED, account)
-
-    def close(self) -> None:
-        """Drop connections."""
-        self._client.close()
 
     # ---- inside ----
 

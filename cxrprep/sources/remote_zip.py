@@ -19,12 +19,12 @@ from cxrprep.errors import ArchiveError, NotInSourceError, SourceUnreachableErro
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources.listing_cache import CachedListing
 from cxrprep.sources.retry import with_retries
-from cxrprep.sources.zip_member import InflatedBody, Ranged, StoredBody
+from cxrprep.sources.zip_member import InflatedBody, Ranged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cxrprep.sources.base import ByteStream
+    from cxrprep.sources.base import Body, ByteStream
 
 # Between an archive's name and a member's, as in jar addresses: no key of a listing contains it otherwise.
 SEPARATOR: Final = "!/"
@@ -131,7 +131,11 @@ class RemoteZip:
         try:
             start = place.header + self._local_header(raw, file.key, name)
             if place.method == _STORED:
-                body: ByteStream = StoredBody(raw, start, place.packed, offset, end)
+                raw.limit(start + (place.packed if end is None else min(end, place.packed)))
+                if offset:
+                    raw.jump(start + offset)
+                body: Body = raw
+                body.offset = offset
             else:
                 raw.limit(start + place.packed)
                 body = InflatedBody(raw, file.key, size=file.size, packed=place.packed, offset=offset, end=end)

@@ -23,7 +23,7 @@ from cxrprep.errors import (
 )
 from cxrprep.sources.aws_auth import AwsAccess
 from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused
-from cxrprep.sources.http_client import HttpClient, nobody
+from cxrprep.sources.http_client import HttpClient, OverHttp, nobody
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.s3_objects import described, error_code, read_pages
 from cxrprep.sources.urls import folder_and_file
@@ -55,7 +55,7 @@ class _ElsewhereError(SourceUnreachableError):
     region = ""
 
 
-class S3Source:
+class S3Source(OverHttp):
     """The objects of a bucket below a folder; one object, when its name is given."""
 
     def __init__(self, url: str, options: SourceOptions) -> None:
@@ -108,14 +108,6 @@ class S3Source:
         except NotInSourceError as error:
             return Access(AccessState.UNKNOWN, advice=error.message, costs=costs)
         return Access(AccessState.OPEN if self._access.is_anonymous else AccessState.GRANTED, costs=costs)
-
-    def settle(self) -> None:
-        """See ``ReusesConnections.settle``."""
-        self._client.settle()
-
-    def close(self) -> None:
-        """Drop connections."""
-        self._client.close()
 
     # ---- requests ----
 

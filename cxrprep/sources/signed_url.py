@@ -26,7 +26,7 @@ from cxrprep.errors import (
 from cxrprep.model import RemoteFile, Selection
 from cxrprep.sources.azure_blob import SharedAccess, quoted, read_listing
 from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, hole, pages
-from cxrprep.sources.http_client import HttpClient, nobody
+from cxrprep.sources.http_client import HttpClient, OverHttp, nobody
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip
 from cxrprep.sources.retry import with_retries
@@ -49,7 +49,7 @@ class _ChangedError(SourceUnreachableError):
     """Raise when a blob is no longer the one that was listed (412)."""
 
 
-class SignedUrlSource:
+class SignedUrlSource(OverHttp):
     """The files behind the signed URL of a service: ``url://chexpert``.
 
     A key such as ``batch 2.zip!/patient00001/study1/view1_frontal.jpg`` is a member of an archive that stays where it
@@ -118,14 +118,6 @@ class SignedUrlSource:
         left = share.expires - _now()
         soon = "; get a new one soon" if left < _SOON else ""
         return Access(AccessState.GRANTED, advice=f"the link is good until {share.expires:%Y-%m-%d %H:%M} UTC{soon}")
-
-    def settle(self) -> None:
-        """See ``ReusesConnections.settle``."""
-        self._client.settle()
-
-    def close(self) -> None:
-        """Drop connections."""
-        self._client.close()
 
     # ---- the signature ----
 

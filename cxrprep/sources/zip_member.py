@@ -6,17 +6,15 @@ import zlib
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import ArchiveError, SourceUnreachableError
-from cxrprep.sources.base import ByteStream, Closing
+from cxrprep.sources.base import Body, ByteStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cxrprep.model import Digest
-
 _PIECE: Final = 65_536
 
 
-class Ranged(Closing):
+class Ranged(Body):
     """Bytes of a remote file from ``at`` up to ``end``, opened when the first is read.
 
     ``limit`` moves the end: what was asked for too much is read away when it is short, so that the connection can
@@ -89,38 +87,7 @@ class Ranged(Closing):
             stream.close()
 
 
-class StoredBody(Closing):
-    """A member that is not compressed: a window of the archive."""
-
-    def __init__(self, raw: Ranged, start: int, size: int, offset: int, end: int | None) -> None:
-        """``raw`` stands at ``start``, where the member's ``size`` bytes begin.
-
-        Args:
-            raw: the bytes of the archive.
-            start: where the member's data begins in it.
-            size: bytes of the member.
-            offset: the member's first byte to read.
-            end: the byte after the last; ``None`` reads to the end.
-        """
-        self._raw = raw
-        raw.limit(start + (size if end is None else min(end, size)))
-        if offset:
-            raw.jump(start + offset)
-        self.offset = offset
-        self.length: int | None = size
-        self.validator: str | None = None
-        self.digest: Digest | None = None
-
-    def readinto(self, buffer: memoryview) -> int:
-        """Fill ``buffer``; 0 at the end."""
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        """Close the range beneath."""
-        self._raw.close()
-
-
-class InflatedBody(Closing):
+class InflatedBody(Body):
     """A deflated member, inflated while it is read. ``packed`` is its size in the archive, ``size`` outside of it."""
 
     def __init__(
@@ -141,10 +108,6 @@ class InflatedBody(Closing):
         self._pending = b""
         self._done = 0
         self._end = end
-        self.offset = 0
-        self.length: int | None = size
-        self.validator: str | None = None
-        self.digest: Digest | None = None
         before = memoryview(bytearray(_PIECE))
         while self._done < offset and self.readinto(before[: offset - self._done]):
             pass

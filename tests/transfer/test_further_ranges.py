@@ -12,7 +12,7 @@ import pytest
 from cxrprep.events import ignore
 from cxrprep.model import RemoteFile
 from cxrprep.planning.plan import Action, Item
-from cxrprep.sources.base import ByteStream, Closing, Politeness
+from cxrprep.sources.base import Body, ByteStream, Politeness
 from cxrprep.transfer import range_fetch
 from cxrprep.transfer.connection_limit import ConnectionLimit
 from cxrprep.transfer.limits import ByteCounter, IdleTimer, Rate, Stop
@@ -41,7 +41,7 @@ class _Slow:
         return _Waits(self, offset, end)
 
 
-class _Waits(Closing):
+class _Waits(Body):
     def __init__(self, source: _Slow, offset: int, end: int | None) -> None:
         self._source, self.offset = source, offset
         self.length, self.validator, self.digest = len(source.data), '"a"', None
