@@ -5,19 +5,19 @@ The rules are those of the service's REST interface: "Create a service SAS", "Li
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 import urllib.parse
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.credentials.secret import Secret
-from cxrprep.errors import SourceUnreachableError
 from cxrprep.model import RemoteFile
-from cxrprep.sources.http_response import from_base64, mail_date
+from cxrprep.sources.base import no_listing
+from cxrprep.sources.http_response import date_of, from_base64
 from cxrprep.sources.urls import parts_of
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Iterator
     from xml.etree.ElementTree import Element
 
@@ -66,8 +66,8 @@ class SharedAccess:
             query=Secret("&".join(words) if is_azure else parts.query),
             folder=urllib.parse.unquote("".join(f"{part}/" for part in inside)),
             permissions=query.get("sp") if is_azure else None,
-            expires=_time(query.get("se")) if is_azure else None,
-            starts=_time(query.get("st")) if is_azure else None,
+            expires=date_of(query.get("se")) if is_azure else None,
+            starts=date_of(query.get("st")) if is_azure else None,
             is_azure=is_azure,
         )
 
@@ -111,16 +111,19 @@ def read_listing(body: bytes, where: str, folder: str = "") -> tuple[list[Remote
 
     Raises ``SourceUnreachableError`` for what is no listing.
     """
+    root = read_xml(body, where)
+    return list(_blobs(root, folder)), (root.findtext("NextMarker") or "").strip()
+
+
+def read_xml(body: bytes, where: str) -> Element:
+    """The root of a listing. Raises ``SourceUnreachableError`` for what is no XML."""
     # A listing alone needs it.
     import xml.etree.ElementTree as ET
 
     try:
-        root = ET.fromstring(body)  # noqa: S314  # the listing comes over TLS from the account the user named
+        return ET.fromstring(body)  # noqa: S314  # it comes from the server that the user named; expat bounds its entities
     except ET.ParseError as error:
-        raise SourceUnreachableError(
-            f"{where} sent a listing that is not XML: {error}", hint="run again; a proxy may have answered instead"
-        ) from None
-    return list(_blobs(root, folder)), (root.findtext("NextMarker") or "").strip()
+        raise no_listing(where, f"that is not XML: {error}") from None
 
 
 def quoted(tag: str | None) -> str | None:
@@ -146,23 +149,5 @@ def _blobs(root: Element, folder: str) -> Iterator[RemoteFile]:
             int(size) if size.isdecimal() else None,
             from_base64("md5", about.findtext("Content-MD5")),
             quoted(about.findtext("Etag")),
-            _stamp(about.findtext("Last-Modified")),
+            date_of(about.findtext("Last-Modified")),
         )
-
-
-def _stamp(text: str | None) -> dt.datetime | None:
-    try:
-        return mail_date(text) if text else None
-    except ValueError:
-        return None
-
-
-def _time(text: str | None) -> dt.datetime | None:
-    """A time of a SAS: ISO 8601, a date alone included, always UTC."""
-    if not text:
-        return None
-    try:
-        when = dt.datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return when if when.tzinfo else when.replace(tzinfo=dt.UTC)

@@ -7,6 +7,7 @@ what its service answers. All sources end in an HTTP GET with Range, or in a loc
 from __future__ import annotations
 
 import enum
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from cxrprep.model import Digest, RemoteFile, Selection
 
 Page = TypeVar("Page")
+Token = TypeVar("Token", bound=Hashable)
 
 
 class AccessState(enum.StrEnum):
@@ -62,22 +64,32 @@ def hole(folder: str, error: CxrprepError) -> CxrprepError:
     return error
 
 
-def pages(ask: Callable[[str], tuple[Page, str]], where: str) -> Iterator[Page]:
-    """All pages of a listing; ``ask`` gets the one of a token, ``""`` for the first, and the token of the next.
+def pages(ask: Callable[[Token], tuple[Page, Token]], where: str, first: Token) -> Iterator[Page]:
+    """All pages of a listing; ``ask`` gets the one of a token, beginning with ``first``, and the token of the next.
 
     Raises ``SourceUnreachableError`` for a listing that comes back to where it was.
     """
-    token, seen = "", {""}
+    token, seen = first, {first}
     while True:
         page, token = ask(token)
         yield page
         if not token:
             return
         if token in seen:
-            raise SourceUnreachableError(
-                f"{where} sent a listing that repeats itself", hint="run again; a proxy may have answered instead"
-            )
+            raise no_listing(where, "that repeats itself")
         seen.add(token)
+
+
+def no_listing(where: str, reason: str) -> SourceUnreachableError:
+    """The error for a listing that is none, or has no end."""
+    return SourceUnreachableError(
+        f"{where} sent a listing {reason}", hint="run again; a proxy may have answered instead"
+    )
+
+
+def stated_size(value: object) -> int | None:
+    """Bytes as JSON states them; ``None`` for what is no such number."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 @runtime_checkable
@@ -256,3 +268,7 @@ class SourceOptions:
     known: tuple[RemoteFile, ...] = ()
     is_named: bool = True
     extra: dict[str, str] = field(default_factory=dict)
+
+    def politeness(self, connections: int, ranges: int = 4) -> Politeness:
+        """What the user named and the mirror's settings say, else these numbers."""
+        return Politeness(self.connections or connections, int(self.extra.get("ranges", ranges)))

@@ -11,20 +11,28 @@ import json
 import posixpath
 import re
 import urllib.parse
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import AccessError, CxrprepError, IntegrityError, NotInSourceError, UsageError
 from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints
-from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, hole
-from cxrprep.sources.box_api import BoxApi
+from cxrprep.sources.base import (
+    Access,
+    AccessState,
+    ByteStream,
+    SourceOptions,
+    access_refused,
+    hole,
+    stated_size,
+)
+from cxrprep.sources.box_api import BoxApi, BoxEntry
 from cxrprep.sources.http_client import HttpClient, OverHttp, nobody
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from cxrprep.sources.http_response import HttpResponse
 
@@ -37,16 +45,6 @@ _NAME: Final = re.compile(
 )
 _OWN_HOSTS: Final = (".box.com", ".boxcloud.com")
 _MOST_PAGES: Final = 500
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """An item of a folder's page."""
-
-    name: str
-    number: str
-    folder: bool
-    size: int | None
 
 
 class BoxSource(OverHttp):
@@ -67,15 +65,14 @@ class BoxSource(OverHttp):
         self._app = elsewhere or f"https://{enterprise}.app.box.com"
         self.address = url.rstrip("/")
         self._link = f"https://{enterprise}.app.box.com/v/{self._vanity}"
-        ranges = int(options.extra.get("ranges", "4"))
-        self.politeness = Politeness(connections=options.connections or 4, ranges=ranges)
+        self.politeness = options.politeness(4)
         self._known = {file.key: file for file in options.known}
         self._client = HttpClient(options, login=nobody, explain=self._explain)
         token = options.credentials.box() if options.credentials is not None else None
         api = elsewhere or endpoints.ENDPOINTS["box"]
         self._api = BoxApi(token, self._link, api, options.timeout) if token is not None else None
-        self.holes: list[CxrprepError] = [] if self._api is None else self._api.holes
-        self._top: tuple[_Entry, ...] | None = None
+        self.holes: list[CxrprepError] = []
+        self._top: tuple[BoxEntry, ...] | None = None
 
     # ---- listing ----
 
@@ -90,7 +87,7 @@ class BoxSource(OverHttp):
 
     def _everything(self) -> Iterator[RemoteFile]:
         if self._api is not None:
-            for file in self._api.files():
+            for file in self._walk():
                 stated = self._known.get(posixpath.basename(file.key))
                 # A published digest says more than the service's own.
                 yield file if stated is None or stated.digest is None else replace(file, digest=stated.digest)
@@ -104,7 +101,7 @@ class BoxSource(OverHttp):
             yield file if entry is None else _joined(file, entry)
         yield from (_as_file(entry, "") for entry in shown.values())
 
-    def _shown(self) -> tuple[_Entry, ...]:
+    def _shown(self) -> tuple[BoxEntry, ...]:
         """What the top folder's page shows; nothing where it cannot be read and the catalog knows enough without it."""
         try:
             return self._page_of_top()
@@ -117,7 +114,7 @@ class BoxSource(OverHttp):
         while folders:
             number, path = folders.pop(0)
             try:
-                entries = [*self._entries(number)] if number else self._page_of_top()
+                entries = [*self._in_folder(number)]
             except CxrprepError as error:
                 if not number or isinstance(error, NotConnectedError):
                     raise
@@ -130,14 +127,19 @@ class BoxSource(OverHttp):
                     folders.append((entry.number, f"{path}{entry.name}/"))
             yield from (_as_file(entry, path) for entry in entries if not entry.folder)
 
-    def _page_of_top(self) -> tuple[_Entry, ...]:
+    def _in_folder(self, number: str) -> Iterable[BoxEntry]:
+        if self._api is not None:
+            return self._api.entries(number)
+        return self._entries(number) if number else self._page_of_top()
+
+    def _page_of_top(self) -> tuple[BoxEntry, ...]:
         known = self._top
         if known is None:
             known = tuple(self._entries(""))
             self._top = known
         return known
 
-    def _entries(self, number: str) -> Iterator[_Entry]:
+    def _entries(self, number: str) -> Iterator[BoxEntry]:
         """The items of a folder, from its page's script."""
         address = f"{self._app}/v/{self._vanity}" + (f"/folder/{number}" if number else "")
         for page in range(1, _MOST_PAGES):
@@ -240,14 +242,14 @@ class BoxSource(OverHttp):
         return None
 
 
-def _joined(file: RemoteFile, entry: _Entry) -> RemoteFile:
+def _joined(file: RemoteFile, entry: BoxEntry) -> RemoteFile:
     """What the catalog knows, with what the page says: a size without a published digest may have changed."""
     size = file.size if file.digest is not None or entry.size is None else entry.size
     return replace(file, size=size, validator=file.validator or _FILE + entry.number)
 
 
-def _as_file(entry: _Entry, path: str) -> RemoteFile:
-    return RemoteFile(path + entry.name, entry.size, validator=_FILE + entry.number)
+def _as_file(entry: BoxEntry, path: str) -> RemoteFile:
+    return RemoteFile(path + entry.name, entry.size, entry.digest, _FILE + entry.number, entry.modified)
 
 
 def _stream_data(body: bytes) -> dict[str, Any] | None:
@@ -263,16 +265,14 @@ def _stream_data(body: bytes) -> dict[str, Any] | None:
     return folder if isinstance(folder, dict) and isinstance(folder.get("items"), list) else None
 
 
-def _items(data: dict[str, Any]) -> Iterator[_Entry]:
+def _items(data: dict[str, Any]) -> Iterator[BoxEntry]:
     for item in data["items"]:
         if not isinstance(item, dict):
             continue
         name, number = item.get("name"), str(item.get("id", ""))
         if isinstance(name, str) and name and "/" not in name and number.isdecimal():
-            size = item.get("itemSize")
-            exact = isinstance(size, int) and not isinstance(size, bool) and size > 0
             folder = item.get("type") == "folder"
-            yield _Entry(name, number, folder, size if exact and not folder else None)
+            yield BoxEntry(name, number, folder, None if folder else stated_size(item.get("itemSize")) or None)
 
 
 def _sent_name(answer: HttpResponse) -> str:

@@ -6,24 +6,37 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError
-from cxrprep.model import Digest, RemoteFile
+from cxrprep.model import Digest
 from cxrprep.sources import sdk_errors
-from cxrprep.sources.base import hole, pages
+from cxrprep.sources.base import pages
 from cxrprep.sources.http_response import seconds_to_wait
-from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Callable, Iterator
 
     from cxrprep.credentials.files import Token
 
 _PAGE: Final = 1000
 _FIELDS: Final = ["name", "size", "sha1", "type", "content_modified_at"]
+
+
+@dataclass(frozen=True, slots=True)
+class BoxEntry:
+    """An item of a folder."""
+
+    name: str
+    number: str
+    folder: bool
+    size: int | None = None
+    digest: Digest | None = None
+    modified: dt.datetime | None = None
 
 
 class BoxApi:
@@ -40,36 +53,28 @@ class BoxApi:
         """
         self._token, self._shared = token, f"shared_link={link}"
         self._endpoint, self._timeout = endpoint, timeout
-        self.holes: list[CxrprepError] = []
         self._lock = threading.Lock()
         self._sdk: Any = None
         self._session: Any = None
 
-    def files(self) -> Iterator[RemoteFile]:
-        """Every file below the folder; its validator is ``file:NUMBER``. A folder that is refused is in ``holes``."""
-        top = self._patient(lambda sdk: sdk.shared_links_folders.find_folder_for_shared_link(self._shared))
-        folders = [(str(top.id), "")]
-        while folders:
-            number, path = folders.pop(0)
-            try:
-                items = [*self._items(number)]
-            except CxrprepError as error:
-                if not path or isinstance(error, NotConnectedError):
-                    raise
-                self.holes.append(hole(path, error))
-                continue
-            for item in items:
+    def entries(self, number: str) -> Iterator[BoxEntry]:
+        """What is in the folder of this number, ``""`` for the one behind the link."""
+        if not number:
+            found = self._patient(lambda sdk: sdk.shared_links_folders.find_folder_for_shared_link(self._shared))
+            number = str(found.id)
+
+        def ask(marker: str) -> tuple[Any, str]:
+            page = self._patient(partial(self._page, number, marker or None))
+            return page, page.next_marker or ""
+
+        for page in pages(ask, "the Box API", ""):
+            for item in page.entries or ():
                 if item.type == "folder":
-                    folders.append((str(item.id), f"{path}{item.name}/"))
+                    yield BoxEntry(item.name, str(item.id), folder=True)
                 elif item.type == "file":
                     digest = Digest("sha1", item.sha_1) if item.sha_1 else None
-                    yield RemoteFile(
-                        path + item.name,
-                        item.size,
-                        digest,
-                        f"file:{item.id}",
-                        getattr(item, "content_modified_at", None),
-                    )
+                    modified = getattr(item, "content_modified_at", None)
+                    yield BoxEntry(item.name, str(item.id), False, item.size, digest, modified)
 
     def account(self) -> str:
         """Whose token it is."""
@@ -103,14 +108,6 @@ class BoxApi:
 
     # ---- the SDK ----
 
-    def _items(self, number: str) -> Iterator[Any]:
-        def ask(marker: str) -> tuple[Any, str]:
-            page = self._patient(partial(self._page, number, marker or None))
-            return page, page.next_marker or ""
-
-        for page in pages(ask, "the Box API"):
-            yield from page.entries or ()
-
     def _page(self, number: str, marker: str | None, sdk: Any) -> Any:
         return sdk.folders.get_folder_items(
             number, fields=_FIELDS, usemarker=True, marker=marker, limit=_PAGE, boxapi=self._shared
@@ -128,9 +125,7 @@ class BoxApi:
             return ask(client)
         except BoxAPIError as error:
             failed = self._failed(error.response_info.status_code, error.response_info.headers or {})
-        except sdk_errors.STUMBLES:
-            failed = sdk_errors.not_understood(self._endpoint)
-        except BoxSDKError as error:
+        except (*sdk_errors.FAILURES, BoxSDKError) as error:
             failed = sdk_errors.failure(self._endpoint, error, self._timeout)
         raise failed
 

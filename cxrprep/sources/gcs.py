@@ -16,7 +16,7 @@ from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
 from cxrprep.sources import sdk_errors
-from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, pages
+from cxrprep.sources.base import Access, AccessState, ByteStream, SourceOptions, access_refused, pages
 from cxrprep.sources.google_auth import GoogleAccess
 from cxrprep.sources.http_client import HttpClient, OverHttp, nobody
 from cxrprep.sources.http_response import HttpResponse, from_base64, seconds_to_wait
@@ -50,8 +50,7 @@ class GcsSource(OverHttp):
         self._costs = options.extra.get("costs", "")
         self._agreement = options.extra.get("agreement", "")
         self.address = f"gs://{bucket}/{path}" if path else f"gs://{bucket}"
-        ranges = int(options.extra.get("ranges", "4"))
-        self.politeness = Politeness(connections=options.connections or 16, ranges=ranges)
+        self.politeness = options.politeness(16)
         self._timeout = options.timeout
         self._access = GoogleAccess(options.credentials)
         self._client = HttpClient(options, login=nobody, explain=self._explain)
@@ -69,7 +68,7 @@ class GcsSource(OverHttp):
             page, following = with_retries(partial(self._page, self._base + (self._single or prefix), token or None))
             return page, following or ""
 
-        for page in pages(ask, self.address):
+        for page in pages(ask, self.address, ""):
             for file in page:
                 if not self._single or file.key == self._single:
                     found = True
@@ -147,7 +146,6 @@ class GcsSource(OverHttp):
         """One page of objects, and the token of the next one."""
         import google.api_core.exceptions
         import google.auth.exceptions
-        import requests
 
         try:
             blobs = self._library().list_blobs(
@@ -164,16 +162,14 @@ class GcsSource(OverHttp):
             files = [file for file in map(self._file, page) if file is not None]
         except google.api_core.exceptions.GoogleAPICallError as error:
             failed = self._failed(error)
-        except requests.exceptions.JSONDecodeError:
-            failed = sdk_errors.not_understood(self._access.endpoint)
-        except (requests.exceptions.RequestException, google.auth.exceptions.TransportError, OSError) as error:
+        except (google.auth.exceptions.TransportError, OSError) as error:
             failed = sdk_errors.failure(self._access.endpoint, error, self._timeout)
         except google.auth.exceptions.GoogleAuthError:
             # What the library makes of a 401: it would renew the login, which nobody does not have.
             refused = self._refusal(401, f"gs://{self._bucket}") if self._access.is_anonymous else None
             failed = refused or self._access.not_renewed()
-        except sdk_errors.STUMBLES:
-            failed = sdk_errors.not_understood(self._access.endpoint)
+        except sdk_errors.FAILURES as error:
+            failed = sdk_errors.failure(self._access.endpoint, error, self._timeout)
         else:
             return files, None if most else blobs.next_page_token
         raise failed

@@ -23,7 +23,7 @@ from cxrprep.errors import (
     SourceUnreachableError,
 )
 from cxrprep.model import RemoteFile
-from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, hole
+from cxrprep.sources.base import Access, AccessState, ByteStream, SourceOptions, access_refused, hole
 from cxrprep.sources.host_token import HostToken
 from cxrprep.sources.http_client import HttpClient, OverHttp
 from cxrprep.sources.http_requests import HttpRequests
@@ -73,8 +73,7 @@ class HttpSource(OverHttp):
         self._single, self._top_page = ("", urllib.parse.unquote(name)) if is_page else (urllib.parse.unquote(name), "")
         self._base = urllib.parse.urlunsplit((parts.scheme, parts.netloc, folder, "", ""))
         self.address = without_query(url)
-        ranges = int(options.extra.get("ranges", "4"))
-        self.politeness = Politeness(connections=options.connections or _MOST_CONNECTIONS, ranges=ranges)
+        self.politeness = options.politeness(_MOST_CONNECTIONS)
         self._known = options.known
         # Where it answers; most sites redirect to the second.
         self._own = (endpoint, Endpoint("https", endpoint.host, 443))

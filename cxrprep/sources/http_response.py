@@ -66,28 +66,30 @@ def seconds_to_wait(text: str, sent: str = "") -> float | None:
     Of several, as a proxy and the server behind it send, the longest; dates of ISO 8601 are read as well. ``sent`` is
     the Date of the answer, from which a date counts: the clock here may be another one.
     """
-    try:
-        now = _timestamp(sent) if sent else time.time()
-    except (ValueError, OverflowError):
-        now = time.time()
+    clock = date_of(sent)
+    now = clock.timestamp() if clock is not None else time.time()
     text = text.strip()
     numbers = [_SECONDS.fullmatch(part.strip()) for part in text.split(",")]
-    try:
-        if all(numbers):
-            wait = max(float(number[1]) for number in numbers if number)
-            # Some servers count them from 1970, as other headers of theirs do.
-            wait -= now if wait >= _DATES_FROM else 0.0
-        else:
-            wait = _timestamp(text) - now
-    except (ValueError, OverflowError):
+    date = date_of(text)
+    if all(numbers):
+        wait = max(float(number[1]) for number in numbers if number)
+        # Some servers count them from 1970, as other headers of theirs do.
+        wait -= now if wait >= _DATES_FROM else 0.0
+    elif date is not None:
+        wait = date.timestamp() - now
+    else:
         return None
     return min(max(wait, 0.0), _LONGEST_WAIT)
 
 
-def _timestamp(text: str) -> float:
-    date = dt.datetime.fromisoformat(text) if text[:4].isdigit() else mail_date(text)
-    # asctime's form names no zone, and means Greenwich all the same.
-    return (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp()
+def date_of(text: str | None) -> dt.datetime | None:
+    """A date in ISO 8601, or as HTTP and mail write it; without a zone it is Greenwich's. ``None`` for what is none."""
+    text = text or ""
+    try:
+        date = dt.datetime.fromisoformat(text) if text[:4].isdigit() else parsedate_to_datetime(text)
+        return date if date.tzinfo else date.replace(tzinfo=dt.UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +190,9 @@ class HttpResponse:
 
     def _just_modified(self) -> bool:
         """Whether it may change once more within the second of its date, a weak one (RFC 9110, 8.8.2.2)."""
-        try:
-            modified, now = (mail_date(self.headers[name]) for name in ("last-modified", "date"))
-            return (now - modified).total_seconds() < 1
-        except (KeyError, ValueError, TypeError):
-            # A server without a clock sends no Date.
-            return False
+        modified, now = (date_of(self.headers.get(name)) for name in ("last-modified", "date"))
+        # A server without a clock sends no Date.
+        return modified is not None and now is not None and (now - modified).total_seconds() < 1
 
     def digest(self) -> Digest | None:
         """What the service states of the whole content, in any of the spellings that services use."""
@@ -211,12 +210,6 @@ class HttpResponse:
         if whole and self.status == 200:
             return from_base64("md5", whole)
         return None
-
-
-def mail_date(text: str) -> dt.datetime:
-    """A date as HTTP and mail write it. Raises ``ValueError``."""
-    # Loaded where a server states no ETag: it takes as long as a thousand files of a plan.
-    return parsedate_to_datetime(text)
 
 
 def from_base64(algorithm: str, text: str | None) -> Digest | None:

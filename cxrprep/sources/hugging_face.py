@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceNotFoundError, UsageError
 from cxrprep.model import Digest, RemoteFile
-from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, pages
+from cxrprep.sources.base import (
+    Access,
+    AccessState,
+    ByteStream,
+    SourceOptions,
+    access_refused,
+    pages,
+    stated_size,
+)
 from cxrprep.sources.endpoints import ENDPOINTS, named
 from cxrprep.sources.http_client import HttpClient, OverHttp, nobody
 from cxrprep.sources.retry import with_retries
@@ -52,9 +60,7 @@ class HuggingFaceSource(OverHttp):
         self._base = folder + "/" if folder else ""
         at = f"@{revision}" if found[2] else ""
         self.address = f"hf://datasets/{self._name}{at}" + (f"/{folder}" if folder else "")
-        self.politeness = Politeness(
-            connections=options.connections or 16, ranges=int(options.extra.get("ranges", "4"))
-        )
+        self.politeness = options.politeness(16)
         self._hub = named("huggingface") or ENDPOINTS["huggingface"]
         self._credentials = options.credentials
         self._client = HttpClient(options, login=nobody, explain=self._explain)
@@ -73,7 +79,7 @@ class HuggingFaceSource(OverHttp):
                 raise not_understood(self._hub)
             return known, self._next(answer)
 
-        for page in pages(ask, self.address):
+        for page in pages(ask, self.address, ""):
             for entry in page:
                 file = self._file(entry)
                 if file is not None and file.key.startswith(prefix):
@@ -148,8 +154,7 @@ class HuggingFaceSource(OverHttp):
             return None
         stored = entry.get("lfs")
         lfs = stored if isinstance(stored, dict) else {}
-        stated = lfs.get("size", entry.get("size"))
-        size = stated if isinstance(stated, int) and not isinstance(stated, bool) and stated >= 0 else None
+        size = stated_size(lfs.get("size", entry.get("size")))
         # One file whose digest cannot be read is a file without a digest.
         digest = None
         with contextlib.suppress(ValueError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Final
 
+from cxrprep.sources.base import stated_size
 from cxrprep.storage.small_files import parse_json
 
 # Where a redirect from a folder may lead.
@@ -136,11 +137,9 @@ def _from_json(text: str) -> list[PageEntry] | None:
     for item in items:
         if not isinstance(item, dict) or not isinstance(item.get("name"), str):
             continue
-        size = item.get("size")
-        exact = isinstance(size, int) and not isinstance(size, bool) and size >= 0
         name = item["name"].encode("utf-8", "surrogateescape")
         folder = item.get("type") == "directory" or item.get("is_dir") is True
-        found.append(_entry(name, folder=folder, size=size if exact else None))
+        found.append(_entry(name, folder=folder, size=stated_size(item.get("size"))))
     # Another service's list is none of files.
     return [entry for entry in found if entry is not None] if found or not items else None
 

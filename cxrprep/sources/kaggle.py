@@ -8,6 +8,7 @@ hundreds of thousands of images need no request to the API each, and have sizes 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import threading
@@ -20,7 +21,7 @@ from cxrprep.credentials.secret import Secret
 from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, ArchiveError, CxrprepError, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import RemoteFile
-from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, pages
+from cxrprep.sources.base import Access, AccessState, ByteStream, SourceOptions, access_refused, pages
 from cxrprep.sources.http_client import HttpClient, OverHttp, nobody
 from cxrprep.sources.kaggle_api import KaggleApi
 from cxrprep.sources.network_errors import NotConnectedError
@@ -56,8 +57,8 @@ class KaggleSource(OverHttp):
         self.address = url.rstrip("/")
         self._options = options
         self._members = options.extra.get("members") == "yes" and not self._archive_name
-        ranges = int(options.extra.get("ranges", "4")) if self._archive_name else 1
-        self.politeness = Politeness(connections=options.connections or 8, ranges=ranges)
+        polite = options.politeness(8)
+        self.politeness = polite if self._archive_name else dataclasses.replace(polite, ranges=1)
         self._client = HttpClient(options, login=nobody, explain=_explain)
         self._api = KaggleApi(
             options.timeout, options.user_agent, self._credential, self._refusal, pass_over=self._pass_over
@@ -107,7 +108,7 @@ class KaggleSource(OverHttp):
         def ask(token: str) -> tuple[Sequence[RemoteFile], str]:
             return with_retries(partial(self._api.files, self._owner, self._slug, self._pinned(), token))
 
-        for page in pages(ask, self.address):
+        for page in pages(ask, self.address, ""):
             yield from (file for file in page if file.key.startswith(prefix))
 
     # ---- bytes ----

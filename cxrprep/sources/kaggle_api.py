@@ -16,6 +16,7 @@ from cxrprep.credentials.secret import Secret
 from cxrprep.errors import CxrprepError, SourceUnreachableError
 from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints, sdk_errors
+from cxrprep.sources.base import stated_size
 from cxrprep.sources.http_client import USER_AGENT
 from cxrprep.sources.http_response import HttpResponse, refusal
 from cxrprep.sources.urls import without_query
@@ -112,7 +113,7 @@ class KaggleApi:
         listed = answer.dataset_files
         # What has no name is no file, and one of no known size is one all the same.
         found = tuple(
-            RemoteFile(f.name, _size(f.total_bytes), modified=_utc(f.creation_date))
+            RemoteFile(f.name, stated_size(f.total_bytes) or None, modified=_utc(f.creation_date))
             for f in listed
             if f.name and isinstance(f.name, str)
         )
@@ -179,9 +180,7 @@ class KaggleApi:
                 if _status(error.response) == 401 and not renewed and self._forget(api):
                     continue
                 failed = self._refused(error.response, what)
-            except sdk_errors.STUMBLES:
-                failed = sdk_errors.not_understood(self._endpoint)
-            except (requests.exceptions.RequestException, OSError) as error:
+            except sdk_errors.FAILURES as error:
                 failed = sdk_errors.failure(self._endpoint, error, self._timeout)
             break
         assert failed is not None
@@ -241,9 +240,7 @@ class KaggleApi:
             status = _status(error.response)
             if status is None or status == 429 or status >= 500:
                 failed = self._refused(error.response, "the session")
-        except sdk_errors.STUMBLES:
-            failed = sdk_errors.not_understood(self._endpoint)
-        except (requests.exceptions.RequestException, OSError) as error:
+        except sdk_errors.FAILURES as error:
             failed = sdk_errors.failure(self._endpoint, error, self._timeout)
         if failed is not None:
             raise failed from None
@@ -306,10 +303,6 @@ def _code_within(response: Any) -> int:
     except (ValueError, AttributeError):
         return 500
     return code if isinstance(code, int) and 400 <= code < 600 else 500
-
-
-def _size(stated: object) -> int | None:
-    return stated if isinstance(stated, int) and not isinstance(stated, bool) and stated > 0 else None
 
 
 def _utc(when: dt.datetime | None) -> dt.datetime | None:

@@ -22,7 +22,7 @@ from cxrprep.errors import (
     UsageError,
 )
 from cxrprep.sources.aws_auth import AwsAccess
-from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused
+from cxrprep.sources.base import Access, AccessState, ByteStream, SourceOptions, access_refused
 from cxrprep.sources.http_client import HttpClient, OverHttp, nobody
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.s3_objects import described, error_code, read_pages
@@ -68,7 +68,7 @@ class S3Source(OverHttp):
         self._bucket = bucket
         self._pays = options.requester_pays
         self.address = f"s3://{bucket}/{path}" if path else f"s3://{bucket}"
-        self.politeness = Politeness(connections=options.connections or 16, ranges=4)
+        self.politeness = options.politeness(16)
         self._access = AwsAccess(bucket, options.credentials)
         self._client = HttpClient(options, login=nobody, explain=self._explain)
 

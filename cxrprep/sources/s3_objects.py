@@ -6,16 +6,15 @@ the MD5 of some objects only, and which ones the answer to GET alone says.
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import SourceUnreachableError
 from cxrprep.model import Digest, RemoteFile
-from cxrprep.sources.azure_blob import quoted
-from cxrprep.sources.http_response import HttpResponse, from_base64
+from cxrprep.sources.azure_blob import quoted, read_xml
+from cxrprep.sources.base import no_listing, pages
+from cxrprep.sources.http_response import HttpResponse, date_of, from_base64
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,17 +51,11 @@ def is_listing(body: bytes) -> bool:
 
 def read_listing(body: bytes, where: str) -> ListingPage:
     """The page in ``body``. Raises ``SourceUnreachableError`` for what is none, or has no way to what follows."""
-    # A listing alone needs it.
-    import xml.etree.ElementTree as ET
-
-    try:
-        root = ET.fromstring(body)  # noqa: S314  # it comes from the server that the user named; expat bounds its entities
-    except ET.ParseError as error:
-        raise _no_listing(where, f"that is not XML: {error}") from None
+    root = read_xml(body, where)
     for element in root.iter():
         element.tag = _NAMESPACE.sub("", element.tag)
     if root.tag != "ListBucketResult":
-        raise _no_listing(where, f"that begins with {root.tag!r}")
+        raise no_listing(where, f"that begins with {root.tag!r}")
     plain: Callable[[str], str] = urllib.parse.unquote_plus if root.findtext("EncodingType") == "url" else str
     objects = tuple(_objects(root, plain))
     following: dict[str, str] = {}
@@ -75,7 +68,7 @@ def read_listing(body: bytes, where: str) -> ListingPage:
         elif marker or last:
             following = {"marker": plain(marker or last or "")}
         else:
-            raise _no_listing(where, "that goes on and does not say where")
+            raise no_listing(where, "that goes on and does not say where")
     return ListingPage(objects, following, plain(root.findtext("Prefix") or ""))
 
 
@@ -84,17 +77,13 @@ def read_pages(ask: Callable[[Mapping[str, str]], bytes], where: str) -> Iterato
 
     Raises as ``read_listing``, and for a listing that comes back to where it was.
     """
-    seen: set[tuple[str, ...]] = set()
-    following: Mapping[str, str] = {}
-    while True:
-        page = read_listing(ask(following), where)
-        yield page
-        following = page.next
-        if not following:
-            return
-        if tuple(following.values()) in seen:
-            raise _no_listing(where, "that repeats itself")
-        seen.add(tuple(following.values()))
+
+    def read(words: tuple[tuple[str, str], ...]) -> tuple[ListingPage, tuple[tuple[str, str], ...]]:
+        page = read_listing(ask(dict(words)), where)
+        return page, tuple(page.next.items())
+
+    first: tuple[tuple[str, str], ...] = ()
+    return pages(read, where, first)
 
 
 def _objects(root: Element, plain: Callable[[str], str]) -> Iterator[RemoteFile]:
@@ -107,22 +96,8 @@ def _objects(root: Element, plain: Callable[[str], str]) -> Iterator[RemoteFile]
             key,
             int(size) if size.isdecimal() else None,
             validator=quoted(item.findtext("ETag")),
-            modified=_time(item.findtext("LastModified")),
+            modified=date_of(item.findtext("LastModified")),
         )
-
-
-def _time(text: str | None) -> dt.datetime | None:
-    try:
-        when = dt.datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-    return when.replace(tzinfo=dt.UTC) if when is not None and when.tzinfo is None else when
-
-
-def _no_listing(where: str, reason: str) -> SourceUnreachableError:
-    return SourceUnreachableError(
-        f"{where} sent a listing {reason}", hint="run again; a proxy may have answered instead"
-    )
 
 
 def error_code(answer: HttpResponse) -> str:

@@ -9,7 +9,9 @@ from cxrprep.sources.network_errors import from_exception
 from cxrprep.sources.urls import split_url
 
 # What the SDKs stumble over when an answer has another form than they expect.
-STUMBLES: Final = (ValueError, TypeError, KeyError, AttributeError)
+_STUMBLES: Final = (ValueError, TypeError, KeyError, AttributeError)
+# That, and what comes of connections; what requests raises is an ``OSError``.
+FAILURES: Final = (*_STUMBLES, OSError)
 
 
 def failure(address: str, error: BaseException, timeout: float) -> CxrprepError:
@@ -19,6 +21,8 @@ def failure(address: str, error: BaseException, timeout: float) -> CxrprepError:
     """
     import requests
 
+    if isinstance(error, requests.JSONDecodeError) or (isinstance(error, _STUMBLES) and not isinstance(error, OSError)):
+        return not_understood(address)
     endpoint, _ = split_url(address)
     cause: BaseException = TimeoutError() if isinstance(error, requests.exceptions.Timeout) else _first_of(error)
     return from_exception(endpoint, cause, timeout)

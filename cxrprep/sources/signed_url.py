@@ -25,7 +25,7 @@ from cxrprep.errors import (
 )
 from cxrprep.model import RemoteFile, Selection
 from cxrprep.sources.azure_blob import SharedAccess, quoted, read_listing
-from cxrprep.sources.base import Access, AccessState, ByteStream, Politeness, SourceOptions, access_refused, hole, pages
+from cxrprep.sources.base import Access, AccessState, ByteStream, SourceOptions, access_refused, hole, pages
 from cxrprep.sources.http_client import HttpClient, OverHttp, nobody
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.remote_zip import SEPARATOR, RemoteZip
@@ -67,9 +67,7 @@ class SignedUrlSource(OverHttp):
         self._archives: dict[str, RemoteFile] = {}
         self.holes: list[CxrprepError] = []
         self._members = options.extra.get("members") == "yes"
-        self.politeness = Politeness(
-            connections=options.connections or 16, ranges=int(options.extra.get("ranges", "8"))
-        )
+        self.politeness = options.politeness(16, ranges=8)
         self._client = HttpClient(options, login=nobody, explain=self._explain)
 
     def list(self, prefix: str = "") -> Iterator[RemoteFile]:
@@ -195,7 +193,7 @@ class SignedUrlSource(OverHttp):
     def _blobs(self, prefix: str) -> Iterator[RemoteFile]:
         share = self._current()
         if share.may_list:
-            for page in pages(partial(self._page, prefix), share.address):
+            for page in pages(partial(self._page, prefix), share.address, ""):
                 yield from page
             return
         names = [share.blob] if share.blob else [file.key for file in self._options.known]

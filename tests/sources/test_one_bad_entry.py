@@ -158,9 +158,9 @@ def test_physionets_list_comes_without_size_and_tag(tmp_path: Path, monkeypatch:
 
 
 def test_pages_end_or_are_an_error() -> None:
-    assert list(pages(lambda token: (token, {"": "1", "1": "2"}.get(token, "")), "x")) == ["", "1", "2"]
+    assert list(pages(lambda token: (token, {"": "1", "1": "2"}.get(token, "")), "x", "")) == ["", "1", "2"]
     with pytest.raises(SourceUnreachableError, match="x sent a listing that repeats itself"):
-        list(pages(lambda token: (token, {"": "1", "1": "2"}.get(token, "1")), "x"))
+        list(pages(lambda token: (token, {"": "1", "1": "2"}.get(token, "1")), "x", ""))
 
 
 @pytest.mark.parametrize(
