@@ -67,10 +67,14 @@ def compare_labels(
 def _labelled(word: Path | str, labels: Path | None) -> Labelled:
     """What ``word`` names: a file, else a label source of a folder."""
     from cxrprep.labels.agreement import Labelled
+    from cxrprep.storage.parquet import check_as_written
 
     path = Path(word)
     table = path.is_file() or len(path.parts) > 1 or path.suffix.lower() in _TABLES
-    return Labelled(path) if table or labels is None or not labels.is_file() else Labelled(labels, str(word))
+    if table or labels is None or not labels.is_file():
+        return Labelled(path)
+    check_as_written(labels)
+    return Labelled(labels, str(word))
 
 
 _TABLES: Final = frozenset((".csv", ".gz", ".tsv", ".parquet", ".pq"))

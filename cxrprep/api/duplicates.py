@@ -95,7 +95,7 @@ def duplicates(
     if out is not None:
         target = local_path(out, "--out")
         refuse_over_others(target, lambda _: footer_of(target).get("schema") == SCHEMA, "table of pairs", "--out")
-    held = [load(where, **words), *(load(other, **words) for other in against)]
+    held = [load(where, **words), *(load(FolderRef.of(other), **words) for other in against)]
     found, compared = near_duplicates(held, least=least, on_event=on_event)
     folders = [{"dataset": each.name, **{k: each.made_from.get(k) for k in ("release", "recipe")}} for each in held]
     write_table(found, target, name=SCHEMA, made_from={"folders": folders})

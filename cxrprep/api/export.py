@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,8 +98,8 @@ def load(
     keywords = Keywords(words)
     wanted, rule = keywords.selection(selection), keywords.split_rule(split_by, "split_seed")
     keywords.finish()
-    # A verb names a folder so, and works through its images part by part.
-    held = not isinstance(root, FolderRef)
+    # A verb names a folder so: it works through its images part by part, and hands nothing on of an altered table.
+    held, altered = not isinstance(root, FolderRef), list[str]()
     if isinstance(root, FolderRef):
         where = FolderRef.of(root, dataset=dataset, state=state)
         dataset, state, root = where.dataset, where.state, where.path
@@ -125,12 +127,15 @@ def load(
             pairs=None if pairs is None else Path(pairs),
             paired=paired,
             held=held,
+            check=functools.partial(check_as_written, warn=altered.append if held else None),
             on_event=on_event,
         )
         for one in roots
     ]
     if not parts:
         raise UsageError("no folder is named", hint="name a folder with a manifest, or several")
+    for what in altered:
+        warnings.warn(what, stacklevel=3)
     for part in parts:
         check_dataset(part.root, dataset, part.name)
     whole = combined(parts, selection=wanted, observations=observations) if several else parts[0]
@@ -231,8 +236,6 @@ def export(
     home = where.home
     target = home / "export" / form if out is None else Path(out)
     images = home / "manifests" / IMAGES_NAME
-    if label_source and (labels := images.with_name("labels.parquet")).is_file():
-        check_as_written(labels)
     parent = {"images": check_as_written(images)}
     if engine is not None and engine.name == "dask" and form in WITH_IMAGES:
         target.mkdir(parents=True, exist_ok=True)

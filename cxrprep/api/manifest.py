@@ -266,8 +266,9 @@ def prepare(
     from cxrprep.manifest.build import prepare_manifest
     from cxrprep.manifest.converted import carry_labels
     from cxrprep.manifest.image_sizes import SIZES, measure_dropped
-    from cxrprep.manifest.label_join import check_sources, check_stated
+    from cxrprep.manifest.label_join import check_sources, stated_sources
     from cxrprep.storage.folder_stamps import FolderStamps
+    from cxrprep.storage.parquet import read_rows
 
     held = labels_in or folder.manifests
     # The record is digested for them, which only a manifest in its own place is worth.
@@ -281,9 +282,9 @@ def prepare(
     source = choices.label_source
     if source and (choices.source_is_new or source != folder.spec.default_label_source):
         if labels is not None:
-            check_stated(labels.table, source, f"the tables of {folder.root}")
-        else:
-            check_sources(held, source)
+            check_sources(labels.table, stated_sources(source), f"the tables of {folder.root}")
+        elif (table := held / LABELS_NAME).is_file():
+            check_sources(read_rows(table, columns=["label_source"]), stated_sources(source), table)
     as_released = choices.split_by is None and choices.policy in (None, KEEP)
     if labels is None and in_place and as_released and _is_large(folder, held):
         from cxrprep.manifest.by_patient import prepare_by_patient

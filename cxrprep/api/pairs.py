@@ -26,7 +26,7 @@ from cxrprep.manifest.pairs import SECTIONS, cut_reports, made_from, pair_rows, 
 from cxrprep.manifest.report_texts import name_agreement
 from cxrprep.model import FolderRef
 from cxrprep.storage.atomic import refuse_over_others
-from cxrprep.storage.parquet import footer_of, read_footer, write_table
+from cxrprep.storage.parquet import check_as_written, footer_of, read_footer, write_table
 from cxrprep.storage.table_checksums import replace_listed
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ def pairs(
     if manifest is None and images.parent.is_dir():
         check_converted(where.path, where.home, sample_names(where.path))
     if manifest is not None:
+        check_as_written(manifest)
         check_dataset(where.path, where.dataset, str(read_footer(manifest).get("dataset") or ""))
     if manifest is None and out is None:
         if reports is not None:

@@ -23,7 +23,7 @@ from cxrprep.labels.label_rows import MASK_ORDER, LabelOptions, LabelRows, Label
 from cxrprep.labels.label_sources import ADDED_ROLES, added_sources, release_labels, uses_of, with_added_sources
 from cxrprep.labels.locate_tables import STAGE, Tables, find_tables
 from cxrprep.schemas import LABELS
-from cxrprep.storage.parquet import footer_of, write_parts, write_table
+from cxrprep.storage.parquet import check_as_written, footer_of, write_parts, write_table
 from cxrprep.storage.table_checksums import is_as_listed, listed_checksums
 
 if TYPE_CHECKING:
@@ -403,6 +403,8 @@ def refresh_labels(
     if path.is_file():
         asked = None
         table, release, uses = release_labels(path)
+        if table.num_rows:
+            check_as_written(path)
         footer = footer_of(path)
         labels = Labels(release, table, tuple(uses), inputs=footer.get("inputs", ""), notes=_notes_of(footer))
     elif read is not None:

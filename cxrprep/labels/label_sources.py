@@ -21,12 +21,11 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import CxrprepError, TableError, UsageError, storage_errors
 from cxrprep.humanize import format_count
-from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_rows import TableUse
 from cxrprep.labels.source_vocabulary import own_column
 from cxrprep.model import Digest, ImageId
 from cxrprep.schemas import LABELS, RAW_PREFIX, TEXT, as_rows_of, describe, is_own_observation, null_columns
-from cxrprep.storage.parquet import read_combined, read_footer, read_rows, read_schema, words_in_order
+from cxrprep.storage.parquet import check_as_written, read_combined, read_footer, read_rows, read_schema, words_in_order
 from cxrprep.storage.table_checksums import forget_checksum, replace_listed
 from cxrprep.vocabulary import OBSERVATIONS
 
@@ -298,7 +297,7 @@ def _read(
     merged = pa.concat_tables([labels, pa.Table.from_pylist(joined, labels.schema)]).take(
         pa.array([last.get(key, grouped[key][0]) for key in keys], pa.int64())
     )
-    digest = digest_of(source.path)
+    digest = Digest.parse(check_as_written(source.path))
     name = source.path.name
     constants = {
         "dataset": dataset, "release": release, "label_source": source.name,

@@ -24,6 +24,7 @@ from cxrprep.manifest.studies import studies_of
 from cxrprep.schemas import LABELS, own_columns
 from cxrprep.storage.parquet import (
     CONVERT_AGAIN,
+    check_as_written,
     footer_of,
     read_combined,
     read_footer,
@@ -377,6 +378,7 @@ def _read_labels(path: Path, on_event: Sink) -> tuple[pa.Table | None, dict[str,
         on_event(Note(STAGE, "no labels yet; cxrprep extract-labels reads the tables", "info", str(path)))
         return None, {}
     made_from = read_footer(path)
+    check_as_written(path)
     table = read_combined(path, read_columns(read_schema(path)))
     check_label_values(table, path)
     return table, made_from

@@ -31,7 +31,7 @@ from cxrprep.manifest.image_sizes import Measure, add_sizes
 from cxrprep.manifest.label_join import check_label_values, joined_images, stated_sources
 from cxrprep.manifest.stated_digest import digest_of_parts
 from cxrprep.manifest.studies import studies_of
-from cxrprep.storage.parquet import SET_DIGEST, WordOrder, read_footer, read_schema, write_parts
+from cxrprep.storage.parquet import SET_DIGEST, WordOrder, check_as_written, read_footer, read_schema, write_parts
 from cxrprep.storage.patient_table import NotByPatientError, PatientTable
 from cxrprep.storage.sorted_tables import SortedCursor, SortedTable, StoredParts, parts
 from cxrprep.system import plain_memory
@@ -164,8 +164,10 @@ def prepare_by_patient(
     on_event = build.noted(said, on_event)
     on_event(StageStarted(build.STAGE, unit="images"))
     path = labels_in / LABELS_NAME
-    made_from = read_footer(path) if path.is_file() else {}
-    labels = PatientTable(path, build.read_columns(read_schema(path))) if path.is_file() else None
+    made_from, labels = dict[str, Any](), None
+    if path.is_file():
+        made_from, labels = read_footer(path), PatientTable(path, build.read_columns(read_schema(path)))
+        check_as_written(path)
     release = str(made_from.get("release") or folder.release)
     origin = build.origin_of(spec, release, made_from, label_source, _sources(labels))
     wanted, usual = stated_sources(origin["label_source"]), stated_sources(spec.default_label_source)

@@ -81,17 +81,15 @@ def read_labels_beside(manifests: Path, images: pa.Table | None = None) -> pa.Ta
     path = manifests / LABELS_NAME
     if not path.is_file():
         return None
-    try:
-        if images is None:
-            return read_rows(path, use_threads=False).combine_chunks()
-        keys = {name: flat(images.column(name)) for name in ("image_id", "study_id")}
-        return (
-            TableOnDisk.open(path)
-            .where([*keys], lambda rows: pc.or_(*(pc.is_in(rows[name], value_set=held) for name, held in keys.items())))
-            .whole()
-        )
-    except (OSError, pa.ArrowInvalid) as error:
-        raise TableError(f"{path} cannot be read: {error}", hint="convert again into this folder") from error
+    check_as_written(path)
+    if images is None:
+        return read_rows(path, use_threads=False).combine_chunks()
+    keys = {name: flat(images.column(name)) for name in ("image_id", "study_id")}
+    return (
+        TableOnDisk.open(path)
+        .where([*keys], lambda rows: pc.or_(*(pc.is_in(rows[name], value_set=held) for name, held in keys.items())))
+        .whole()
+    )
 
 
 def with_choices(

@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.columns import constant, count_true
-from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.joins import positions, rises
 from cxrprep.labels.label_sources import OURS
 from cxrprep.schemas import IMAGES, LABELS, null_columns, own_columns, own_observations, with_boxes
@@ -221,20 +220,8 @@ def _labelled(labels: pa.Table) -> pa.Array:
     return found
 
 
-def check_sources(folder: Path, text: str) -> None:
-    """Raise ``UsageError`` that lists the sources when ``labels.parquet`` of a folder has none that ``text`` names."""
-    path = folder / LABELS_NAME
-    if path.is_file():
-        labels = read_rows(path, columns=["label_source"])
-        _check(labels, stated_sources(text), path)
-
-
-def check_stated(labels: pa.Table, text: str, where: str) -> None:
-    """Raise ``UsageError`` that lists the sources when ``labels``, of ``where``, have none that ``text`` names."""
-    _check(labels, stated_sources(text), where)
-
-
-def _check(labels: pa.Table, sources: tuple[str, ...], path: Path | str) -> None:
+def check_sources(labels: pa.Table, sources: tuple[str, ...], path: Path | str) -> None:
+    """Raise ``UsageError`` that lists the sources when ``labels``, of ``path``, have none of ``sources``."""
     known = {name for name in pc.unique(labels.column("label_source").cast(pa.string())).to_pylist() if name}
     if not known & set(sources):
         raise UsageError(
@@ -243,14 +230,11 @@ def _check(labels: pa.Table, sources: tuple[str, ...], path: Path | str) -> None
         )
 
 
-def relabel(images: pa.Table, folders: tuple[Path, ...], sources: tuple[str, ...]) -> pa.Table:
-    """``images`` with the labels of ``sources``, from the first ``labels.parquet`` that is in one of ``folders``.
+def relabel(images: pa.Table, path: Path, sources: tuple[str, ...]) -> pa.Table:
+    """``images`` with the labels of ``sources``, from the ``labels.parquet`` at ``path``.
 
-    Raises ``TableError`` when there is none, ``UsageError`` that lists the sources when none of ``sources`` is in it.
+    Raises ``TableError`` when it cannot be read, ``UsageError`` when none of ``sources`` is in it.
     """
-    path = next((folder / LABELS_NAME for folder in folders if (folder / LABELS_NAME).is_file()), None)
-    if path is None:
-        raise TableError(f"{folders[0]} has no {LABELS_NAME}", hint="run: cxrprep extract-labels ROOT")
     own = own_columns(read_schema(path))
     labels = read_rows(path, columns=["image_id", "study_id", *ORIGIN, *LABEL_COLUMNS, *own]).combine_chunks()
     return relabel_from(images, labels, sources, path)
@@ -271,7 +255,7 @@ def relabel_from(images: pa.Table, labels: pa.Table, sources: tuple[str, ...], w
     Raises:
         UsageError: No row is of these sources.
     """
-    _check(labels, sources, where)
+    check_sources(labels, sources, where)
     image_ids, study_ids = (images.column(name).combine_chunks() for name in ("image_id", "study_id"))
     chosen = rows_of_sources(image_ids, study_ids, labels, sources)
     for name in (*ORIGIN, *LABEL_COLUMNS, *(own for own in own_columns(images.schema) if own in labels.column_names)):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import html
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, overload
@@ -16,6 +14,7 @@ import pyarrow.compute as pc
 from cxrprep.collection.dataset_folder import require_image_table
 from cxrprep.errors import MissingExtraError, TableError, UsageError
 from cxrprep.events import Sink, ignore
+from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.policy import KEEP, Policy, with_parents
 from cxrprep.labels.source_vocabulary import (
     box_categories,
@@ -30,7 +29,7 @@ from cxrprep.manifest.region_masks import masks_beside, region_lists, regions_on
 from cxrprep.manifest.report_texts import PREFIX, find_pairs, sections_of, with_texts
 from cxrprep.model import Selection, Split
 from cxrprep.selection.table_filters import asked_columns, drawn_ids, undrawn_rows, wanted_rows
-from cxrprep.storage.parquet import CONVERT_AGAIN, footer_of, read_footer, read_rows, warn_if_altered
+from cxrprep.storage.parquet import CONVERT_AGAIN, check_as_written, footer_of, read_footer, read_rows
 from cxrprep.storage.paths import is_in_shard, local_path
 from cxrprep.storage.table_on_disk import TableOnDisk
 from cxrprep.storage.unfetched import unfetched
@@ -299,6 +298,7 @@ def load(
     pairs: Path | None = None,
     paired: bool = False,
     held: bool = True,
+    check: Callable[[Path], object] = check_as_written,
     on_event: Sink = ignore,
 ) -> Dataset:
     """The images of ROOT, or of ``derived/RECIPE`` below one.
@@ -317,8 +317,8 @@ def load(
             from.
         paired: Only images whose report has one of these sections.
         held: Hold the rows in memory, so that each is there at once; else they are read part by part, unless labels
-            come from elsewhere, patients are divided anew or texts go along, which is a join of all of them. Altered
-            tables are warned of where rows are held.
+            come from elsewhere, patients are divided anew or texts go along, which is a join of all of them.
+        check: Called with each table that is read; by default one that was altered is refused.
         on_event: Called with remarks.
 
     Returns:
@@ -332,11 +332,9 @@ def load(
     root = Path(root)
     path = (manifests / "images.parquet") if manifests is not None else root / _MANIFEST
     require_image_table(root, path)
-    if held:
-        labels = path.with_name("labels.parquet")
-        for each in (path, labels) if label_source and labels.is_file() else (path,):
-            warn_if_altered(each, functools.partial(warnings.warn, stacklevel=6))
-    made_from = read_footer(path)
+    made_from, masks = read_footer(path), masks_beside(path)
+    for each in (path, *masks):
+        check(each)
     applied = made_from.get("policy")
     again = label_source is not None or (applied is not None and policy != KEEP)
     wanted = None if selection is None or selection.is_everything else selection
@@ -349,7 +347,8 @@ def load(
         table = read_rows(path)
         if again:
             sources = stated_sources(label_source or str(made_from.get("label_source", "")))
-            table = _stated_again(table, path, root, sources, applied=applied is not None)
+            check(place := _label_table(path, root, applied=applied is not None))
+            table = relabel(table, place, sources)
             made_from = {**made_from, "label_source": ",".join(sources)}
             made_from.pop("policy", None)
         about = _Whole()
@@ -365,15 +364,14 @@ def load(
     if sections:
         place = pairs or find_pairs(root, label_folders(path, root))
         table = with_texts(table, place, sections, paired=paired)
+        check(place)
     elif paired or pairs is not None:
         raise UsageError("which sections of the reports?", hint="name them, such as --text findings,impression")
     if observations is None:
         chosen = ordered(with_parents(known)) if policy.derive else known
     else:
         chosen = chosen_observations(observations, table)
-    return Dataset(
-        root, table, policy, chosen, made_from, categories, path.stat().st_mtime_ns, sections, masks_beside(path)
-    )
+    return Dataset(root, table, policy, chosen, made_from, categories, path.stat().st_mtime_ns, sections, masks)
 
 
 @dataclass(slots=True)
@@ -430,17 +428,18 @@ def label_folders(path: Path, root: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys((path.parent, root.resolve().parent.parent / "manifests")))
 
 
-def _stated_again(table: pa.Table, path: Path, root: Path, sources: tuple[str, ...], *, applied: bool) -> pa.Table:
-    """``table`` with labels as the sources state them."""
-    try:
-        return relabel(table, label_folders(path, root), sources)
-    except TableError as error:
-        if not applied:
-            raise
+def _label_table(path: Path, root: Path, *, applied: bool) -> Path:
+    """The ``labels.parquet`` of the manifest at ``path``, whose labels were ``applied`` a policy to, or not."""
+    folders = label_folders(path, root)
+    found = next((folder / LABELS_NAME for folder in folders if (folder / LABELS_NAME).is_file()), None)
+    if found is None and applied:
         raise UsageError(
             f"the labels in {path} were changed by a policy already, and the labels before it are not here",
             hint=CONVERT_AGAIN if footer_of(path).get("recipe") else "read them again: cxrprep extract-labels ROOT",
-        ) from error
+        )
+    if found is None:
+        raise TableError(f"{folders[0]} has no {LABELS_NAME}", hint="run: cxrprep extract-labels ROOT")
+    return found
 
 
 def box_names(table: pa.Table) -> list[str]:

@@ -44,26 +44,21 @@ _HARDLY: Final = 0.85
 _LINE_END: Final = "\n"
 
 
-def check_as_written(path: Path) -> str:
-    """The ``sha256:...`` of a table that has the bytes that its list states, if it states any.
+def check_as_written(path: Path, warn: Callable[[str], object] | None = None) -> str:
+    """The ``sha256:...`` of a table, which has to have the bytes that its list states, if it states any.
 
-    No checksum of a page covers the footer: it raises ``TableError`` for other bytes, and ``StorageError`` where it
-    cannot be read.
+    No checksum of a page covers the footer. For other bytes it raises ``TableError``, or calls ``warn`` with what is
+    wrong; it raises ``StorageError`` where the table cannot be read.
     """
     found = file_digest(path, "sha256")
     stated = listed_checksums(path.parent).get(path.name)
     if stated and found.partition(":")[2] not in stated:
         hint = f"{VERIFY_NAMES_IT}; columns of your own belong in a table beside it, by image_id"
-        raise TableError(f"{path} was altered after cxrprep wrote it", hint=hint)
+        message = f"{path} was altered after cxrprep wrote it"
+        if warn is None:
+            raise TableError(message, hint=hint)
+        warn(f"{message}: {hint}")
     return found
-
-
-def warn_if_altered(path: Path, warn: Callable[[str], object]) -> None:
-    """Call ``warn`` with what is wrong with a table whose list states other bytes. Raises ``StorageError``."""
-    try:
-        check_as_written(path)
-    except TableError as error:
-        warn(f"{error.message}: {error.hint}")
 
 
 def write_table(

@@ -21,6 +21,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("altered")
     made("nih-chestxray14", home / "release")
     ok("convert", "release", "--recipe", "square-224", "--out", "converted", cwd=home)
+    studies = sorted(set(pq.read_table(home / "release/manifests/studies.parquet")["study_id"].to_pylist()))
+    (home / "reports.csv").write_text("study_id,report\n" + "".join(f"{name},FINDINGS: Edema.\n" for name in studies))
+    (home / "theirs.csv").write_text("study_id,Edema\n" + "".join(f"{name},1\n" for name in studies))
     hospital.write(home / "own")
     ok("manifest", "own", cwd=home, env={"XDG_STATE_HOME": str(home / "key")})
     return home
@@ -56,6 +59,41 @@ def test_what_an_altered_footer_says_goes_no_further(
         ok(verb, root, *more[verb])
 
 
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("release/manifests/images.parquet", "digest {ROOT}"),
+        ("converted/manifests/images.parquet", "prove " + "0" * 64 + " {ROOT}"),
+        ("own/manifests/images.parquet", "duplicates {ROOT}"),
+        ("converted/manifests/images.parquet", "duplicates {HOME}/release --against {ROOT} --out {TO}/pairs.parquet"),
+        ("release/manifests/images.parquet", "pairs {ROOT} --reports {HOME}/reports.csv"),
+        ("release/manifests/pairs.parquet", "digest {ROOT} --text findings"),
+        ("release/manifests/labels.parquet", "digest {ROOT} --label-source nih-textmined"),
+        ("release/manifests/labels.parquet", "extract-labels {ROOT} --compare nih-textmined {HOME}/theirs.csv"),
+        ("release/manifests/labels.parquet", "manifest {ROOT}"),
+        ("converted/manifests/labels.parquet", "manifest {ROOT} --label-source nih-textmined"),
+        ("release/manifests/labels.parquet", "extract-labels {ROOT} --import theirs={HOME}/theirs.csv"),
+        ("release/manifests/report_labels.parquet", "extract-labels {ROOT}"),
+    ],
+)
+def test_every_reader_of_a_table_holds_it_to_the_list(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, words: str
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "key"))
+    kind, table = Path(place).parts[0], Path(place).stem
+    root = shutil.copytree(home / kind, tmp_path / kind)
+    if table in ("pairs", "report_labels"):
+        ok(table.replace("report_labels", "extract-labels"), root, "--reports", home / "reports.csv")
+    kept = shutil.copytree(root / "manifests", tmp_path / "kept")
+    line = words.format(ROOT=root, HOME=home, TO=tmp_path).split()
+    assert cxrprep(*line).returncode == (4 if words.startswith("prove") else 0)
+    shutil.rmtree(root / "manifests")
+    shutil.copytree(kept, root / "manifests")
+    alter(tmp_path / place)
+    done = cxrprep(*line)
+    assert (done.returncode, f"{table}.parquet was altered" in done.stderr) == (4, True), done
+
+
 def test_labels_of_another_source_are_held_to_the_list_too(home: Path, tmp_path: Path) -> None:
     root = shutil.copytree(home / "release", tmp_path / "root")
     alter(root / "manifests/labels.parquet")
@@ -77,7 +115,9 @@ def test_load_and_report_say_that_a_table_was_altered(home: Path, tmp_path: Path
     alter(root / "manifests/images.parquet")
     with pytest.warns(UserWarning, match="images.parquet was altered after cxrprep wrote it"):
         assert len(package.load(root)) == 7
-    assert "images.parquet was altered" in cxrprep("report", root).stderr
+    for words in (["report", root], ["report", home / "own", "--beside", root, "--out", tmp_path / "own.html"]):
+        assert "images.parquet was altered" in cxrprep(*words).stderr
+    assert "labels.parquet was altered" in cxrprep("report", root).stderr
 
 
 def test_columns_of_one_s_own_have_two_ways(home: Path, tmp_path: Path) -> None:
