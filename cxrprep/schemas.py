@@ -132,8 +132,6 @@ LABELS: Final = pa.schema(
         *_PROVIDERS,
     ]
 )
-
-
 """``labels.parquet``, a row per image and label source; ``raw_`` columns follow, see ``labels_schema``."""
 
 
@@ -166,8 +164,6 @@ IMAGES: Final = pa.schema(
         describe("fold", pa.int8(), "fold of the patient, from 0, where folds were asked for; null: in none"),
     ]
 )
-
-
 """``images.parquet``, THE manifest: a row per image that is here, with the labels of one source."""
 
 
@@ -202,8 +198,6 @@ DERIVED_FIELDS: Final = (
 
 
 DERIVED: Final = pa.schema([*IMAGES, *DERIVED_FIELDS])
-
-
 """``derived/RECIPE/manifests/images.parquet``: as ``images.parquet``, and where each image comes from."""
 
 
@@ -252,8 +246,6 @@ HEADERS: Final = pa.schema(
         describe("model", TEXT, "model of the equipment"),
     ]
 )
-
-
 """``headers.parquet`` of a hospital's own folder: what the DICOM headers say, without whom they are about."""
 
 
@@ -275,8 +267,6 @@ STUDIES: Final = pa.schema(
         *_PROVIDERS,
     ]
 )
-
-
 """``studies.parquet``, a row per study that has an image here; labels rank 1 over -1 over 0 over null."""
 
 
@@ -297,8 +287,6 @@ MASKS: Final = pa.schema(
         describe("path", pa.string(), "picture of the region, relative to the folder"),
     ]
 )
-
-
 """``masks.parquet``, a row per region that a release draws."""
 
 
@@ -312,8 +300,6 @@ FAILURES: Final = pa.schema(
         describe("hint", pa.string(), "what to do about it"),
     ]
 )
-
-
 """``failures.parquet``: a row per item that failed in the last run."""
 
 
@@ -327,8 +313,6 @@ VERIFY: Final = pa.schema(
         describe("detail", pa.string(), "what is known about it"),
     ]
 )
-
-
 """``verify.parquet``: a row per file or fact that was checked."""
 
 

@@ -159,8 +159,6 @@ PRESETS: Final[Mapping[str, tuple[str, ...]]] = {
     "chexpert": CHEXPERT.names,
     "nih-chestxray14": tuple(name for name in NIH.names if name != "No Finding"),
 }
-
-
 """Named lists of observations, for exports and loaders."""
 
 

@@ -12,17 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from cxrprep.datasets.facts import (
-    DatasetSpec,
-    Fact,
-    ImageFacts,
-    Licence,
-    Mirror,
-    Part,
-    PublishedFile,
-    Quirk,
-    Table,
-)
+from cxrprep.datasets.facts import DatasetFacts, DatasetSpec, Table
 from cxrprep.vocabulary import VOCABULARIES, slug
 
 FORMAT: Final = 1
@@ -31,8 +21,6 @@ FORMS: Final = ("csv", "names", "json", "coco", "xml", "files")
 MANY_FILES: Final = ("xml", "files")
 ENCODINGS: Final = ("rle", "coco-rle", "polygons", "files")
 SHAPES: Final = ("columns", "list", "rows", "class")
-_UNKNOWN_LICENCE: Final = Licence("LicenseRef-unknown")
-_ANY_IMAGES: Final = ImageFacts((".png", ".jpg", ".jpeg", ".dcm"), ("PNG", "JPEG", "DICOM"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,36 +297,14 @@ class DeclaredSplit:
     split: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Declaration:
-    """A dataset that is described by its file alone: facts as in ``DatasetSpec``, and how to read its tables."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration(DatasetFacts):
+    """A dataset that is described by its file alone: its facts, and how to read its tables."""
 
     format: int
-    name: str
-    title: str
-    summary: str
-    releases: tuple[str, ...]
-    default_release: str
     paths: PathRule
     table: tuple[DeclaredTable, ...]
     image: ImageRule
-    module: str = "declared"
-    default_mirror: str = ""
-    default_label_source: str = ""
-    homepage: str = ""
-    citation: str = ""
-    bibtex: str = ""
-    aliases: tuple[str, ...] = ()
-    companion: str = ""
-    licence: Licence = _UNKNOWN_LICENCE
-    counts: dict[str, int] = field(default_factory=dict)
-    published: dict[str, str] = field(default_factory=dict)
-    images: ImageFacts = _ANY_IMAGES
-    part: tuple[Part, ...] = ()
-    mirror: tuple[Mirror, ...] = ()
-    file: tuple[PublishedFile, ...] = ()
-    fact: tuple[Fact, ...] = ()
-    quirk: tuple[Quirk, ...] = ()
     views: dict[str, ViewRule] = field(default_factory=dict)
     vocabulary: VocabularyRule = VocabularyRule()
     labels: tuple[LabelRule, ...] = ()
@@ -364,8 +330,8 @@ class Declaration:
             )
             for table in self.table
         )
-        same = {f: getattr(self, f) for f in DatasetSpec.__dataclass_fields__ if f in Declaration.__dataclass_fields__}
-        return DatasetSpec(**{**same, "declared": True, "vocabulary": self.vocabulary.use, "table": tables})
+        facts = {name: getattr(self, name) for name in DatasetFacts.__dataclass_fields__}
+        return DatasetSpec(**facts, declared=True, vocabulary=self.vocabulary.use, table=tables)
 
     def named(self, name: str) -> DeclaredTable:
         """The table of that name."""

@@ -200,9 +200,9 @@ def unpacked_name(file: str, pattern: str) -> str:
     return file if name != pattern else _PACKED.sub("", file)
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetSpec:
-    """Everything that is known about a dataset before any request is made.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetFacts:
+    """What a dataset's file says of it, but for its tables and their words.
 
     ``published`` is the day or year of each release. ``companion`` names the dataset whose label tables say what this
     one's do not (MIMIC-CXR-JPG's, for MIMIC-CXR); a file without ``[[table]]`` has those of that one, if built in.
@@ -211,27 +211,33 @@ class DatasetSpec:
     name: str
     title: str
     summary: str
-    module: str
     releases: tuple[str, ...]
     default_release: str
-    default_mirror: str
-    vocabulary: str
-    default_label_source: str
-    licence: Licence
-    citation: str
-    bibtex: str
-    homepage: str
-    images: ImageFacts
-    counts: dict[str, int] = dataclasses.field(default_factory=dict)
-    published: dict[str, str] = dataclasses.field(default_factory=dict)
+    module: str = "declared"
+    default_mirror: str = ""
+    default_label_source: str = ""
+    homepage: str = ""
+    citation: str = ""
+    bibtex: str = ""
     aliases: tuple[str, ...] = ()
     companion: str = ""
+    licence: Licence = Licence("LicenseRef-unknown")
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    published: dict[str, str] = dataclasses.field(default_factory=dict)
+    images: ImageFacts = ImageFacts((".png", ".jpg", ".jpeg", ".dcm"), ("PNG", "JPEG", "DICOM"))
     part: tuple[Part, ...] = ()
     mirror: tuple[Mirror, ...] = ()
     file: tuple[PublishedFile, ...] = ()
-    table: tuple[Table, ...] = ()
     fact: tuple[Fact, ...] = ()
     quirk: tuple[Quirk, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSpec(DatasetFacts):
+    """Everything that is known about a dataset before any request is made."""
+
+    vocabulary: str = ""
+    table: tuple[Table, ...] = ()
     declared: bool = False
     """Whether its file describes its tables too."""
 

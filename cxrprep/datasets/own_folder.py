@@ -57,13 +57,7 @@ OWN_FOLDER: Final = DatasetSpec(
     module="own_folder",
     releases=("",),
     default_release="",
-    default_mirror="",
-    vocabulary="",
-    default_label_source="",
     licence=Licence(""),
-    citation="",
-    bibtex="",
-    homepage="",
     images=ImageFacts(suffixes=SUFFIXES, formats=("DICOM", "PNG", "JPEG")),
 )
 """The facts of such a folder: none. Its name is what converted images of it carry as their dataset."""

@@ -47,8 +47,6 @@ NOT_READABLE: Final = (
     NotImplementedError,
     RuntimeError,
 )
-
-
 """What Python's readers of archives raise for damage: ``ValueError`` for names that are no text, ``RuntimeError`` for a
 password, ``NotImplementedError`` for a compression that nobody uses."""
 

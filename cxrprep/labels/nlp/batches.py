@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from cxrprep.labels.nlp.readers import Collection, Report
 
 BATCH: Final = output_tables.GROUP
-
-
 """Reports in a batch."""
 
 
