@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule
     from cxrprep.model import Selection, Shard
-    from cxrprep.verification.verifier import VerifyOptions
+    from cxrprep.verification.options import VerifyOptions
 
 T = TypeVar("T")
 
@@ -140,7 +140,7 @@ class Keywords:
     def verifying(self, options: VerifyOptions | None) -> VerifyOptions | None:
         """How far verify looks."""
         from cxrprep.verification.finding import accepted_kinds, refuse_idle_accept
-        from cxrprep.verification.verifier import VerifyOptions
+        from cxrprep.verification.options import VerifyOptions
 
         names = ("images", "sample", "seed", "quick", "duplicates", "complete", "strict", "accept", "shard")
         given = self.take(*names)

@@ -21,8 +21,8 @@ from cxrprep.record.loading import put_aside
 from cxrprep.record.requested import asked
 from cxrprep.storage.working_copy_paths import address_of
 from cxrprep.verification.made_folder import MadeFolder, verify_made
+from cxrprep.verification.options import VerifyOptions
 from cxrprep.verification.own_tables import written_beside
-from cxrprep.verification.verifier import VerifyOptions
 from cxrprep.verification.verifier import verify as prove
 
 if TYPE_CHECKING:

@@ -183,7 +183,7 @@ def download_arguments(invocation: Invocation) -> dict[str, Any]:
 def verify_arguments(invocation: Invocation) -> dict[str, Any]:
     """For ``verify``."""
     from cxrprep.verification.finding import accepted_kinds
-    from cxrprep.verification.verifier import VerifyOptions
+    from cxrprep.verification.options import VerifyOptions
 
     job = invocation.job
     checks = job.verify

@@ -6,6 +6,7 @@ first read. A file without any of these is unproven, and is called so.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.digests import FileDigests, FileToRead, digest_files
-from cxrprep.events import ItemFinished, Sink, Throttle
+from cxrprep.events import ItemFinished, Sink, StageFinished, Throttle
 from cxrprep.record.entry import Origin
 from cxrprep.storage.filesystem import REQUESTS
 from cxrprep.storage.stored_digests import StoredDigests
@@ -88,6 +89,11 @@ class FileCounts:
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
+    def unread(self) -> list[str]:
+        """What was not checked of them, in a sentence."""
+        as_before = "their size, time and inode are those of the last check"
+        return [f"the bytes of {self.believed:,} files: {as_before}"] if self.believed else []
+
 
 @dataclass(slots=True)
 class FileCheck:
@@ -114,6 +120,12 @@ class FileCheck:
         files = self.spec.files_of(self.release)
         self._published_sizes = {f.path: f.size for f in files if f.size is not None}
         self._digested = [f.path for f in files if f.digest]
+
+    def finish(self, failed: int, started: float) -> None:
+        """Say that the stage is over, which began at ``started`` by the monotonic clock: ``failed`` files are wrong."""
+        read, believed, size = self.counts.read, self.counts.believed, self.counts.size_read
+        seconds = time.monotonic() - started
+        self.on_event(StageFinished(STAGE, done=read, kept=believed, failed=failed, size=size, seconds=seconds))
 
     def run(self, tables: Iterable[pa.Table], on_finding: OnFinding, on_proven: OnProven) -> None:
         """Check ``tables`` (see ``merge_join``); tell ``on_finding`` what is wrong or unproven, else ``on_proven``."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.datasets.facts import DatasetSpec, Quirk
+    from cxrprep.verification.options import VerifyOptions
 
 _BATCH: Final = 16
 # What converting grants an image too, if nobody says otherwise.
@@ -74,10 +75,16 @@ class ImageCounts:
         }
 
 
-def sample(paths: Sequence[str], count: int, seed: int) -> list[str]:
-    """``count`` of ``paths``, drawn by a hash of ``seed`` and path: the same draw whatever else is in the folder."""
-    drawn = sorted(paths, key=lambda path: hashlib.sha256(f"{seed}:{path}".encode()).digest())[:count]
-    return sorted(drawn)
+def drawn(paths: Sequence[str], options: VerifyOptions, not_checked: list[str]) -> Sequence[str]:
+    """The images of ``paths`` that ``options`` ask for; what is left out is said in ``not_checked``.
+
+    A sample is drawn by a hash of seed and path: the same draw whatever else is in the folder.
+    """
+    if options.sample is None or options.sample >= len(paths):
+        return paths
+    by_hash = sorted(paths, key=lambda path: hashlib.sha256(f"{options.seed}:{path}".encode()).digest())
+    not_checked.append(f"the pixels of {len(paths) - options.sample:,} images: a sample was asked for")
+    return sorted(by_hash[: options.sample])
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.digests import file_digest
-from cxrprep.events import Sink, StageFinished, StageStarted
+from cxrprep.events import Sink, StageStarted
 from cxrprep.record.entry import Origin
 from cxrprep.storage.paths import CACHE_NAME
 from cxrprep.storage.sorted_tables import HeldRows, by_path
@@ -28,7 +28,7 @@ from cxrprep.verification.check_cache import Checks
 from cxrprep.verification.file_checks import STAGE, FileCheck
 from cxrprep.verification.finding import REPAIRABLE, Finding, Kind, Level, make_finding
 from cxrprep.verification.findings_table import Collector
-from cxrprep.verification.image_checks import ImageCounts, PictureCheck, sample
+from cxrprep.verification.image_checks import ImageCounts, PictureCheck, drawn
 from cxrprep.verification.made_from import outdated_images
 from cxrprep.verification.merge_join import Row, absent, merge_join
 from cxrprep.verification.own_tables import altered_tables, not_noted
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.executors import Engine
     from cxrprep.model import ImageCheck
-    from cxrprep.verification.verifier import VerifyOptions
+    from cxrprep.verification.options import VerifyOptions
 
 _NOTHING_PUBLISHED: Final = HeldRows(pa.schema([("path", pa.string()), ("digest", pa.string())]).empty_table())
 
@@ -125,17 +125,12 @@ def verify_made(
     """
     started = time.monotonic()
     not_checked: list[str] = []
-    name = "verify.parquet"
     if options.shard is not None:
-        name = f"verify.{options.shard.index}-of-{options.shard.count}.parquet"
         not_checked.append(f"files of other shards: this is shard {options.shard}")
-    with _home(folder) as home, Collector(home / "manifests" / name, options.demanded) as out:
+    with _home(folder) as home, Collector(home / "manifests" / options.table_name, options.demanded) as out:
         left_out: Counter[str] = Counter()
         check, wrong = _bytes(folder, home, options, out, left_out, on_event=on_event)
-        if check.counts.believed:
-            not_checked.append(
-                f"the bytes of {check.counts.believed:,} files: their size, time and inode are those of the last check"
-            )
+        not_checked += check.counts.unread()
         if options.quick:
             not_checked.append("the tables beside the images: run without --quick")
         else:
@@ -148,7 +143,10 @@ def verify_made(
         )  # fmt: skip
         named = 0 if folder.images is None else folder.images.num_rows
         as_files = folder.images is not None and _are_files(folder)
-        return VerifyReport(
+        return VerifyReport.of(
+            out,
+            options,
+            started,
             dataset=folder.spec.name,
             release=folder.release,
             root=folder.root,
@@ -158,15 +156,9 @@ def verify_made(
             images_here=named - (out.counts[Kind.MISSING] if as_files else 0),
             images_named=named,
             facts=(),
-            counts=dict(sorted(out.counts.items(), key=lambda item: list(Kind).index(item[0]))),
-            levels=dict(out.levels),
-            findings=tuple(out.kept),
             not_checked=tuple(not_checked),
             left_out=tuple(left_out.most_common()),
             made=not folder.are_originals,
-            strict=options.strict,
-            unaccepted=tuple(sorted(out.lesser - options.accept, key=list(Kind).index)),
-            seconds=time.monotonic() - started,
         )
 
 
@@ -207,7 +199,7 @@ def _bytes(
     recorded = by_path(folder.files)
     recorded = recorded.append_column("origin", pa.array([str(Origin.FIRST_READ)] * len(recorded), pa.string()))
     if options.shard is not None:
-        recorded = recorded.filter(_mask(options, recorded))
+        recorded = recorded.filter(options.mask(recorded["path"].to_pylist()))
     problems: list[Finding] = []
     wrong: set[str] = set()
     seen = [pa.schema([("path", pa.string())]).empty_table()]
@@ -225,7 +217,7 @@ def _bytes(
         for table in scan(folder.root, problems, [folder.home] if folder.home != folder.root else []):
             part = table.filter(pc.invert(pc.is_in(table["path"], value_set=pa.array(sorted(folder.own), pa.string()))))
             part = _of_this_folder(part, recorded, folder, left_out)
-            part = part if options.shard is None else part.filter(_mask(options, part))
+            part = part if options.shard is None else part.filter(options.mask(part["path"].to_pylist()))
             if part.num_rows:
                 seen.append(part.select(["path"]))
                 yield part
@@ -242,16 +234,7 @@ def _bytes(
         checks.finish(disk, keep_others=options.shard is not None)
     finally:
         checks.close()
-    on_event(
-        StageFinished(
-            STAGE,
-            done=check.counts.read,
-            kept=check.counts.believed,
-            failed=len(wrong),
-            size=check.counts.size_read,
-            seconds=time.monotonic() - started,
-        )
-    )
+    check.finish(len(wrong), started)
     return check, frozenset(wrong)
 
 
@@ -267,11 +250,6 @@ def _of_this_folder(listed: pa.Table, recorded: pa.Table, folder: MadeFolder, le
         if kind:
             left_out[kind] += 1
     return listed.filter(pa.array(kept, pa.bool_()))
-
-
-def _mask(options: VerifyOptions, table: pa.Table) -> pa.Array:
-    assert options.shard is not None
-    return pa.array([options.shard.holds(path) for path in table["path"].to_pylist()], pa.bool_())
 
 
 def _hinted(finding: Finding, folder: MadeFolder) -> Finding:
@@ -344,9 +322,7 @@ def _images(
     sizes = {row["path"]: (row["width"], row["height"]) for row in rows}
     shard = options.shard
     sound = sorted(path for path in sizes if path not in wrong and (shard is None or shard.holds(path)))
-    chosen = sound if options.sample is None else sample(sound, options.sample, options.seed)
-    if len(chosen) < len(sound):
-        not_checked.append(f"the pixels of {len(sound) - len(chosen):,} images: a sample was asked for")
+    chosen = drawn(sound, options, not_checked)
     check = PictureCheck(
         folder.root, folder.spec, folder.release, check_image, engine, on_event, options.duplicates, sizes
     )

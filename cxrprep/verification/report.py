@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.verification.file_checks import FileCounts
+    from cxrprep.verification.findings_table import Collector
     from cxrprep.verification.image_checks import ImageCounts
+    from cxrprep.verification.options import VerifyOptions
 
 
 _EXAMPLES: Final = 5
@@ -52,6 +55,19 @@ class VerifyReport:
     strict: bool = False
     unaccepted: tuple[Kind, ...] = ()
     seconds: float = 0.0
+
+    @classmethod
+    def of(cls, out: Collector, options: VerifyOptions, started: float, **found: Any) -> VerifyReport:
+        """The report of what ``out`` took since ``started`` by the monotonic clock, and was ``found`` beside that."""
+        return cls(
+            counts=dict(sorted(out.counts.items(), key=lambda item: list(Kind).index(item[0]))),
+            levels=dict(out.levels),
+            findings=tuple(out.kept),
+            strict=options.strict,
+            unaccepted=tuple(sorted(out.lesser - options.accept, key=list(Kind).index)),
+            seconds=time.monotonic() - started,
+            **found,
+        )
 
     def __repr__(self) -> str:
         """One line; ``findings`` and ``as_dict()`` have the rest."""

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from cxrprep.collection import DatasetFolder, folder_words
 from cxrprep.errors import TableError, UsageError
-from cxrprep.events import Sink, StageFinished, StageStarted, ignore
+from cxrprep.events import Sink, StageStarted, ignore
 from cxrprep.humanize import format_count
-from cxrprep.model import ImageCheck, Shard
+from cxrprep.model import ImageCheck
 from cxrprep.record.record import Record
 from cxrprep.storage.sorted_tables import FilteredRows, HeldRows, Rows, SortedTable, by_path
 from cxrprep.system import plain_memory
@@ -25,9 +25,10 @@ from cxrprep.verification.check_cache import Checks
 from cxrprep.verification.file_checks import STAGE, FileCheck, FileCounts
 from cxrprep.verification.finding import REPAIRABLE, Finding, Kind, make_finding
 from cxrprep.verification.findings_table import Collector
-from cxrprep.verification.image_checks import ImageCounts, PictureCheck, sample
+from cxrprep.verification.image_checks import ImageCounts, PictureCheck, drawn
 from cxrprep.verification.made_from import outdated_below, outdated_tables
 from cxrprep.verification.merge_join import absent, merge_join
+from cxrprep.verification.options import VerifyOptions
 from cxrprep.verification.own_tables import altered_tables, not_noted, written_beside
 from cxrprep.verification.published_checksums import (
     altered_sum_files,
@@ -50,34 +51,6 @@ CheckImage = Callable[[Path | str], ImageCheck]
 """Decodes one image, of a path or address; picklable where an engine runs it. What it raises is the image's."""
 Refetch = Callable[[Sequence[str]], Mapping[str, str]]
 """Fetches these release paths again and records them; what could not be fetched, with the reason in one line."""
-VERIFY_NAME: Final = "verify.parquet"
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyOptions:
-    """How far to look.
-
-    ``quick`` believes size, time and inode of the last full check. ``complete`` demands the whole release. ``strict``
-    counts warnings and notes as faults, but for the kinds in ``accept``. ``images`` decodes images, all or a ``sample``
-    drawn by ``seed``; ``duplicates`` looks for images with the same pixels. ``jobs`` processes read files; ``None``
-    means one per core.
-    """
-
-    quick: bool = False
-    complete: bool = False
-    strict: bool = False
-    accept: frozenset[Kind] = frozenset()
-    images: bool = False
-    duplicates: bool = False
-    sample: int | None = None
-    seed: int = 0
-    shard: Shard | None = None
-    jobs: int | None = None
-
-    @property
-    def demanded(self) -> frozenset[Kind]:
-        """The kinds of warnings and notes that count as faults."""
-        return frozenset(Kind) - self.accept if self.strict else frozenset()
 
 
 def verify(
@@ -154,9 +127,7 @@ class _Run:
     ) -> VerifyReport:
         started = time.monotonic()
         options = self.options
-        name = VERIFY_NAME
         if options.shard is not None:
-            name = f"verify.{options.shard.index}-of-{options.shard.count}.parquet"
             self.not_checked.append(f"files of other shards, tables and published facts: this is shard {options.shard}")
         elif options.quick:
             self.not_checked.append("tables and published facts: run without --quick")
@@ -167,7 +138,7 @@ class _Run:
                 "what was selected and never fetched: the list of it is missing, and the next download makes it again"
             )
         demanded = selected if isinstance(selected, SortedTable) else _rows_of(pa.array(selected or (), pa.string()))
-        with Collector(self.record.home / "manifests" / name, options.demanded) as out:
+        with Collector(self.record.home / "manifests" / options.table_name, options.demanded) as out:
             disk = self._bytes(out, demanded, refetch)
             labels = self._labels(out)
             here = sum(table.num_rows - table["image"].null_count for table in disk.tables())
@@ -179,7 +150,10 @@ class _Run:
             self.labels = labels = None
             self._made_of_it(out)
             pictures = self._pictures(out, disk, splits, check_image, engine)
-            return VerifyReport(
+            return VerifyReport.of(
+                out,
+                options,
+                started,
                 dataset=self.spec.name,
                 release=self.release,
                 root=self.root,
@@ -189,14 +163,8 @@ class _Run:
                 images_here=here,
                 images_named=named,
                 facts=tuple(self.facts),
-                counts=dict(sorted(out.counts.items(), key=lambda item: list(Kind).index(item[0]))),
-                levels=dict(out.levels),
-                findings=tuple(out.kept),
                 not_checked=tuple(self.not_checked),
                 repaired=self.repaired,
-                strict=options.strict,
-                unaccepted=tuple(sorted(out.lesser - options.accept, key=list(Kind).index)),
-                seconds=time.monotonic() - started,
             )
 
     # ---- bytes ----
@@ -240,27 +208,12 @@ class _Run:
         finally:
             checks.close()
         self.counts = check.counts
-        self._finish(check.counts, started)
+        check.finish(len(self.damaged), started)
         if refetch is not None and self.damaged:
             disk = self._repair(out, disk, published, refetch)
         out.findings(self.damaged)
-        if self.counts.believed:
-            self.not_checked.append(
-                f"the bytes of {self.counts.believed:,} files: their size, time and inode are those of the last check"
-            )
+        self.not_checked += self.counts.unread()
         return disk
-
-    def _finish(self, counts: FileCounts, started: float) -> None:
-        self.on_event(
-            StageFinished(
-                STAGE,
-                done=counts.read,
-                kept=counts.believed,
-                failed=len(self.damaged),
-                size=counts.size_read,
-                seconds=time.monotonic() - started,
-            )
-        )
 
     def _judge_lists(self, out: Collector, refetch: Refetch | None) -> frozenset[str]:
         """The lists of sums that prove nothing, since they fail their own check; mended first, where that was asked."""
@@ -305,7 +258,7 @@ class _Run:
         for listed in scan(self.root, problems, [self.record.home] if self.record.home != self.root else []):
             table = listed.filter(pc.invert(pc.is_in(listed["path"], value_set=pa.array(self.written, pa.string()))))
             if self.options.shard is not None:
-                table = table.filter(self._shard_mask(table["path"].to_pylist()))
+                table = table.filter(self.options.mask(table["path"].to_pylist()))
             if table.num_rows:
                 yield table
                 # Looked at while the files are being read.
@@ -337,11 +290,7 @@ class _Run:
         return [self._of_shard(_rows_of(array)) for array in whole]
 
     def _of_shard(self, rows: Rows) -> Rows:
-        return rows if self.options.shard is None else FilteredRows(rows, self._shard_mask)
-
-    def _shard_mask(self, paths: list[str]) -> pa.Array:
-        assert self.options.shard is not None
-        return pa.array([self.options.shard.holds(path) for path in paths], pa.bool_())
+        return rows if self.options.shard is None else FilteredRows(rows, self.options.mask)
 
     def _repair(self, out: Collector, disk: SortedTable, published: Rows, refetch: Refetch) -> SortedTable:
         """Fetch what is wrong, look at it again, and keep as damaged what still is."""
@@ -376,7 +325,7 @@ class _Run:
             reason = f"; it could not be fetched: {failed[path]}" if path in failed else ""
             self.damaged.append(replace(finding, detail=finding.detail + reason))
         after.append(table_checks.names(fresh, self.layout))
-        self._finish(again.counts, started)
+        again.finish(len(self.damaged), started)
         self.counts.add(again.counts, here=after.num_rows)
         return after
 
@@ -466,9 +415,7 @@ class _Run:
         # A file whose bytes are wrong is known to be so; decoding it would only say it again.
         wrong = self.unread | {finding.path for finding in self.damaged}
         sound = [path for path in paths if path not in wrong]
-        chosen = sound if options.sample is None else sample(sound, options.sample, options.seed)
-        if len(chosen) < len(sound):
-            self.not_checked.append(f"the pixels of {len(sound) - len(chosen):,} images: a sample was asked for")
+        chosen = drawn(sound, options, self.not_checked)
         check = PictureCheck(self.root, self.spec, self.release, check_image, engine, self.on_event, options.duplicates)
         check.counts.here = len(paths)
         identities = self.layout

@@ -18,8 +18,8 @@ from cxrprep.errors import ImageError, UsageError
 from cxrprep.executors import Engine
 from cxrprep.model import ImageCheck
 from cxrprep.verification.finding import Kind
+from cxrprep.verification.options import VerifyOptions
 from cxrprep.verification.report import VerifyReport
-from cxrprep.verification.verifier import VerifyOptions
 from tests.generators.small import mimic_cxr, pictures
 from tests.parts import shared_data
 from tests.verification.checkers import dies

@@ -21,8 +21,9 @@ from cxrprep.model import Digest, ImageCheck
 from cxrprep.record.entry import FileEntry, Origin
 from cxrprep.record.record import Record
 from cxrprep.storage.patient_table import OneRange
+from cxrprep.verification.options import VerifyOptions
 from cxrprep.verification.report import VerifyReport
-from cxrprep.verification.verifier import VerifyOptions, verify
+from cxrprep.verification.verifier import verify
 from tests.generators.small import mimic_cxr_jpg, nih_chestxray14
 
 OWN = ("cxrprep.", ".cxrprep", "manifests")
