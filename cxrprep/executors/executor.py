@@ -75,7 +75,7 @@ class Engine:
         Raises:
             SourceUnreachableError: No cluster answers.
         """
-        batches = _batches(items, batch)
+        batches = batched(items, batch)
         count, batches = peeked(batches, self.workers)
         if not count:
             return
@@ -103,7 +103,8 @@ class Engine:
         return replace(self, folders=tuple(paths))
 
 
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items, ``size`` at a time."""
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
         yield batch

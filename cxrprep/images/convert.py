@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.digests import digest_of
 from cxrprep.errors import AlteredImageError, CxrprepError, ImageError, StorageError
 from cxrprep.events import ItemFinished, Sink, StageStarted, Throttle, ignore
-from cxrprep.executors import Engine, Lost, begin_item
+from cxrprep.executors import Engine, Lost, batched, begin_item
 from cxrprep.humanize import without_path
 from cxrprep.images import dicom_file
 from cxrprep.images.conversion import STAGE, ConversionTask, Converted, ConvertItem, lost
@@ -73,8 +72,7 @@ def convert(
         take(outcome)
 
     def to_do() -> Iterator[ConvertItem]:
-        iterator = iter(items)
-        while batch := list(itertools.islice(iterator, _LOOKED_UP)):
+        for batch in batched(items, _LOOKED_UP):
             for found in batch if finished is None else finished.split_done(batch, task):
                 if isinstance(found, Converted):
                     take_and_count(found)

@@ -19,7 +19,7 @@ from cxrprep.collection import ShardFile
 from cxrprep.digests import file_digest
 from cxrprep.errors import UsageError
 from cxrprep.events import Sink, StageStarted, ignore
-from cxrprep.executors import Engine, Lost, end_item
+from cxrprep.executors import Engine, Lost, batched, end_item
 from cxrprep.images import conversion
 from cxrprep.images import convert as converting
 from cxrprep.images.image_folder import stem_of
@@ -94,7 +94,7 @@ def plan_shards(
     counts = Counter(_split(item) for item in items())
     number = 0
     for split, group in itertools.groupby(items(), key=_split):
-        for index, batch in enumerate(_batched(group, per_shard)):
+        for index, batch in enumerate(batched(group, per_shard)):
             number += 1
             if shard is not None and number % shard.count != shard.index % shard.count:
                 continue
@@ -109,12 +109,6 @@ def plan_shards(
 def _split(item: ConvertItem) -> str:
     # A plain folder has no splits; an image of a release without one must not land among its training images.
     return "" if item.row is None else str(item.row.get("split") or _UNSPLIT)
-
-
-def _batched(items: Iterable[ConvertItem], size: int) -> Iterator[list[ConvertItem]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
 
 
 def _keys(batch: Sequence[ConvertItem]) -> Iterator[str]:

@@ -78,7 +78,7 @@ def write_table(
     Raises:
         StorageError: The disk refuses; it names the path.
     """
-    schema = _with_footer(table.schema, name, made_from)
+    schema = with_footer(table.schema, name, made_from)
     table = table.replace_schema_metadata(schema.metadata)
     replace = replace_listed if listed else replace_file
     replace(path, lambda part: pq.write_table(table, part, row_group_size=_ROWS, **_form(table)))
@@ -99,7 +99,7 @@ def write_parts(
     Raises:
         StorageError: The disk refuses; it names the path.
     """
-    stated = _with_footer(schema, name, made_from)
+    stated = with_footer(schema, name, made_from)
 
     def write(part: Path) -> None:
         groups = row_groups(tables, _ROWS)
@@ -169,7 +169,8 @@ def row_groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(held).unify_dictionaries().combine_chunks()
 
 
-def _with_footer(schema: pa.Schema, name: str, made_from: Mapping[str, Any] | None) -> pa.Schema:
+def with_footer(schema: pa.Schema, name: str, made_from: Mapping[str, Any] | None) -> pa.Schema:
+    """The schema with the footer of a table: its name, the tool's version and what it was made from; no times."""
     footer = {"schema": name, "schema_version": SCHEMA_VERSION, "tool": f"cxrprep {__version__}", **(made_from or {})}
     text = json.dumps(footer, sort_keys=True, separators=(",", ":"))
     return schema.with_metadata({**(schema.metadata or {}), FOOTER_KEY: text.encode()})

@@ -88,8 +88,8 @@ class SortedCursor:
         self._ahead = schema.empty_table()
         self._key = key
 
-    def upto(self, path: str | None) -> pa.Table:
-        """The rows after those of the last call whose path is not behind ``path``; ``None`` asks for all the rest."""
+    def upto(self, path: Any) -> pa.Table:
+        """The rows after those of the last call whose key is not behind ``path``; ``None`` asks for all the rest."""
         taken = []
         while True:
             ahead = self._ahead
@@ -110,14 +110,25 @@ class SortedCursor:
         if rows.num_rows:
             self._ahead = pa.concat_tables([rows.slice(rows.num_rows - 1), self._ahead])
 
-    def end_of_next(self) -> str | None:
-        """The last path of the rows that are in memory; ``None`` after the last row."""
+    def end_of_next(self) -> Any:
+        """The last key of the rows that are in memory; ``None`` after the last row."""
         while not self._ahead.num_rows:
             following = next(self._rest, None)
             if following is None:
                 return None
             self._ahead = following
-        return str(self._ahead[self._key][-1].as_py())
+        return self._ahead[self._key][-1].as_py()
+
+    def in_order(self, rows: pa.Table) -> pa.Table:
+        """``rows`` in order of the key; those of equal keys stay as they are."""
+        return _by(rows, self._key)
+
+
+def merged(cursors: Sequence[SortedCursor]) -> Iterator[pa.Table]:
+    """The rows that are left of several cursors by one key, in order of it; of equal ones the first cursor's first."""
+    while ends := [end for end in (cursor.end_of_next() for cursor in cursors) if end is not None]:
+        bound = min(ends)
+        yield cursors[0].in_order(pa.concat_tables([cursor.upto(bound) for cursor in cursors]))
 
 
 def _close(file: IO[bytes]) -> None:
@@ -255,9 +266,7 @@ class SortedTable:
             yield from (table.select(names) for table in self._blocks(runs[0]))
             return
         cursors = [SortedCursor(self._blocks(run), self.schema, self._key) for run in runs]
-        while ends := [end for end in (cursor.end_of_next() for cursor in cursors) if end is not None]:
-            bound = min(ends)
-            yield _by(pa.concat_tables([cursor.upto(bound) for cursor in cursors]), self._key).select(names)
+        yield from (table.select(names) for table in merged(cursors))
 
 
 def _overlapping(runs: Iterable[_Run]) -> Iterator[list[_Run]]:

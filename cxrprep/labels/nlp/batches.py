@@ -7,18 +7,14 @@ source itself, and what is sent stays small. Where a collection can only be read
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from cxrprep.errors import StorageError
+from cxrprep.executors import batched
 from cxrprep.labels.labelers.answer_cache import AnswerCache, sha256_of
 from cxrprep.labels.labelers.registry import labeler_named
 from cxrprep.labels.nlp import output_tables
@@ -28,8 +24,9 @@ from cxrprep.labels.nlp.results import Mention, ReportLabels, ReportStatus
 from cxrprep.labels.nlp.ruleset import build_rules
 from cxrprep.model import Shard
 from cxrprep.storage.atomic import replace_file
-from cxrprep.storage.parquet import FOOTER_KEY
-from cxrprep.storage.small_files import parse_json, read_text, regular
+from cxrprep.storage.parquet import read_groups, read_schema
+from cxrprep.storage.small_files import parse_json, read_text
+from cxrprep.storage.sorted_tables import SortedCursor, merged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -93,18 +90,13 @@ def batches(job: LabelingRun, shard: Shard | None) -> Iterator[LabelingTask]:
     job = replace(job, collection=replace(job.collection, names=None))
     if names is not None:
         named = ((row, name) for row, name in enumerate(names) if shard is None or shard.holds(name))
-        for number, batch in enumerate(_by_count(named)):
+        for number, batch in enumerate(batched(named, BATCH)):
             yield LabelingTask(job, number, tuple(row for row, _ in batch), names=tuple(name for _, name in batch))
         return
     reports = enumerate(job.collection.rows())
     held = ((row, report) for row, report in reports if shard is None or shard.holds(report.key))
     for number, rows in enumerate(_by_size(held)):
         yield LabelingTask(job, number, tuple(row for row, _ in rows), reports=tuple(report for _, report in rows))
-
-
-def _by_count(named: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
-    while batch := list(itertools.islice(named, BATCH)):
-        yield batch
 
 
 def _by_size(reports: Iterator[tuple[int, Report]]) -> Iterator[list[tuple[int, Report]]]:
@@ -340,47 +332,9 @@ def merge_shards(out_dir: Path, shard: Shard) -> Joined:
 
 
 def _join(folders: Sequence[Path], name: str, out_dir: Path) -> Path:
-    paths = [folder / f"{name}.parquet" for folder in folders]
-    found = pq.read_schema(paths[0])
-    target = out_dir / f"{name}.parquet"
-    footer = {FOOTER_KEY: found.metadata[FOOTER_KEY]}
-    output_tables.write_stream(_batches(paths), found.remove_metadata(), target, footer)
+    paths, target = [folder / f"{name}.parquet" for folder in folders], out_dir / f"{name}.parquet"
+    schema = read_schema(paths[0])
+    # Rows of one report stand together in one shard.
+    shards = [SortedCursor(read_groups(path, schema.names), schema, "row") for path in paths]
+    output_tables.write_stream(merged(shards), schema, target)
     return target
-
-
-def _batches(paths: Sequence[Path]) -> Iterator[pa.Table]:
-    shards = [_Shard(path) for path in paths]
-    begin = 0
-    while any(not shard.exhausted for shard in shards):
-        found = pa.concat_tables([shard.below(begin + BATCH) for shard in shards])
-        # Rows of one report stand together in one shard and keep their order: the sort is stable.
-        order = pc.sort_indices(found, [("row", "ascending")])
-        yield found.take(order)
-        begin += BATCH
-
-
-class _Shard:
-    """The rows of one shard's table, handed out in order."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetFile(regular(path))
-        self._group = 0
-        self._rest: pa.Table = self._file.schema_arrow.empty_table()
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether every row was handed out."""
-        return bool(self._rest.num_rows == 0 and self._group >= self._file.num_row_groups)
-
-    def below(self, row: int) -> pa.Table:
-        """The rows not yet handed out whose report stands before ``row``."""
-        while self._group < self._file.num_row_groups and not self._reaches(row):
-            self._rest = pa.concat_tables([self._rest, self._file.read_row_group(self._group)])
-            self._group += 1
-        inside: Any = pc.less(self._rest["row"], row)
-        found = self._rest.filter(inside)
-        self._rest = self._rest.filter(pc.invert(inside))
-        return found
-
-    def _reaches(self, row: int) -> bool:
-        return bool(self._rest.num_rows > 0 and self._rest["row"][-1].as_py() >= row)

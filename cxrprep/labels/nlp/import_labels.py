@@ -16,6 +16,7 @@ from cxrprep.labels.nlp import output_tables
 from cxrprep.labels.nlp.results import ReportStatus
 from cxrprep.labels.nlp.ruleset import OBSERVATIONS
 from cxrprep.schemas import RAW_PREFIX, describe
+from cxrprep.storage.parquet import with_footer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,7 +94,7 @@ def import_table(source: Path, out_dir: Path, *, name: str | None = None, key: s
     made_from = {
         "imported": source.name, "sha256": digest, "label_source": name, "labeler": {"name": name, "version": ""},
     }  # fmt: skip
-    output_tables.write_stream([table], schema, target, output_tables.footer(output_tables.LABELS_NAME, made_from))
+    output_tables.write_stream([table], with_footer(schema, output_tables.LABELS_NAME, made_from), target)
     return Imported(target, count, (*names, *read.extra), chosen, name, tuple(read.left_out.items()))
 
 

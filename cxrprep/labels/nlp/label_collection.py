@@ -41,6 +41,7 @@ from cxrprep.labels.nlp.readers import Collection, open_collection
 from cxrprep.labels.nlp.results import ReportStatus
 from cxrprep.labels.nlp.ruleset import build_rules, shipped_sources
 from cxrprep.labels.nlp.sections import check_sections
+from cxrprep.storage.parquet import with_footer
 from cxrprep.storage.working_copy_paths import copy_of
 
 if TYPE_CHECKING:
@@ -289,7 +290,7 @@ def _written(
         written[name] = out / f"{name}.parquet"
         files = [job.part(number, name) for number in range(count)]
         try:
-            output_tables.join_parts(files, schema, written[name], output_tables.footer(name, made_from))
+            output_tables.join_parts(files, with_footer(schema, name, made_from), written[name])
         except FileNotFoundError as error:
             raise BusyError(
                 f"another run labelled the same reports into {out} and finished first", hint="its tables are there"

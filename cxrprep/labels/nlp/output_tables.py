@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrprep._version import __version__
 from cxrprep.errors import TableError
 from cxrprep.schemas import CATEGORY, describe
 from cxrprep.storage.atomic import replace_file
-from cxrprep.storage.parquet import FOOTER_KEY, SCHEMA_VERSION, read_footer, read_rows
+from cxrprep.storage.parquet import read_footer, read_rows
 from cxrprep.storage.table_checksums import replace_listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 LABELS_NAME: Final = "report_labels"
@@ -81,12 +79,6 @@ MENTIONS: Final = pa.schema(
 """The schema of ``mentions.parquet``, a row per mention. The one output that holds words of reports."""
 
 
-def footer(name: str, made_from: Mapping[str, Any]) -> dict[bytes, bytes]:
-    """The metadata of a table: its schema, the tool's version and what it was made from; no times."""
-    about = {"schema": name, "schema_version": SCHEMA_VERSION, "tool": f"cxrprep {__version__}", **made_from}
-    return {FOOTER_KEY: json.dumps(about, sort_keys=True, separators=(",", ":")).encode()}
-
-
 def making(path: Path) -> dict[str, Any] | None:
     """What a table was made from, as its footer says; ``None`` for one that is not there or not ours."""
     try:
@@ -113,60 +105,32 @@ def write_part(rows: Sequence[tuple[Any, ...]], schema: pa.Schema, path: Path) -
     replace_file(path, lambda part: pq.write_table(table, part, compression="zstd", compression_level=1))
 
 
-def join_parts(parts: Sequence[Path], schema: pa.Schema, path: Path, metadata: Mapping[bytes, bytes]) -> int:
+def join_parts(parts: Sequence[Path], schema: pa.Schema, path: Path) -> int:
     """Write the parts one after another as one table, atomically; returns the number of rows.
 
-    One part is in memory at a time.
-
-    Args:
-        parts: Parquet files with the rows of ``schema``, in order.
-        schema: columns of the table.
-        path: where it is written.
-        metadata: what its footer says.
-
-    Returns:
-        the number of rows.
-
-    Raises:
-        StorageError: it cannot be written.
-        FileNotFoundError: a part has vanished.
+    They have the rows of ``schema``, in order; one of them is in memory at a time. Raises ``StorageError``, and
+    ``FileNotFoundError`` for a part that has vanished.
     """
     missing = next((part for part in parts if not part.exists()), None)
     if missing is not None:
         raise FileNotFoundError(missing)
-    return write_stream((pq.read_table(part, schema=schema) for part in parts), schema, path, metadata)
+    return write_stream((pq.read_table(part, schema=schema) for part in parts), schema, path)
 
 
-def write_stream(tables: Iterable[pa.Table], schema: pa.Schema, path: Path, metadata: Mapping[bytes, bytes]) -> int:
+def write_stream(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> int:
     """Write tables in the order of their ``row`` column as one, atomically; returns the number of rows.
 
-    A row group holds what ``GROUP`` reports gave, however the tables were cut.
-
-    Args:
-        tables: tables of ``schema``, in the order of their ``row`` column.
-        schema: columns of the table.
-        path: where it is written.
-        metadata: what its footer says.
-
-    Returns:
-        the number of rows.
-
-    Raises:
-        StorageError: it cannot be written.
+    A row group holds what ``GROUP`` reports gave, however the tables were cut; ``schema`` has the footer too. Raises
+    ``StorageError``.
     """
     rows = 0
 
     def write(part: Path) -> None:
         nonlocal rows
-        with pq.ParquetWriter(
-            part,
-            schema.with_metadata(dict(metadata)),
-            compression="zstd",
-            compression_level=1,
-            write_page_checksum=True,
-        ) as writer:
+        form = {"compression": "zstd", "compression_level": 1, "write_page_checksum": True}
+        with pq.ParquetWriter(part, schema, **form) as writer:
             for group in _groups(tables):
-                writer.write_table(_fresh(group, schema).replace_schema_metadata(dict(metadata)))
+                writer.write_table(_fresh(group, schema))
                 rows += group.num_rows
 
     replace_listed(path, write)
