@@ -10,10 +10,9 @@ from cxrprep.api.folder import open_folder
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
-from cxrprep.events import Note, Sink, ignore
+from cxrprep.events import Sink, ignore
 from cxrprep.html_report.page import ReportResult, write_report
 from cxrprep.model import FolderRef
-from cxrprep.storage.parquet import check_as_written
 from cxrprep.storage.paths import local_path
 
 
@@ -63,10 +62,6 @@ def report(
     keywords.finish()
 
     folder = open_folder(FolderRef.of(root, dataset=dataset, release=release, state=state), files=False)
-    tables = [folder.manifests / name for name in ("images.parquet", "labels.parquet")]
-    tables += [] if beside is None else [Path(beside) / "manifests/images.parquet"]
-    for table in filter(Path.is_file, tables):
-        check_as_written(table, lambda text: on_event(Note("report", text, "warning")))
     made = write_report(
         folder,
         folder.manifests / "report.html" if out is None else local_path(out, "--out"),

@@ -11,6 +11,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -18,15 +19,14 @@ import pyarrow as pa
 
 from cxrprep._version import __version__
 from cxrprep.collection.dataset_folder import require_image_table
-from cxrprep.events import Sink, StageFinished, StageStarted, ignore
+from cxrprep.events import Note, Sink, StageFinished, StageStarted, ignore
 from cxrprep.html_report.svg_charts import DARK, Bar, BarPart, Chart, bars, blue, heat_map, histogram
-from cxrprep.html_report.thumbnails import Thumbnail, sample_rows, thumbnail
 from cxrprep.html_report.wording import FactRow, fact_row, outcome, outcome_of_one
 from cxrprep.humanize import format_bytes, short_repr
 from cxrprep.labels.agreement import SourceAgreement, source_agreements
 from cxrprep.manifest import label_statistics
 from cxrprep.storage.atomic import refuse_over_others, replace_file
-from cxrprep.storage.parquet import check_columns, count_rows, read_combined, read_schema, read_single_rows
+from cxrprep.storage.parquet import check_as_written, check_columns, count_rows, read_combined, read_schema, single_rows
 from cxrprep.storage.patient_table import NotByPatientError, OneRange, PatientTable
 from cxrprep.storage.table_checksums import replace_listed
 from cxrprep.storage.value_codes import numbers, take_rows, value_codes, with_codes
@@ -36,13 +36,13 @@ from cxrprep.verification.published_facts import check_facts, fact_columns
 from cxrprep.vocabulary import OWN_MARK
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Future
-    from pathlib import Path
 
     import jinja2
 
     from cxrprep.collection import DatasetFolder
+    from cxrprep.html_report.thumbnails import Thumbnail
     from cxrprep.model import ScoreSummary
     from cxrprep.storage.patient_table import ByPatient
 
@@ -94,21 +94,25 @@ def write_report(
     """
     import time
 
+    def warn(text: str) -> None:
+        on_event(Note(STAGE, text, "warning"))
+
     begun = time.monotonic()
     images = folder.manifests / "images.parquet"
     require_image_table(folder.root, images)
-    if beside is not None:
-        require_image_table(beside.parent, beside / "images.parquet")
     refuse_over_others(out, lambda head: b'name="generator" content="cxrprep' in head, "report page", "--out")
     on_event(StageStarted(STAGE, items=thumbnails, unit="thumbnails"))
-    with ThreadPoolExecutor(1, "labels") as pool:
+    tables = [images, images.with_name("labels.parquet"), *([] if beside is None else [beside / "images.parquet"])]
+    # Tables are read and hashed without Python's lock, while this thread loads what draws.
+    with ThreadPoolExecutor(3, "tables") as pool:
         of_labels = pool.submit(_of_label_table, folder)
-        _template()
+        checks = pool.map(lambda table: check_as_written(table, warn), filter(Path.is_file, tables))
         if count_rows(images) > FILES_IN_MEMORY:
             # Both tables at once would take too much room, and so would what the first one needed.
             of_labels.result()
             pa.default_memory_pool().release_unused()
-        page = _page(folder, thumbnails, beside, of_labels)
+        page = _page(folder, thumbnails, beside, pool, of_labels)
+        list(checks)
     text = _template().render(page=page)
     # It carries the time: beside the tables it is no stranger, and their list stays as it is.
     replace = replace_file if out.parent == folder.manifests else replace_listed
@@ -139,15 +143,14 @@ def _template() -> jinja2.Template:
     environment.globals["shade"] = shade
     # Compiled once, and kept. measured: 2.06 -> 1.91 s of CPU time for the page of 377,110 images (medians of 10
     # alternating runs on a busy machine).
-    try:
+    with contextlib.suppress(OSError):
         folder = platformdirs.user_cache_path("cxrprep", ensure_exists=True) / "pages"
         folder.mkdir(exist_ok=True)
         environment.bytecode_cache = jinja2.FileSystemBytecodeCache(str(folder))
         return environment.get_template("page.html.j2")
-    except OSError:
-        # Nothing can be kept there.
-        environment.bytecode_cache = None
-        return environment.get_template("page.html.j2")
+    # Nothing can be kept there.
+    environment.bytecode_cache = None
+    return environment.get_template("page.html.j2")
 
 
 def _percent(value: float | None) -> str:
@@ -163,25 +166,33 @@ def _page(
     folder: DatasetFolder,
     thumbnails: int,
     beside: Path | None,
+    pool: ThreadPoolExecutor,
     of_labels: Future[tuple[list[FactRow], tuple[SourceAgreement, ...]]],
 ) -> dict[str, Any]:
     """Everything that the template shows, by the names that it has there."""
     root, manifest = folder.root, folder.manifests / "images.parquet"
-    table, footer = label_statistics.read_images(manifest)
-    by_split = label_statistics.prevalence_by_split(table)
-    labels = _named(by_split[-1])
-    ages = label_statistics.ages(table)
-    sources = [value for value, _ in label_statistics.value_counts(table, "label_source") if value]
+    of_images = pool.submit(label_statistics.read_images, manifest)
+    _template()
+    from cxrprep.html_report.thumbnails import sample_rows, thumbnail
+
+    draw = functools.partial(thumbnail, root)
+    table, footer = of_images.result()
     worst = label_statistics.worst(table, _WORST)
     drawn = sample_rows(table.num_rows, thumbnails)
     shown = dict.fromkeys([*drawn, *(row for rows in worst.values() for row, _ in rows)])
     # Names are as many letters as all the rest, and are read for the few images that are shown.
-    images = dict(zip(shown, read_single_rows(manifest, ("image_id", "path"), [*shown]), strict=True))
-    worst_images = {name: [{**images[row], "value": value} for row, value in rows] for name, rows in worst.items()}
+    names = pool.submit(single_rows, manifest, ("image_id", "path"), [*shown])
+    by_split = label_statistics.prevalence_by_split(table)
+    labels = _named(by_split[-1])
+    ages = label_statistics.ages(table)
+    sources = [value for value, _ in label_statistics.value_counts(table, "label_source") if value]
     together = label_statistics.together(table, labels)
     charts = _charts(table, labels, ages) | _matrix(together)
     profiles = label_statistics.split_profiles(table, by_split)
-    sheet = _sheet(table, root, labels, [(row, images[row]) for row in drawn])
+    images = dict(zip(shown, names.result(), strict=True))
+    worst_images = {name: [{**images[row], "value": value} for row, value in rows] for name, rows in worst.items()}
+    named = {f"label_{row.stem}": row.name for row in labels}
+    sheet = _sheet(table, draw, named, [(row, images[row]) for row in drawn])
     published, agreements = of_labels.result()
     return {
         "spec": folder.spec,
@@ -213,7 +224,7 @@ def _page(
         "tables": _tables(table),
         "sheet": sheet,
         "agreements": agreements,
-        "worst": _worst(worst_images, root, drawn=thumbnails > 0),
+        "worst": _worst(worst_images, draw if thumbnails else None),
         "worst_images": worst_images,
         "scores": label_statistics.score_summary(table),
         "header": folder.record.header if folder.record.exists else None,
@@ -287,16 +298,15 @@ def _by_patient(path: Path, columns: list[str]) -> ByPatient:
     with ThreadPoolExecutor(1, "labels") as pool:
         others = pool.submit(read_combined, path, [name for name in columns if name not in ids])
         table = with_codes(read_combined(path, [name for name in columns if name in ids]), IDS)
-        for name, column in zip(others.result().column_names, others.result().columns, strict=True):
-            table = table.append_column(others.result().schema.field(name), column)
-    return OneRange(table)
+        wide = others.result()
+    return OneRange(pa.table([*table.columns, *wide.columns], pa.schema([*table.schema, *wide.schema])))
 
 
 def _worst(
-    worst: Mapping[str, list[dict[str, Any]]], root: Path, *, drawn: bool
+    worst: Mapping[str, list[dict[str, Any]]], draw: Callable[[str], Thumbnail] | None
 ) -> list[tuple[str, list[tuple[Thumbnail | None, dict[str, Any]]]]]:
     return [
-        (label_statistics.QUALITY[name], [(thumbnail(root, row["path"]) if drawn else None, row) for row in rows])
+        (label_statistics.QUALITY[name], [(draw(row["path"]) if draw else None, row) for row in rows])
         for name, rows in worst.items()
     ]
 
@@ -358,9 +368,8 @@ def _matrix(together: label_statistics.Together) -> dict[str, Chart]:
 
 
 def _sheet(
-    table: pa.Table, root: Path, labels: list[label_statistics.Prevalence], images: list[tuple[int, dict[str, Any]]]
+    table: pa.Table, draw: Callable[[str], Thumbnail], names: dict[str, str], images: list[tuple[int, dict[str, Any]]]
 ) -> list[tuple[Thumbnail, dict[str, Any]]]:
-    names = {f"label_{row.stem}": row.name for row in labels}
     chosen = take_rows(table.select(["view", "split", *names]), [row for row, _ in images]).to_pylist()
     sheet = []
     for row, (_, image) in zip(chosen, images, strict=True):
@@ -371,7 +380,7 @@ def _sheet(
             "positive": [name for column, name in names.items() if row[column] == 1],
             "uncertain": [name for column, name in names.items() if row[column] == -1],
         }
-        sheet.append((thumbnail(root, image["path"]), about))
+        sheet.append((draw(image["path"]), about))
     return sheet
 
 

@@ -12,7 +12,7 @@ from cxrprep.collection.dataset_folder import require_image_table
 from cxrprep.model import ScoreSummary
 from cxrprep.schemas import own_columns
 from cxrprep.storage.parquet import check_columns, read_combined, read_footer, read_schema
-from cxrprep.storage.value_codes import ValueCodes, numbers, stated, value_codes, with_codes
+from cxrprep.storage.value_codes import ValueCodes, numbers, shared_patients, stated, value_codes, with_codes
 from cxrprep.storage.value_codes import value_counts as count_values
 from cxrprep.vocabulary import OBSERVATIONS, published_name
 
@@ -263,15 +263,8 @@ def ages(table: pa.Table) -> list[tuple[str, dict[str, int]]]:
 
 def leak(table: pa.Table, limit: int = 10) -> Leak:
     """Patients in more than one split: what makes a test result too good."""
-    splits, patients = value_codes(table["split"]), value_codes(table["patient_id"])
-    seen, names = splits.beside(patients)[:-1, :-1], splits.values.to_pylist()
-    leaking = np.flatnonzero(seen.sum(axis=0) > 1)
-    found = {patients.values[index].as_py(): seen[:, index] for index in leaking.tolist()}
-    first = [
-        (patient, tuple(sorted(names[split] for split in np.flatnonzero(found[patient]))))
-        for patient in sorted(found)[:limit]
-    ]
-    return Leak(len(found), tuple(first))
+    found = shared_patients(table)
+    return Leak(len(found), tuple((patient, tuple(splits)) for patient, splits in found[:limit]))
 
 
 def by_split(table: pa.Table) -> list[tuple[str | None, int, int, int]]:

@@ -35,7 +35,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.storage.value_codes import ValueCodes, numbers, stated, take_rows, value_codes, value_counts
+from cxrprep.schemas import label_columns
+from cxrprep.storage.value_codes import (
+    ValueCodes,
+    numbers,
+    shared_patients,
+    stated,
+    take_rows,
+    value_codes,
+    value_counts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,11 +54,13 @@ if TYPE_CHECKING:
 
 BLANK: Final = "blank"
 IDS: Final = ("image_id", "patient_id", "study_id")
-# The columns that measures read, beside those of labels and the release's own.
-USED: Final = (
-    *IDS, "split", "view_raw", "label_source", "table_name", "sex", "age_years", "age_flag", "labels_raw", "boxes",
-    "path_raw", "report_path",
-)  # fmt: skip
+# The columns that any measure may read, and those that some read, beside those of labels and the release's own.
+USED: Final = (*IDS, "split", "label_source", "table_name")
+READ_BY: Final = {
+    "view": "view_raw", "sex": "sex", "age_flag": "age_flag", "age_min": "age_years", "age_max": "age_years",
+    "finding": "labels_raw", "combined": "labels_raw", "boxes": "boxes", "boxed_images": "boxes", "box": "boxes",
+    "boxes_outside": "boxes", "bad_paths": "path_raw", "reports": "report_path",
+}  # fmt: skip
 Counted = int | float | dict[str, Any]
 _RAW: Final = "raw_"
 _VALUES: Final[Mapping[str, int]] = {"1": 0, "1.0": 0, "0": 1, "0.0": 1, "-1": 2, "-1.0": 2, BLANK: 3}
@@ -153,19 +164,8 @@ def _splits(subject: Subject, what: str) -> Counted | None:
     return {name: number for name, rows, number in named if rows}
 
 
-def shared_patients(rows: pa.Table) -> list[tuple[str, list[str]]]:
-    """The patients that stand in more than one split, each with its splits, in order."""
-    pairs = pa.table({"patient": rows["patient_id"], "split": rows["split"].cast(pa.string())})
-    pairs = pairs.filter(pc.is_valid(pairs["split"]))
-    counted = pairs.group_by("patient").aggregate([("split", "count_distinct"), ("split", "distinct")])
-    shared = counted.filter(pc.greater(counted["split_count_distinct"], 1)).to_pylist()
-    return sorted((one["patient"], sorted(one["split_distinct"])) for one in shared)
-
-
 def _shared_patients(subject: Subject, _: str) -> Counted | None:
-    splits = subject.codes("split")
-    seen = splits.beside(subject.codes("patient_id"))[:-1, :-1]
-    return int((seen.sum(axis=0) > 1).sum()) if splits.distinct() else None
+    return len(shared_patients(subject.rows)) if subject.codes("split").distinct() else None
 
 
 def _raw(subject: Subject, name: str) -> Counted | None:
@@ -204,12 +204,8 @@ def _study_label(subject: Subject, argument: str) -> Counted | None:
     return _label(subject.once_each("study_id", *(_RAW + name for name in subject.observations)), argument)
 
 
-def _label_columns(subject: Subject) -> list[str]:
-    return [name for name in subject.rows.column_names if name.startswith("label_") and name != "label_source"]
-
-
 def _joined_labels(subject: Subject) -> pa.Array:
-    columns = _label_columns(subject)
+    columns = label_columns(subject.rows.schema)
     stated = [subject.column(name) for name in columns if subject.rows[name].null_count < subject.rows.num_rows]
     texts = [pc.fill_null(column.cast(pa.string()), "") for column in stated]
     return pc.binary_join_element_wise(*texts, "|") if texts else pa.array([""] * subject.rows.num_rows)
@@ -218,7 +214,7 @@ def _joined_labels(subject: Subject) -> pa.Array:
 def _blank(key: str) -> Callable[[Subject, str], Counted | None]:
     def counted(subject: Subject, _: str) -> Counted | None:
         labelled = np.zeros(subject.rows.num_rows, bool)
-        for name in _label_columns(subject):
+        for name in label_columns(subject.rows.schema):
             labelled |= stated(subject.rows[name])
         return int(np.count_nonzero(~labelled[subject.codes(key).first_rows()]))
 

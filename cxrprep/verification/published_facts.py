@@ -18,7 +18,7 @@ import numpy as np
 
 from cxrprep.storage.value_codes import take_rows, value_codes, with_codes
 from cxrprep.verification.finding import Finding, Kind, Level, make_finding
-from cxrprep.verification.measures import BLANK, IDS, USED, Subject, measure
+from cxrprep.verification.measures import BLANK, IDS, READ_BY, USED, Subject, measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -113,10 +113,12 @@ def check_facts(
 def fact_columns(spec: DatasetSpec, release: str, names: Sequence[str]) -> list[str]:
     """Those columns of a ``labels.parquet`` that ``check_facts`` reads; most of the release's own are in no fact."""
     facts = [fact for fact in spec.fact if fact.release in ("", release)]
-    stated = {fact.measure.partition("@")[0].partition(".")[2] for fact in facts}
+    words = [fact.measure.partition("@")[0].partition(".") for fact in facts]
+    stated = {argument for _, _, argument in words}
     stated.update(key for fact in facts if isinstance(fact.value, dict) for key in fact.value)
-    raw = {f"raw_{name}" for name in stated}
-    return [name for name in names if name in USED or name in raw or name.startswith("label_")]
+    # measured: 35 -> 30 columns, 127 -> 100 ms of CPU time for the labels of MIMIC-CXR-JPG's 377,110 images.
+    read = {*USED, *(f"raw_{name}" for name in stated), *(READ_BY.get(name) for name, _, _ in words)}
+    return [name for name in names if name in read or name.startswith("label_")]
 
 
 def _sources_of(labels: ByPatient) -> dict[str, set[str]]:

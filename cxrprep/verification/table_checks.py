@@ -9,9 +9,8 @@ import pyarrow.compute as pc
 
 from cxrprep.model import ImageId
 from cxrprep.storage.sorted_tables import PART_ROWS, SortedCursor, SortedTable
-from cxrprep.storage.value_codes import flat
+from cxrprep.storage.value_codes import flat, shared_patients
 from cxrprep.verification.finding import Finding, Kind, make_finding
-from cxrprep.verification.measures import shared_patients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cxrprep.storage.parquet import read_single_rows
+from cxrprep.storage.parquet import single_rows
 from cxrprep.storage.value_codes import numbers, stated, take_rows, value_codes, with_codes
 
 if TYPE_CHECKING:
@@ -108,12 +108,12 @@ def test_ids_of_sources_that_name_the_same_images_are_the_same_ids(sources: str,
 def test_single_rows_come_in_the_order_that_they_were_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"n": range(10), "other": range(10)}), path, row_group_size=4)
-    assert read_single_rows(path, ["n"], [9, 0, 4, 0]) == [{"n": n} for n in (9, 0, 4, 0)]
-    assert read_single_rows(path, ["n"], []) == []
+    assert single_rows(path, ["n"], [9, 0, 4, 0]) == [{"n": n} for n in (9, 0, 4, 0)]
+    assert single_rows(path, ["n"], []) == []
 
 
 def test_counts_beside_are_those_of_the_rows() -> None:
-    splits, sexes = pa.array(["a", "b", "a", None]), pa.array(["F", None, "F", "M"])
+    splits, sexes = pa.array(["a", "b", "a", None, None]), pa.array(["F", None, "F", "M", None])
     counts = value_codes(splits).counts_beside(value_codes(sexes))
-    assert counts.tolist() == [[2, 0, 0], [0, 0, 1], [0, 1, 0]]
+    assert counts.tolist() == [[2, 0, 0], [0, 0, 1], [0, 1, 1]]
     assert value_codes(splits).rows_of(["a", "c"]).tolist() == [0, 2]

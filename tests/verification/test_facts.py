@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from cxrprep.datasets.catalog import catalog
 from cxrprep.datasets.facts import DatasetSpec
 from cxrprep.labels.extract import read_labels
 from cxrprep.storage.patient_table import OneRange
+from cxrprep.storage.value_codes import shared_patients
 from cxrprep.verification.finding import Finding, Level
-from cxrprep.verification.measures import Subject, measure, shared_patients
-from cxrprep.verification.published_facts import FactStatus, check_facts
+from cxrprep.verification.measures import MEASURES, READ_BY, Subject, measure
+from cxrprep.verification.published_facts import FactStatus, check_facts, fact_columns
 from tests.generators.small import chexpert, mimic_cxr_jpg
 from tests.parts import shared_data
 from tests.verification.trees import MIMIC, check, found, nih, remember
@@ -57,6 +59,17 @@ def test_every_fact_has_an_id_a_source_a_level_and_a_measure_that_exists(spec: D
         Level(fact.level)
         names = tuple(fact.value) if isinstance(fact.value, dict) else ()
         measure(fact.measure, Subject(rows, spec, spec.default_release, Path("/nowhere"), names))
+
+
+@pytest.mark.parametrize("name", sorted(MEASURES))
+def test_a_measure_reads_no_column_but_those_that_are_read_for_it(name: str) -> None:
+    spec = replace(NIH, fact=(replace(NIH.fact[0], release="", table="", measure=name),))
+    name = {"splits": "splits.images"}.get(name, name)
+    rows = real().slice(0, 3)
+    columns = fact_columns(spec, "v2020", rows.schema.names)
+    subject = Subject(rows.select(columns), spec, "v2020", Path("/nowhere"))
+    assert measure(name, subject) == measure(name, replace(subject, rows=rows))
+    assert {*READ_BY.values()} & {*columns} <= {READ_BY.get(name)}
 
 
 @pytest.mark.parametrize("release", ["v2020", "2017"])
