@@ -110,7 +110,7 @@ def doctor(
         agreement, 6 for the network, 7 for the disk, 2 for what this machine lacks.
 
     Raises:
-        UsageError: ``dataset`` is unknown, or it, or any dataset, has no mirror ``source``.
+        UsageError: ``dataset`` is unknown, or it, or any dataset, has no mirror ``source``; ``root`` is a dataset.
 
     Examples:
         >>> import cxrprep
@@ -119,6 +119,8 @@ def doctor(
         'doctor'
     """
     check_values({"timeout": timeout})
+    if dataset is None and str(root) in catalog() and not Path(root).exists():
+        raise UsageError(f"there is no folder {root}", hint=f"about the dataset: cxrprep doctor --dataset {root}")
     checks = []
     for check in _checks(
         Path(root),

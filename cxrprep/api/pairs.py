@@ -121,6 +121,8 @@ def pairs(
         check_as_written(manifest)
         check_dataset(where.path, where.dataset, str(read_footer(manifest).get("dataset") or ""))
     if manifest is None and out is None:
+        if not where.path.exists():
+            raise UsageError(f"there is no {where.path}", hint="check the path")
         if reports is not None:
             require_image_table(where.path, images)
         raise UsageError(f"{where.path} is no folder with a manifest", hint="say where the pairs go: --out FILE")

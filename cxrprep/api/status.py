@@ -154,8 +154,6 @@ def _cache(where: FolderRef) -> Path:
 
 
 def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[StageStatus]:
-    from cxrprep.verification.findings_table import count_faults
-
     here, missing = sum(p.here for p in parts), sum(p.missing for p in parts)
     wrong, partial = sum(p.wrong_size for p in parts), sum(p.partial for p in parts)
     manifests = folder.manifests
@@ -184,15 +182,7 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
         ("extract-labels", "labels.parquet", "labels"),
         ("manifest", "images.parquet", "manifest"),
     ):
-        path = manifests / table
-        if not path.is_file():
-            yield StageStatus(name, "not done", "")
-        elif path.stat().st_mtime < changed and name != "extract-labels":
-            yield StageStatus(name, "older than the files", f"{what} of {_when(path)}")
-        elif name == "verify" and (failed := count_faults(path)):
-            yield StageStatus(name, "failed", f"{what} of {_when(path)}", failed)
-        else:
-            yield StageStatus(name, "done", f"{what} of {_when(path)}")
+        yield _of_table(folder, name, table, what, 0.0 if name == "extract-labels" else changed)
     derived = folder.home / "derived"
     recipes = sorted(entry for entry in derived.iterdir() if entry.is_dir()) if derived.is_dir() else []
     for recipe in recipes:
@@ -209,8 +199,6 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
 
 def _stages_of_made(folder: DatasetFolder) -> Iterator[StageStatus]:
     """Of images of one's own, and of what was made: nothing was fetched, and no table is to be read."""
-    from cxrprep.verification.findings_table import count_faults
-
     images = folder.image_tables
     if folder.kind is FolderKind.OWN:
         told = f"manifest of {_when(images[0])}" if images else ""
@@ -221,15 +209,26 @@ def _stages_of_made(folder: DatasetFolder) -> Iterator[StageStatus]:
         count = format_count(sum(map(_rows, images)), "image")
         joined = len(images) == 1 and images[0].parent == folder.read_from
         yield StageStatus(name, "done" if joined and not failed else "incomplete", count, failed)
-    path = folder.manifests / "verify.parquet"
     newest = max((table.stat().st_mtime for table in images), default=0.0)
+    yield _of_table(folder, "verify", "verify.parquet", "last findings", newest)
+
+
+def _of_table(folder: DatasetFolder, name: str, table: str, what: str, changed: float) -> StageStatus:
+    """A stage whose result is one table, of files that have changed at that time."""
+    from cxrprep.verification.findings_table import count_faults
+
+    path = folder.manifests / table
     if not path.is_file():
-        yield StageStatus("verify", "not done", "")
-    elif failed := count_faults(path):
-        yield StageStatus("verify", "failed", f"last findings of {_when(path)}", failed)
-    else:
-        word = "older than the files" if path.stat().st_mtime < newest else "done"
-        yield StageStatus("verify", word, f"last findings of {_when(path)}")
+        return StageStatus(name, "not done", "")
+    detail = f"{what} of {_when(path)}"
+    if path.stat().st_mtime < changed:
+        from cxrprep.manifest.current import is_current
+
+        # A manifest that came out the same is not written again, and keeps its time.
+        if name != "manifest" or not is_current(folder, count_rows(path)):
+            return StageStatus(name, "older than the files", detail)
+    failed = count_faults(path) if name == "verify" else 0
+    return StageStatus(name, "failed" if failed else "done", detail, failed)
 
 
 def _with_runs(stages: Sequence[StageStatus], runs: Sequence[RunState]) -> Iterator[StageStatus]:

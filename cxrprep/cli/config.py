@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,11 +13,11 @@ import click
 from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import SETTINGS, verb
 from cxrprep.cli.options import setting
-from cxrprep.config.job import KEYS, Key
+from cxrprep.config.job import KEYS
 from cxrprep.storage.small_files import toml_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from cxrprep.cli.context import Invocation
 
@@ -110,7 +112,7 @@ def init(invocation: Invocation, file: Path | None, force: bool) -> None:
         raise UsageError(f"{path} is there already", hint="name another file, or --force")
     chosen = {name: value for name, (value, _) in invocation.flags.items() if name in _ASKED}
     if invocation.has_person:
-        chosen |= _ask_for(chosen)
+        chosen = _ask_for(chosen)
     elif file is not None and "dataset" not in chosen:
         raise UsageError(
             "which dataset is the job about?", hint=f"cxrprep config init {shlex.quote(str(file))} --dataset chexpert"
@@ -127,6 +129,7 @@ def init(invocation: Invocation, file: Path | None, force: bool) -> None:
 
 # The keys that `config init` asks for, or takes as options.
 _ASKED: Final = ("dataset", "root", "download.source", "convert.recipe")
+_NONE: Final = "none"
 
 
 def _resolved(chosen: Mapping[str, str]) -> dict[str, str]:
@@ -150,28 +153,36 @@ def _resolved(chosen: Mapping[str, str]) -> dict[str, str]:
 
 def _ask_for(given: Mapping[str, str]) -> dict[str, str]:
     """What a person at the terminal answers; what was given as an option is not asked again."""
+    from cxrprep.cli.job_check import check_recipe
     from cxrprep.datasets.catalog import catalog, find_dataset
 
-    def ask(question: str, default: str, known: Iterable[str] = ()) -> str:
-        kind = click.Choice(list(known)) if known else str
-        answer: str = click.prompt(question, default=default or None, type=kind, err=True)
-        return answer
-
     answers = dict(given)
-    if "dataset" not in answers:
-        # The large one that asks for no account.
-        answers["dataset"] = ask("Dataset", "nih-chestxray14", catalog())
+
+    def ask(key: str, question: str, default: str, check: Callable[[str], object] = str) -> None:
+        if key not in answers:
+            answers[key] = click.prompt(question, default or None, value_proc=partial(_accepted, check), err=True)
+
+    # The large one that asks for no account.
+    ask("dataset", f"Dataset ({', '.join(catalog())})", "nih-chestxray14", find_dataset)
     spec = find_dataset(answers["dataset"])
-    if "root" not in answers:
-        answers["root"] = ask("Folder for it", spec.name)
-    if "download.source" not in answers:
-        places = ", ".join([*dict.fromkeys(mirror.name for mirror in spec.mirror), "an address or a folder"])
-        answers["download.source"] = ask(f"Fetch it from ({places})", spec.default_mirror)
-    if "convert.recipe" not in answers:
-        none = "none"
-        recipe = ask("Recipe for training images", "square-224", [*completers.recipe_names(), none])
-        answers["convert.recipe"] = "" if recipe == none else recipe
-    return answers
+    ask("root", "Folder for it", spec.name)
+    places = ", ".join([*dict.fromkeys(mirror.name for mirror in spec.mirror), "an address or a folder"])
+    ask("download.source", f"Fetch it from ({places})", spec.default_mirror)
+    names = ", ".join(completers.recipe_names())
+    ask("convert.recipe", f"Recipe for training images ({names}, none)", "square-224", check_recipe)
+    return answers | ({"convert.recipe": ""} if answers["convert.recipe"] == _NONE else {})
+
+
+def _accepted(check: Callable[[str], object], answer: str) -> str:
+    """``answer``, unless ``check`` raises; then ``click`` says why and asks again."""
+    from cxrprep.errors import UsageError
+
+    try:
+        if answer != _NONE:
+            check(answer)
+    except UsageError as error:
+        raise click.UsageError(f"{error.message}; {error.hint}") from None
+    return answer
 
 
 for _part in (check, show, init):
@@ -182,31 +193,23 @@ def template(chosen: Mapping[str, str] | None = None) -> str:
     """A job file with every key: those of ``chosen`` are set, the others are comments at their defaults."""
     chosen = chosen or {}
     lines = ["# A job of cxrprep. Check it with `cxrprep config check FILE`, run it with `cxrprep run FILE`.", ""]
-    section = ""
-    for key in KEYS.values():
-        owner, _, name = key.name.rpartition(".")
-        if owner != section:
-            section = owner
-            lines += ["", f"[{owner}]"]
-        lines.append(f"# {_sentence(key)}")
-        value = chosen.get(key.name, "" if key.default is None else key.default)
-        lines.append(f"{'' if key.name in chosen else '# '}{name} = {toml_value(value)}")
+    for owner, keys in groupby(KEYS.values(), lambda key: key.name.rpartition(".")[0]):
+        lines += ["", f"[{owner}]"] if owner else []
+        for key in keys:
+            known = ", ".join(filter(None, key.choices))
+            value = chosen.get(key.name, "" if key.default is None else key.default)
+            written = f"{key.name.rpartition('.')[2]} = {toml_value(value)}"
+            lines += [f"# {key.help} ({known})" if known else f"# {key.help}"]
+            lines += [written if key.name in chosen else f"# {written}"]
     return "\n".join(lines) + "\n"
-
-
-def _sentence(key: Key) -> str:
-    known = [choice for choice in key.choices if choice]
-    return f"{key.help} ({', '.join(known)})" if known else key.help
 
 
 def _as_toml(shown: list[dict[str, Any]]) -> str:
     lines: list[str] = []
-    section = ""
-    for item in shown:
-        owner, _, name = item["name"].rpartition(".")
-        if owner != section:
-            section = owner
-            lines += ["", f"[{owner}]"]
-        value = f"# {name} is not set" if item["value"] is None else f"{name} = {toml_value(item['value'])}"
-        lines += [f"# {item['help']}", f"{value:<40}  # {item['set_by']}"]
+    for owner, items in groupby(shown, lambda item: item["name"].rpartition(".")[0]):
+        lines += ["", f"[{owner}]"] if owner else []
+        for item in items:
+            name = item["name"].rpartition(".")[2]
+            value = f"# {name} is not set" if item["value"] is None else f"{name} = {toml_value(item['value'])}"
+            lines += [f"# {item['help']}", f"{value:<40}  # {item['set_by']}"]
     return "\n".join(lines).lstrip("\n")

@@ -21,7 +21,7 @@ from cxrprep.config.settings import (
 from cxrprep.config.toml import Mistake, MistakesError, TomlText
 from cxrprep.datasets.catalog import find_dataset
 from cxrprep.errors import CxrprepError, UsageError, did_you_mean
-from cxrprep.storage.paths import home_path, is_served
+from cxrprep.storage.paths import home_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -143,8 +143,9 @@ def _address_problems(settings: Settings) -> Iterator[Problem]:
     for name, value in path_values(settings):
         try:
             home_path(value)
+            # A mirror may be any address; whoever opens it knows which.
             if name != "download.source":
-                refuse_misplaced(name, value, name)
+                refuse_misplaced(name, value if any(variable_problems(value)) else with_variables(value), name)
         except UsageError as error:
             yield name, error.message, error.hint
 
@@ -172,17 +173,6 @@ def check_names(settings: Settings, file: Path) -> None:
             mistakes.append(Mistake(0, about + message, hint))
     if mistakes:
         raise MistakesError(str(file), mistakes)
-    for name, value in path_values(settings):
-        if name == "download.source" and ":/" in value:
-            # A mirror may be any address; whoever opens it knows which.
-            continue
-        try:
-            if is_served(value):
-                with_variables(value)
-            else:
-                expand(value)
-        except UsageError as error:
-            raise UsageError(f"{settings.origins[name]}: {name} = {error.message}", hint=error.hint) from None
 
 
 def name_problems(settings: Settings, *, whole: bool) -> Iterator[Problem]:

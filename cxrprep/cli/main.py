@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import click
 
@@ -102,15 +102,6 @@ class Lazy(click.Group):
                 return command
         return None
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that ``args`` begin with. Raises ``click.UsageError`` with the nearest name."""
-        known = self.list_commands(ctx)
-        if args and not args[0].startswith("-") and args[0] not in known:
-            raise click.UsageError(f"there is no command {args[0]!r}; {did_you_mean(args[0], known)}".rstrip("; "), ctx)
-        return super().resolve_command(ctx, args)
-
     def invoke(self, ctx: click.Context) -> Any:
         """What the command gives. An interrupt is passed on as it is: click's own word for it knows no SIGTERM."""
         try:
@@ -203,44 +194,34 @@ def _report_error(invocation: Invocation, error: BaseException) -> int:
 
         traceback.print_exception(error)
     if isinstance(error, click.ClickException):
-        hint = (
-            f"{error.ctx.command_path} --help shows every option"
-            if isinstance(error, click.UsageError) and error.ctx
-            else ""
-        )
-        out.error(_click_message(error, invocation.arguments), hint=hint, code=ExitCode.USAGE, kind="UsageError")
-        return int(ExitCode.USAGE)
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        listed = "lists the commands" if context and isinstance(context.command, click.Group) else "shows every option"
+        hint = f"{context.command_path} --help {listed}" if context else ""
+        message = _click_message(error, invocation.arguments)
+        return out.error(message, hint=hint, code=ExitCode.USAGE, kind="UsageError")
     if isinstance(error, CxrprepError):
         return out.raised(error, hint=_of_this_folder(invocation, error.hint))
     limit = _limit_of(error)
     if limit is not None:
-        out.error(limit[0], hint=limit[1], code=ExitCode.STORAGE, kind="StorageError")
-        return int(ExitCode.STORAGE)
-    if isinstance(error, OSError) and error.errno in _STORAGE:
-        about = f"{error.filename}: " if error.filename else ""
-        hint = "free some space or make the folder writable, then run the same command again"
-        out.error(f"{about}{error.strerror}", hint=hint, code=ExitCode.STORAGE, kind="StorageError")
-        return int(ExitCode.STORAGE)
+        return out.error(limit[0], hint=limit[1], code=ExitCode.STORAGE, kind="StorageError")
     missing = _missing_package(error)
     if missing is not None:
-        out.error(
+        return out.error(
             f"the Python package {missing} is needed and not installed in {sys.prefix}",
             hint="install cxrprep again there, which adds what it needs (pip install . in its checkout); "
             f"where code of your own asks for {missing}, install that",
             code=ExitCode.USAGE,
             kind="UsageError",
         )
-        return int(ExitCode.USAGE)
     path = invocation.log.crash(error) if "settings" in invocation.__dict__ else None
     details = f"please report it, with {path}, to" if path else "please report it to"
-    out.error(
+    return out.error(
         f"{type(error).__name__}: {error} (a bug in cxrprep)",
         hint=f"{details} the people who gave you cxrprep; finished files are safe, and the command may be run again; "
         "CXRPREP_DEBUG=1 prints the traceback",
         code=ExitCode.BUG,
         kind=type(error).__name__,
     )
-    return int(ExitCode.BUG)
 
 
 # A command of a hint whose folder is the one at hand.
@@ -258,8 +239,9 @@ def _of_this_folder(invocation: Invocation, hint: str) -> str:
     return _ROOT.sub(lambda found: found[1] + where, hint)
 
 
-# How click quotes what was typed in place of one of several words.
+# How click quotes what was typed in place of one of several words, and of a command.
 _TYPED: Final = re.compile(r"'(.*?)' is not one of")
+_NO_COMMAND: Final = re.compile(r"No such command '(.*?)'")
 
 
 def _click_message(error: click.ClickException, arguments: Sequence[str]) -> str:
@@ -293,6 +275,9 @@ def _click_message(error: click.ClickException, arguments: Sequence[str]) -> str
         name = error.param.opts[0] if isinstance(error.param, click.Option) else (error.param.name or "").upper()
         near = did_you_mean(typed[1], known) if typed else ""
         return f"{name}: {error.message.rstrip('.')}; {near}".rstrip("; ")
+    if isinstance(error, click.UsageError) and error.ctx and (wrong := _NO_COMMAND.match(error.message)):
+        near = did_you_mean(wrong[1], cast("click.Group", error.ctx.command).list_commands(error.ctx))
+        return f"there is no command {wrong[1]!r}; {near}".rstrip("; ")
     return error.format_message()
 
 
@@ -323,6 +308,9 @@ def _limit_of(error: BaseException) -> tuple[str, str] | None:
             "there is not enough memory",
             "give it more (ulimit -v, the scheduler's limit) or take fewer workers: -j 1",
         )
+    if isinstance(error, OSError) and error.errno in _STORAGE:
+        hint = "free some space or make the folder writable, then run the same command again"
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror), hint
     return None
 
 
@@ -337,13 +325,12 @@ def _interrupted(invocation: Invocation, code: ExitCode) -> int:
         # It made nothing that could be kept, and Ctrl-C is how a person leaves status --watch.
         return int(code)
     word = "Terminated" if code is ExitCode.TERMINATED else "Interrupted"
-    invocation.safe_out.error(
+    return invocation.safe_out.error(
         f"{word}. Finished files and partial files are kept.",
         hint=f"go on with the same command: {shown_command(invocation.arguments)}",
         code=code,
         kind=word,
     )
-    return int(code)
 
 
 def _forget_streams() -> None:

@@ -304,7 +304,7 @@ class Output:
         lines = ([line] if "cxrprep " in line or " --" in line else fold.wrap(line) for line in whole)
         return head + "\n".join(part for line in lines for part in line or [""]).removeprefix(seen)
 
-    def error(self, message: str, *, hint: str = "", code: int, kind: str = "") -> None:
+    def error(self, message: str, *, hint: str = "", code: int, kind: str = "") -> int:
         """Say on standard error what went wrong and what to do next; JSON gets the same as a document.
 
         Args:
@@ -312,6 +312,9 @@ class Output:
             hint: the next step.
             code: the exit code.
             kind: the name of the error's class.
+
+        Returns:
+            the exit code.
         """
         message, hint = mask_urls(message), mask_urls(hint)
         about = {"type": kind, "message": message, "hint": hint, "exit_code": int(code)}
@@ -319,19 +322,19 @@ class Output:
             self.document({"exit_code": int(code), "error": about})
         if self.events == "jsonl":
             self._write(json.dumps({"event": "Error", **about}), self.stderr)
-            return
+            return int(code)
         said = self._folded(f"Error: {message}", self.stderr).removeprefix("Error:")
         self._write(f"{self.styled('Error:', self.stderr, fg='red', bold=True)}{said}", self.stderr)
         if hint:
             said = self._folded(f"Hint:  {hint}", self.stderr).removeprefix("Hint: ")
             self._write(f"{self.styled('Hint: ', self.stderr, fg='cyan', bold=True)}{said}", self.stderr)
+        return int(code)
 
     def raised(self, error: CxrprepError, *, hint: str = "") -> int:
         """Say what an error of ours says, with ``hint`` in place of its own; its exit code."""
         # A configuration file's mistakes stand in lines; the words of others do not.
         message = error.message if hasattr(error, "mistakes") else one_line(error.message)
-        self.error(message, hint=one_line(hint or error.hint), code=error.exit_code, kind=type(error).__name__)
-        return int(error.exit_code)
+        return self.error(message, hint=one_line(hint or error.hint), code=error.exit_code, kind=type(error).__name__)
 
 
 # exit code -> what it means and what to do, in one line; the reference page is made from it.

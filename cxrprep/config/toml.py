@@ -6,6 +6,7 @@ checked here.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -39,7 +40,8 @@ _WORDS: Final = {
     "list[table]": "a list of tables",
     "tuple[str, ...]": "a list of text", "dict[str, str]": "a table of text",
 }  # fmt: skip
-_QUOTES: Final = "\"'"
+_QUOTES: Final = "\"'\u201c\u201d\u201e\u2018\u2019"
+_ITEM: Final = re.compile(rf"[{_QUOTES}][^{_QUOTES}]*[{_QUOTES}]|[^\s,]+")
 _NUMBER: Final = re.compile(r"\.\d+(?=\.|$)")
 
 
@@ -184,16 +186,27 @@ def _place(where: str, line: int) -> str:
 
 
 def _syntax_hint(reason: str, line: str) -> str:
-    assignment = _ASSIGNMENT.match(line)
     if "overwrite" in reason or "twice" in reason or "declare" in reason:
         return "the key or section stands twice: keep one of them"
-    if _YAML.match(line) and assignment is None:
+    if not line.replace("\t", "").isprintable():
+        return "the line has a control character in it, which cannot be seen: type the line anew"
+    if _YAML.match(line) and _ASSIGNMENT.match(line) is None:
         key, _, value = line.strip().partition(":")
         return f'this is TOML, not YAML: {key.strip()} = "{value.strip()}"'
-    if assignment is not None:
-        # `source = box`, the usual case: bare words are no TOML. A quote that nothing closes has its partner set.
-        return f'text needs quotes: {assignment[1]} = "{line.partition("=")[2].strip().strip(_QUOTES) or "..."}"'
-    return 'a line is KEY = VALUE or [SECTION]; text needs quotes: source = "box"'
+    key, _, value = (part.strip() for part in line.partition("="))
+    # `source = box`, the usual case: bare words are no TOML. A quote that nothing closes has its partner set.
+    bare = value.partition(" #")[0].strip().strip(_QUOTES)
+    items = ", ".join(f'"{word.strip(_QUOTES)}"' for word in _ITEM.findall(bare.strip("[]")))
+    for words, tried in (
+        ("true, false and numbers are written so", bare.lower().lstrip("0")),
+        ("a list is written so", f"[{items}]" if bare.startswith("[") else ""),
+        ("text with a backslash needs single quotes", f"'{bare}'" if "\\" in bare else ""),
+        ("text needs quotes", f'"{bare or "..."}"'),
+    ):
+        with contextlib.suppress(tomllib.TOMLDecodeError):
+            tomllib.loads(f"{key} = {tried}")
+            return f"{words}: {key} = {tried}"
+    return 'a line is one KEY = VALUE or one [SECTION]; text needs quotes, and so does a key with "é": source = "box"'
 
 
 def _positions(text: str) -> Iterable[tuple[str, int]]:

@@ -251,5 +251,5 @@ def known_dataset(name: str) -> DatasetSpec:
     suggestion = did_you_mean(wanted, known, lambda spelling: known[spelling].name)
     raise UsageError(
         f"unknown dataset {name!r}",
-        hint=f"{suggestion}known datasets: {', '.join(catalog())}",
+        hint=f"{suggestion}known datasets: {', '.join(catalog())}; name one of your own by its TOML file",
     )

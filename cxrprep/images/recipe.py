@@ -279,7 +279,8 @@ def _recipe_text(name: str) -> tuple[str, str, str]:
         try:
             return read_text(path), str(path), path.stem
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{name}: the recipe cannot be read: {error}", hint="check the path") from error
+            reason = getattr(error, "strerror", error)
+            raise UsageError(f"cannot read the recipe {name}: {reason}", hint="check the path") from error
     known = named_recipes()
     if name not in known:
         suggestion = did_you_mean(name, known)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import pyarrow as pa
 from zlib_ng import zlib_ng
 
-from cxrprep.errors import TableError
+from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.resaved_formats import ARROW, csv_of_arrow, csv_of_workbook
 from cxrprep.model import Digest
 from cxrprep.storage.small_files import GZIP, encoding_of, open_file, read_file
@@ -55,11 +55,11 @@ AS_IT_STANDS: Final = Written()
 
 
 def read_content(path: Path, written: Written = AS_IT_STANDS) -> CsvContent:
-    """The file's contents. Raises ``TableError`` for one that cannot be read or unpacked."""
+    """The file's contents. Raises ``UsageError`` where there is none, ``TableError`` where it cannot be read."""
     try:
         packed = read_file(path)
     except FileNotFoundError as error:
-        raise TableError(f"{path} is not there", hint="download the tables first, or name their folder") from error
+        raise UsageError(f"there is no file {path}", hint="check the path") from error
     except OSError as error:
         raise TableError(
             f"cannot read {path}: {error.strerror}", hint="make the file readable, then run again"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import stamina
 
-from cxrprep.api.doctor import Examination, _checks
+from cxrprep.api.doctor import Examination, _checks, doctor
 from cxrprep.api.doctor_check import Check, State
 from cxrprep.credentials.lookup import Credentials
 from cxrprep.errors import ExitCode, UsageError
@@ -51,6 +51,18 @@ def test_offline_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert {check.group for check in found} == {"machine", "disk", "access"}
     assert all(check.hint for check in found if check.state is not State.OK)
     assert Examination(tuple(found)).exit_code == 0
+
+
+def test_a_dataset_in_the_place_of_the_folder_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``cxrprep doctor mimic-cxr`` looked at the disk alone, and ended with 0."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="there is no folder mimic-cxr") as caught:
+        doctor("mimic-cxr", offline=True)
+    assert caught.value.hint == "about the dataset: cxrprep doctor --dataset mimic-cxr"
+    Path("mimic-cxr").mkdir()
+    assert doctor("mimic-cxr", offline=True).value.exit_code == 0
 
 
 def test_a_dataset_limits_what_is_asked_of_access(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -157,6 +158,35 @@ def test_when_all_is_done_the_report_is_next(root: Path) -> None:
     assert set(stages.values()) == {"done"}
     assert "convert square-224" in stages
     assert value.following == (f"cxrprep report {root}",)
+
+
+def test_a_manifest_that_came_out_the_same_is_not_old(root: Path, mirror: Path) -> None:
+    cxrprep.extract_labels(root)
+    table = root / "BBox_List_2017.csv"
+    table.write_bytes(b"x" + table.read_bytes()[1:])
+    cxrprep.verify(root, repair=True, source=str(mirror))
+    # The repair is later than the manifest, which is of the same bytes as before, and is not written again.
+    os.utime(root / "manifests/images.parquet", (0, 0))
+    cxrprep.extract_labels(root)
+    assert (root / "manifests/images.parquet").stat().st_mtime == 0
+    value, states = of(root)
+    assert value.following[0] == f"cxrprep convert {root} --recipe square-224"
+    assert states["manifest"] == "done"
+
+
+def test_a_manifest_of_fewer_files_than_are_here_is_old(mirror: Path, tmp_path: Path) -> None:
+    cxrprep.download("nih-chestxray14", tmp_path / "nih", source=str(mirror), selection=Selection(limit=2))
+    cxrprep.extract_labels(tmp_path / "nih")
+    assert of(tmp_path / "nih")[1]["manifest"] == "done"
+    table = tmp_path / "nih/manifests/images.parquet"
+    before = table.read_bytes()
+    cxrprep.download("nih-chestxray14", tmp_path / "nih", source=str(mirror))
+    # As one that was carried over from before; the record's time is in whole seconds, and this takes less than one.
+    table.write_bytes(before)
+    os.utime(table, (0, 0))
+    value, states = of(tmp_path / "nih")
+    assert states["manifest"] == "older than the files"
+    assert f"cxrprep manifest {tmp_path / 'nih'}" in value.following
 
 
 def test_a_folder_that_others_made_is_adopted_by_verify(downloaded: Path, tmp_path: Path) -> None:

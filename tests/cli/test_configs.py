@@ -13,11 +13,14 @@ import click
 import pyarrow.parquet as pq
 import pytest
 
+from cxrprep.cli import download
 from cxrprep.cli.config import template
+from cxrprep.cli.context import Invocation
 from cxrprep.cli.main import COMMANDS, cli, run
 from cxrprep.config.job import ALL_STEPS, KEYS
 from cxrprep.config.settings import load_settings
 from cxrprep.datasets.catalog import catalog
+from cxrprep.errors import SourceUnreachableError
 from tests.commands import cxrprep
 from tests.config.jobs import settings_of
 from tests.manifest.made import made
@@ -386,6 +389,60 @@ def test_a_dataset_on_no_mirror_needs_a_source(
     assert "line 1: no mirror of padchest can be listed" in " ".join(capsys.readouterr().err.split())
     Path("job.toml").write_text('dataset = "padchest"\nroot = "/data/padchest"\nsteps = ["verify"]\n')
     assert run(["config", "check", "job.toml"]) == 0
+
+
+def test_the_mirror_of_a_job_may_be_an_address_in_a_variable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PLACE", "https://127.0.0.1:9/nih/")
+    for name, code in (("source", 6), ("root", 2)):
+        root, source = ("$PLACE", "box") if name == "root" else ("nih", "$PLACE")
+        Path("job.toml").write_text(
+            f'dataset = "nih"\nroot = "{root}"\nsteps = ["download"]\n[download]\nsource = "{source}"\n'
+        )
+        monkeypatch.setattr(download, "plan", lambda call, _: raised(call.job.download.source))
+        assert run(["run", "job.toml", "--dry-run"]) == code
+    assert "job.toml, line 2: root: https://127.0.0.1:9/nih/ is an address" in " ".join(capsys.readouterr().err.split())
+
+
+def raised(source: str) -> None:
+    raise SourceUnreachableError(f"asked: {source}")
+
+
+def test_a_table_that_is_not_there_is_a_mistake_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words, said in (
+        ("extract-labels --compare a.csv b.csv", "there is no file a.csv"),
+        ("pairs nosuch", "there is no nosuch"),
+        ("convert . --recipe no.toml", "cannot read the recipe no.toml: No such file or directory"),
+        ("config chekc", "there is no command 'chekc'; did you mean check?"),
+        ("frobnicate", "there is no command 'frobnicate' Hint: cxrprep --help lists the commands"),
+    ):
+        assert run(words.split()) == 2
+        assert said in " ".join(capsys.readouterr().err.split()), words
+
+
+def test_init_asks_a_person_again_until_a_name_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Invocation, "has_person", True)
+    answers = iter(["nhi", "nih", "", "/data/mirror", "square-225", "square-224"])
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: next(answers))
+    assert run(["config", "init", "job.toml"]) == 0
+    said = capsys.readouterr().err
+    assert "Error: unknown dataset 'nhi'; did you mean nih-chestxray14?" in said
+    assert "Error: there is no recipe 'square-225'; did you mean square-224?" in said
+    job = tomllib.loads(Path("job.toml").read_text())
+    assert (job["dataset"], job["root"]) == ("nih-chestxray14", "nih-chestxray14")
+    assert (job["download"], job["convert"]) == ({"source": "/data/mirror"}, {"recipe": "square-224"})
+    # What was given is not asked, and none is a recipe, too.
+    answers = iter(["", "none"])
+    assert run(["config", "init", "2.toml", "--dataset", "nih", "--source", "box"]) == 0
+    assert tomllib.loads(Path("2.toml").read_text())["convert"] == {}
 
 
 @pytest.mark.slow

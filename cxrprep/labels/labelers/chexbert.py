@@ -58,7 +58,7 @@ class Chexbert:
             (vocabulary, "bert-base-uncased's vocab.txt, beside the checkpoint"),
         ):
             if not file.is_file():
-                raise UsageError(f"{file} is not there", hint=f"it should be {what}")
+                raise UsageError(f"there is no file {file}", hint=f"it should be {what}")
         self._tokens = _tokenizer(vocabulary)
         weights, maths = _weights(path)
         try:
