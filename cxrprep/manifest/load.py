@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.collection.dataset_folder import require_image_table
-from cxrprep.errors import MissingExtraError, TableError, UsageError
+from cxrprep.errors import MissingExtraError, NothingSelectedError, TableError, UsageError
 from cxrprep.events import Sink, ignore
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.policy import KEEP, Policy, with_parents
@@ -125,6 +125,13 @@ class Dataset:
         names = ", ".join(published_name(stem) for stem in self.observations)
         head = html.escape(repr(self))
         return f"<p>{head}</p><table><tr><th>split</th><th>images</th></tr>{counts}</table><p>{html.escape(names)}</p>"
+
+    def require_images(self) -> None:
+        """Raise ``NothingSelectedError`` where there is no image: a folder may hold those alone that were converted."""
+        if not len(self):
+            made = sorted(self.root.glob(f"derived/*/{_MANIFEST}"))
+            other = f"name the folder of its converted images: {made[0].parents[1]}" if made else "build the manifest"
+            raise NothingSelectedError("there is no image", hint=f"use fewer conditions in the selection, or {other}")
 
     @property
     def name(self) -> str:

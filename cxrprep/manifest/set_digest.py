@@ -31,7 +31,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxrprep.digests import digest_of
-from cxrprep.errors import NothingSelectedError, StorageError, UsageError
+from cxrprep.errors import StorageError, UsageError
 from cxrprep.events import Advanced, Note, Sink, StageFinished, StageStarted, ignore
 from cxrprep.humanize import short_repr
 from cxrprep.images.pixel_digest import pixel_digest
@@ -155,10 +155,7 @@ def set_digest(
         ImageError: An image cannot be read.
         UsageError: Two images of one split have one id.
     """
-    if not len(dataset):
-        raise NothingSelectedError(
-            "there is no image", hint="use fewer conditions in the selection, or build the manifest"
-        )
+    dataset.require_images()
     files = _Files(dataset, cache, on_event)
     rows = SortedTable.of(LEAVES, "key")
     for part in dataset.parts():

@@ -6,6 +6,7 @@ Each pair of ``VERBS`` on each kind of folder is played with ``CXR_ALL_PAIRS`` s
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import os
 import random
@@ -18,6 +19,8 @@ from typing import Final
 import pyarrow.parquet as pq
 import pytest
 
+from cxrprep.cli.main import run
+from cxrprep.manifest.export.run import ExportResult, ExportTask
 from cxrprep.storage import locks
 from tests.collection.sequences import World, check, digests_are_true, known
 from tests.collection.worlds import release
@@ -137,6 +140,30 @@ def test_who_waits_for_the_tables_for_long_is_told_by_whom(
     assert {path: path.read_bytes() for path in (home / kind / "manifests").iterdir()} == tables
     ok(*words)
     assert not list(home.rglob("writing"))
+
+
+@pytest.mark.parametrize(("form", "out"), [("csv", "new"), ("csv", "new/table.csv"), ("hf", "new")])
+def test_two_exports_into_one_folder_wait_for_each_other(
+    home: Path, monkeypatch: pytest.MonkeyPatch, form: str, out: str
+) -> None:
+    """Both read what is there before they write: the second took the first one's card for a stranger's, exit code 2."""
+    monkeypatch.setattr(locks, "_WAIT_SECONDS", 0.2)
+    words, others = ["export", "raw", "--format", form, "--out", out], list[int]()
+    write = importlib.import_module(f"cxrprep.manifest.export.{form}").export
+
+    def meanwhile(task: ExportTask) -> ExportResult:
+        if not others:
+            others.append(0)
+            thread = threading.Thread(target=lambda: others.append(run([*words, "--quiet"])))
+            thread.start()
+            thread.join(60)
+        return write(task)
+
+    monkeypatch.setattr(f"cxrprep.manifest.export.{form}.export", meanwhile)
+    ok(*words)
+    assert others == [0, 75]
+    ok(*words)
+    assert not (home / "new/.cxrprep").exists()
 
 
 def test_what_was_done_before_the_tables_were_another_s_stays_and_the_same_again_lists_it(

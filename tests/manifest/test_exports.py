@@ -21,6 +21,8 @@ from cxrprep.executors import Engine
 from cxrprep.labels.splits import SplitRule
 from cxrprep.manifest.export.coco import _of_runs, runs_of
 from cxrprep.model import LabelTest, Selection, Split
+from tests.commands import cxrprep as command
+from tests.commands import ok
 from tests.generators.small import chexpert, declared
 from tests.manifest.made import made, remade
 from tests.parts import need
@@ -558,6 +560,19 @@ def test_a_damaged_manifest_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(TableError, match=r"images\.parquet"):
         cxrprep.load(root)
+
+
+@pytest.mark.parametrize("verb", ["export", "digest"])
+def test_a_folder_whose_originals_were_dropped_leads_to_its_converted_images(tmp_path, verb):
+    root = made("nih-chestxray14", tmp_path)
+    ok("convert", root, "--recipe", "square-224")
+    for path in (root / "images").iterdir():
+        path.unlink()
+    ok("manifest", root)
+    more = ("--format", "csv") if verb == "export" else ()
+    done = command(verb, root, *more)
+    assert done.returncode == 8, done
+    ok(verb, done.stderr.split("its converted images: ")[1].strip(), *more)
 
 
 # ---- where it goes ----

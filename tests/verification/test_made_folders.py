@@ -236,7 +236,7 @@ def test_an_export_that_was_cut_short_is_not_called_right(copy: Path) -> None:
     from cxrprep.manifest.export.target import Target
 
     root = copy / "export-csv"
-    Target(root, "csv", ".csv").write(root / "images.csv", lambda part: part.write_text("half"))
+    Target(root, "csv", ".csv", carded=True, about={}).write(root / "images.csv", lambda part: part.write_text("half"))
     code, report = verified(root, "--strict")
     assert (code, report["files"]["unproven"]) == (4, 2), report
 

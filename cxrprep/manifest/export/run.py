@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep._version import __version__
 from cxrprep.collection.lineage import CROISSANT_NAME
 from cxrprep.datasets.catalog import catalog
-from cxrprep.errors import ImageError, NothingSelectedError, UsageError
+from cxrprep.errors import ImageError, UsageError, storage_errors
 from cxrprep.events import Advanced, Note, Sink, StageFinished, StageStarted, ignore
 from cxrprep.executors import Engine, Lost
 from cxrprep.humanize import format_count, short_repr
@@ -28,6 +28,8 @@ from cxrprep.manifest.image_reader import ImageReader, file_sign
 from cxrprep.manifest.pixel_statistics import moments
 from cxrprep.manifest.report_texts import name_agreement
 from cxrprep.manifest.set_digest import set_digest
+from cxrprep.storage.locks import writing_tables
+from cxrprep.storage.paths import CACHE_NAME
 from cxrprep.storage.working_copy_paths import address_of
 
 if TYPE_CHECKING:
@@ -132,10 +134,7 @@ def export(
     """
     if form not in FORMS:
         raise UsageError(f"unknown form {form!r}", hint=f"known: {', '.join(FORMS)}")
-    if not len(dataset):
-        raise NothingSelectedError(
-            "there is no image to export", hint="use fewer conditions in the selection, or build the manifest"
-        )
+    dataset.require_images()
     if form in WITH_IMAGES and dataset.made_from.get(DICOM_FILES):
         raise UsageError(
             f"{dataset.root} holds DICOM files of your own: {form} would pass on their headers, with names and dates",
@@ -149,14 +148,18 @@ def export(
         raise UsageError(f"{out} is a file", hint="name a folder with --out")
     if dataset.texts and form in _WITHOUT_TEXT:
         raise UsageError(f"{form} has no place for report text", hint="use --format csv, hf or webdataset for it")
-    target = Target(out, form, _SUFFIXES.get(form), carded=form in _CARDED, about=_about(dataset, chosen))
-    spec = catalog().get(dataset.name)
-    on_event(StageStarted(STAGE, items=len(dataset), unit="images"))
-    task = ExportTask(dataset, spec, target, chosen, on_event)
-    result: ExportResult = importlib.import_module(f"cxrprep.manifest.export.{form}").export(task)
+    home = out.parent if out.suffix == _SUFFIXES.get(form) else out
+    with storage_errors(home, "write"):
+        home.mkdir(parents=True, exist_ok=True)
+    # Two exports at once into one folder would each take what the other one writes for a stranger's.
+    with writing_tables(home / CACHE_NAME):
+        target = Target(out, form, _SUFFIXES.get(form), carded=form in _CARDED, about=_about(dataset, chosen))
+        on_event(StageStarted(STAGE, items=len(dataset), unit="images"))
+        task = ExportTask(dataset, catalog().get(dataset.name), target, chosen, on_event)
+        result: ExportResult = importlib.import_module(f"cxrprep.manifest.export.{form}").export(task)
+        stale = target.finish()
     if dataset.texts:
         name_agreement(dataset.name, result.out, STAGE, on_event)
-    stale = target.finish()
     if stale:
         message = f"{format_count(len(stale), 'file')} of an earlier export removed; the first: {stale[0].name}"
         on_event(Note(STAGE, message, "info", str(out)))

@@ -16,7 +16,7 @@ from cxrprep.digests import file_digest
 from cxrprep.errors import UsageError, storage_errors
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, read_journal
-from cxrprep.storage.paths import is_safe
+from cxrprep.storage.paths import CACHE_NAME, is_safe
 from cxrprep.storage.small_files import parse_json, read_text
 from cxrprep.storage.table_checksums import replace_listed
 from cxrprep.storage.working_copy_paths import EXPORT_LIST, holds_others
@@ -37,15 +37,7 @@ class Target:
     ``carded`` forms write a card. ``about`` says what it was made from. ``files`` are those that were written so far.
     """
 
-    def __init__(
-        self,
-        out: Path,
-        form: str,
-        suffix: str | None = None,
-        *,
-        carded: bool = True,
-        about: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, out: Path, form: str, suffix: str | None, *, carded: bool, about: Mapping[str, Any]) -> None:
         """Nothing is written. Raises ``UsageError`` where the export would replace what no export has written.
 
         Args:
@@ -65,7 +57,7 @@ class Target:
         self._form = f"{form}:{out.name}" if self._is_file else form
         self._home = out.parent if self._is_file else out
         self._listed, self._about = _read(self._home / EXPORT_LIST)
-        self._said = dict(about or {})
+        self._said = dict(about)
         self._digests: dict[str, list[Any]] = {}
         self._journal = Journal(self._home / export_journal(form))
         self._done = {str(line.get("name")): line for line, _ in read_journal(self._journal.path)}
@@ -133,8 +125,8 @@ class Target:
         """Remove what earlier exports in this form wrote and this one did not; those files. The list has digests."""
         written = {self._name(path) for path in self.files}
         others = {name for form, names in self._listed.items() if form != self._form for name in names}
-        stale = [self._home / name for name in sorted(self._before - written - others)]
-        stale = [path for path in stale if path.exists()]
+        known = (self._home / name for name in sorted(self._before - written - others))
+        stale = [path for path in known if path.exists()]
         for path in stale:
             with storage_errors(path, "remove"):
                 path.unlink()
@@ -172,7 +164,8 @@ class Target:
         if (self._home / EXPORT_LIST).is_file() or not self._home.is_dir():
             return True
         here = {path.name for path in self._home.iterdir()}
-        return here <= {self.out.name, self.card.name, self.beside(MASKS).name} and not holds_others(self._home)
+        ours = {self.out.name, self.card.name, self.beside(MASKS).name, CACHE_NAME}
+        return here <= ours and not holds_others(self._home)
 
     def _check(self, path: Path) -> None:
         if not self.may_write(path):
