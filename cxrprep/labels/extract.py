@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from cxrprep.datasets.catalog import declaration_of
-from cxrprep.errors import TableError, UsageError
+from cxrprep.errors import TableError
 from cxrprep.events import Event, Note, Sink, StageFinished, ignore
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_counts import LabelsResult, count_labels
@@ -46,6 +46,7 @@ def read_labels(
     tables: Path | None = None,
     options: LabelOptions | None = None,
     known: Path | None = None,
+    cells: bool = False,
     on_event: Sink = ignore,
 ) -> Labels:
     """Everything that the label tables say, without writing anything.
@@ -57,6 +58,7 @@ def read_labels(
         tables: A folder with tables that go over those in ``root``.
         options: What is read beside the labels.
         known: A ``labels.parquet``, which is read instead of the tables where it was made from the same.
+        cells: Of it the source tables' cells are wanted, too.
         on_event: Called with remarks.
 
     Returns:
@@ -69,7 +71,7 @@ def read_labels(
     found = find_tables(spec, root, release, tables=tables, on_event=on_event)
     options = options or LabelOptions()
     digest_of_inputs = partial(_digest_of_inputs, spec, found, options, stated=release is not None)
-    if known is not None and known.is_file() and (same := _read_again(known, digest_of_inputs(), on_event)) is not None:
+    if known and known.is_file() and (same := _read_again(known, digest_of_inputs(), on_event, cells=cells)):
         return same
     said: list[tuple[str, str, str]] = []
 
@@ -79,13 +81,7 @@ def read_labels(
         on_event(event)
 
     label_rows = LabelRows(spec.name, found.release, release is not None, keep_note, options)
-    try:
-        reader = importlib.import_module(f"cxrprep.labels.{spec.module}")
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"no reader for the tables of {spec.name}", hint=f"a dataset's tables are read by labels/{spec.module}.py"
-        ) from error
-    reader.read(found, label_rows)
+    importlib.import_module(f"cxrprep.labels.{spec.module}").read(found, label_rows)
     if not label_rows.blocks:
         names = ", ".join(path.name for _, path in found.files)
         raise TableError(
@@ -138,7 +134,7 @@ def _code() -> bytes:
     return whole.digest()
 
 
-def _read_again(known: Path, inputs: str, on_event: Sink) -> Labels | None:
+def _read_again(known: Path, inputs: str, on_event: Sink, *, cells: bool) -> Labels | None:
     """The labels of a table that was made from the same inputs, with what was said then; ``None`` where there is none.
 
     MIMIC-CXR-JPG's four tables take five times as long to read as the table that was made of them.
@@ -147,7 +143,7 @@ def _read_again(known: Path, inputs: str, on_event: Sink) -> Labels | None:
     if not _is_same(known, footer, inputs):
         return None
     try:
-        table, release, uses = release_labels(known, cells=_has_added(known))
+        table, release, uses = release_labels(known, cells=cells or _has_added(known))
     except TableError:
         return None
     notes = _notes_of(footer)
@@ -211,8 +207,7 @@ def with_added(dataset: str, parse: Parse | None, labels: Labels, path: Path, *,
     """
     add = partial(with_added_sources, manifests=path.parent, dataset=dataset, release=labels.release, parse=parse)
     table, uses, notes = add(labels.table)
-    whole = _with_cells(labels, path) if uses else labels
-    if whole is not labels:
+    if uses and (whole := _with_cells(labels, path)) is not labels:
         labels = whole
         table, uses, notes = add(labels.table)
     for note in notes:

@@ -334,6 +334,17 @@ def test_labels_of_a_table_that_has_other_bytes_now_are_told(copy: Path) -> None
     assert verified(root)[0] == 0
 
 
+def test_labels_stand_for_the_tables_that_they_were_made_of(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, asked = copy / "root", list[object]()
+    monkeypatch.setattr("cxrprep.labels.declared.read", lambda *_: asked.append(1))
+    code, by_labels = verified(root)
+    assert (code, asked) == (0, [])
+    monkeypatch.undo()
+    (root / "manifests/labels.parquet").rename(copy / "labels.parquet")
+    by_tables = verified(root)[1]
+    assert by_labels["facts"] == by_tables["facts"] != []
+
+
 @pytest.mark.parametrize("listed", ["recorded", "unrecorded"])
 def test_a_list_of_sums_that_was_edited_proves_nothing(tmp_path: Path, listed: str) -> None:
     """A list beside the images, changed to match an altered image: the record and the mirror know better."""
