@@ -127,18 +127,18 @@ class GcsSource(OverHttp):
     # ---- bytes ----
 
     def _opened(self, url: str, key: str, offset: int, end: int | None) -> ByteStream:
-        for last in (False, True):
-            authorization = self._access.authorization()
+        def ask(authorization: str) -> ByteStream:
             private: Mapping[str, str] = {"Authorization": authorization} if authorization else {}
-            try:
-                return self._client.open(url, key=key, offset=offset, end=end, private=private)
-            except _RefusedError:
+            return self._client.open(url, key=key, offset=offset, end=end, private=private)
+
+        authorization = self._access.authorization()
+        try:
+            return ask(authorization)
+        except AccessError as error:
+            # A token lives for an hour, and may be withdrawn before.
+            if isinstance(error, _RefusedError) or not self._access.renew(authorization):
                 raise
-            except AccessError:
-                # A token lives for an hour, and may be withdrawn before.
-                if last or not self._access.renew(authorization):
-                    raise
-        raise AssertionError("the second round returns or raises")
+        return ask(self._access.authorization())
 
     # ---- the listing ----
 

@@ -372,19 +372,16 @@ class HttpClient:
 
     def _send(self, request: Request, endpoint: Endpoint) -> tuple[HttpResponse, HttpConnection]:
         connection = self._take(endpoint)
-        try:
-            return connection.send(request), connection
-        except AskAgainError:
-            connection.close()
-            connection = HttpConnection(endpoint, self.settings)
-        except BaseException:
-            connection.close()
-            raise
-        try:
-            return connection.send(request), connection
-        except BaseException:
-            connection.close()
-            raise
+        while True:
+            try:
+                return connection.send(request), connection
+            except AskAgainError:
+                # Not raised over a new one.
+                connection.close()
+                connection = HttpConnection(endpoint, self.settings)
+            except BaseException:
+                connection.close()
+                raise
 
     # ---- connections ----
 

@@ -7,8 +7,6 @@ runs of 2,000 to 5,000 files on loopback this was as fast as blocking calls (0.9
 
 from __future__ import annotations
 
-import os
-import select
 import socket
 import sys
 import threading
@@ -22,13 +20,14 @@ import pycurl
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.sources.base import ConnectionState
 from cxrprep.sources.http_response import HttpResponse
-from cxrprep.sources.network_errors import CONNECT_SECONDS, TIMED_OUT, broke, from_libcurl, no_byte, no_connection
+from cxrprep.sources.network_errors import TIMED_OUT, broke, connect_seconds, from_libcurl, no_byte
 from cxrprep.sources.proxies import Proxy, proxy_for
 from cxrprep.sources.trust import ca_bundle
 from cxrprep.sources.urls import Endpoint, redirected, without_query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Self
 
     from cxrprep.credentials.files import Login
 
@@ -110,10 +109,10 @@ class HttpConnection:
         self._multi.setopt(pycurl.M_MAXCONNECTS, 1)
         self._curl = pycurl.Curl()
         self._form: tuple[object, ...] = ()
+        self._code: int | None = None
         self._handshake_us = 0
         self._socket = -1
-        self._multiplexed = False
-        self.running = False
+        self._multiplexed = self.running = False
         self._has_proxy_login = self._proxy is not None and self._proxy.has_login
         self._tls = uses_tls(endpoint, self._proxy)
         # Lines of heads and pieces of the body, as libcurl hands them over; its callbacks are these lists' own.
@@ -133,8 +132,7 @@ class HttpConnection:
         """
         self._start(request)
         while self.running and not self._has_head():
-            self._wait()
-            self._turn()
+            self._turn(_SLICE_SECONDS)
         if not self._has_head():
             raise self._failure()
         made = bool(self._curl.getinfo(pycurl.NUM_CONNECTS))
@@ -143,7 +141,14 @@ class HttpConnection:
             if self._was_there:
                 self._soil()
             raise AskAgainError(f"{self.endpoint.authority} answered before it was asked", hint="run again")
-        self._judge_time(made=made)
+        if made:
+            self._handshake_us = self._curl.getinfo(pycurl.CONNECT_TIME_T) - self._curl.getinfo(
+                pycurl.NAMELOOKUP_TIME_T
+            )
+            self._multiplexed = self._curl.getinfo(pycurl.INFO_HTTP_VERSION) > pycurl.CURL_HTTP_VERSION_1_1
+            self.state = ConnectionState() if self.served else self.state
+        else:
+            self._settings.slowest = max(self._settings.slowest, self._answered_at - self._sent_at)
         return self._response()
 
     def _start(self, request: Request) -> None:
@@ -156,11 +161,8 @@ class HttpConnection:
         self._request = request
         self._lines.clear()
         self._pieces.clear()
-        self._head: list[bytes] = []
-        self._challenge: list[bytes] = []
-        self.status = self._seen = 0
-        self._digest = request.digest
-        self._code: int | None = None
+        self._head: Sequence[bytes] = ()
+        self.status, self._code = 0, None
         self._wording = ""
         self._left: int | None = None
         self._silent = 0.0
@@ -174,21 +176,12 @@ class HttpConnection:
 
     def _has_head(self) -> bool:
         """Whether the head of the final answer is here; what may come before it are interim ones and a challenge."""
-        lines = self._lines
-        for end in range(self._seen, 0 if self._head else len(lines)):
-            if lines[end] in _BLANK:
-                # As libcurl reads it: three digits, whatever follows them.
-                digits = lines[self._seen].partition(b" ")[2][:3]
-                self.status = int(digits) if digits.isdigit() else 0
-                # A Digest challenge is answered by libcurl within the same transfer, and a proxy's.
-                asked = (self.status == 401 and self._digest) or (self.status == 407 and self._has_proxy_login)
-                if self.status >= 200 and not asked:
-                    self._head = lines[self._seen : end]
-                    break
-                self._challenge = lines[self._seen : end] if asked else []
-                self._seen = end + 1
-        if not self.running and not self._head:
-            self._head = self._challenge
+        if not self._head and (head := last_head(self._lines)):
+            status = self._curl.getinfo(pycurl.RESPONSE_CODE)
+            # A Digest challenge is answered by libcurl within the same transfer, and a proxy's.
+            asked = (status == 401 and self._request.digest) or (status == 407 and self._has_proxy_login)
+            if status >= 200 and not (asked and self.running):
+                self._head, self.status = head, status
         return bool(self._head)
 
     def _response(self) -> HttpResponse:
@@ -207,16 +200,6 @@ class HttpConnection:
             # libcurl would say where it leads when the body is over, which may never be.
             return replace(response, location=redirected(self._request.url, location))
         return response
-
-    def _judge_time(self, *, made: bool) -> None:
-        curl = self._curl
-        if made:
-            self._handshake_us = curl.getinfo(pycurl.CONNECT_TIME_T) - curl.getinfo(pycurl.NAMELOOKUP_TIME_T)
-            self._multiplexed = curl.getinfo(pycurl.INFO_HTTP_VERSION) > pycurl.CURL_HTTP_VERSION_1_1
-            if self.served:
-                self.state = ConnectionState()
-        else:
-            self._settings.slowest = max(self._settings.slowest, self._answered_at - self._sent_at)
 
     def _came_before_its_request(self) -> bool:
         """Whether the answer lay within libcurl or OpenSSL when the request went out, unseen by a look at the socket.
@@ -243,8 +226,7 @@ class HttpConnection:
                 seconds = deadline - now
                 if seconds <= 0:
                     break
-            self._wait(seconds)
-            self._turn()
+            self._turn(seconds)
             count += self._drain(buffer[count:])
         if not count and self._code:
             raise self._failure()
@@ -256,8 +238,7 @@ class HttpConnection:
         """The beginning of the body, all of which is still to be read; ``b""`` for none. Raises as ``send``."""
         try:
             while self.running and not self._pieces:
-                self._wait()
-                self._turn()
+                self._turn(_SLICE_SECONDS)
         except BaseException:
             self.close()
             raise
@@ -266,15 +247,11 @@ class HttpConnection:
     def _drain(self, buffer: memoryview) -> int:
         """Move what has come into ``buffer``; the bytes that found room there."""
         pieces, count, room = self._pieces, 0, len(buffer)
-        for number, piece in enumerate(pieces):
-            end = count + len(piece)
-            if end > room:
-                buffer[count:] = piece[: room - count]
-                pieces[: number + 1] = [piece[room - count :]]
-                return room
-            buffer[count:end] = piece
-            count = end
-        pieces.clear()
+        while pieces and count < room:
+            piece = pieces[0][: room - count]
+            buffer[count : count + len(piece)] = piece
+            count += len(piece)
+            pieces[:1] = [pieces[0][len(piece) :]] if len(piece) < len(pieces[0]) else []
         return count
 
     @property
@@ -290,14 +267,13 @@ class HttpConnection:
     def finish(self) -> bool:
         """Read a short rest away; whether the connection may serve again."""
         left, deadline = _SHORT, time.monotonic() + _REST_SECONDS
-        rest = memoryview(bytearray(_SHORT)) if self.running or self._pieces else memoryview(b"")
         try:
             # Where libcurl does not know of the end it does not come.
             while self._left is None and self.open and left > 0 and (seconds := deadline - time.monotonic()) > 0:
-                left -= self._drain(rest)
+                left -= sum(map(len, self._pieces))
+                self._pieces.clear()
                 if self.running:
-                    self._wait(seconds)
-                    self._turn()
+                    self._turn(seconds)
         except SourceUnreachableError:
             return False
         return self.complete
@@ -307,9 +283,9 @@ class HttpConnection:
 
         libcurl since 8.22 looks at most once a second.
         """
-        if self._socket < 0 or not _readable(self._socket):
+        if self._socket < 0 or (waits := _first_bytes(self._socket)) is None:
             return not self.state.dirty
-        if not self._multiplexed and _unasked(self._socket, tls=self.endpoint.scheme == "https"):
+        if not self._multiplexed and _is_answer(waits, tls=self.endpoint.scheme == "https"):
             self._soil()
         return False
 
@@ -318,12 +294,22 @@ class HttpConnection:
 
     def close(self) -> None:
         """Close the connection."""
-        self._multi.close()
         self._curl.close()
+        if self._code == TIMED_OUT:
+            # It would wait for a name server that does not answer.
+            threading.Thread(target=self._multi.close, daemon=True).start()
+        else:
+            self._multi.close()
 
     # ---- libcurl ----
 
-    def _turn(self) -> None:
+    def _turn(self, seconds: float = 0.0) -> None:
+        """Wait so long for the network at most, and take what has come. Raises when it was silent for too long."""
+        if seconds > 0:
+            # Time that the reader takes does not count.
+            self._silent += wait_for(self._multi, min(seconds, _SLICE_SECONDS))
+            if self._silent > self._settings.timeout and self._curl.getinfo(pycurl.PRETRANSFER_TIME_T):
+                raise no_byte(self.endpoint, self._proxy, self._settings.timeout)
         if self._settings.closed.is_set():
             raise SourceUnreachableError(f"the connections to {self.endpoint.authority} were dropped")
         had = len(self._lines) + len(self._pieces)
@@ -348,33 +334,15 @@ class HttpConnection:
         """Whether libcurl closed a connection that the server leaves open, by what it says (RFC 9112, 9.3)."""
         if self._curl.getinfo(pycurl.NUM_CONNECTS):
             return False
-        lines = [line.lower() for line in self._head[1:]]
-        framed = any(line.startswith((b"content-length:", b"transfer-encoding:")) for line in lines)
-        closing = any(line.startswith(b"connection:") and b"close" in line for line in lines)
+        headers = read_head(self._head)
+        framed = "content-length" in headers or "transfer-encoding" in headers
+        closing = "close" in headers.get("connection", "").lower()
         return not self._multiplexed and framed and not closing and not self._head[0].startswith(b"HTTP/1.0")
 
-    def _wait(self, seconds: float = _SLICE_SECONDS) -> None:
-        """Wait for the network; raises when it was silent for too long. Time that the reader takes does not count."""
-        self._silent += wait_for(self._multi, min(max(seconds, 0.0), _SLICE_SECONDS))
-        self._judge_silence()
-
-    def _judge_silence(self) -> None:
-        timeout = self._settings.timeout
-        if self._silent > min(CONNECT_SECONDS, timeout) and not self._curl.getinfo(pycurl.PRETRANSFER_TIME_T):
-            limit = min(CONNECT_SECONDS, timeout)
-            found = self._curl.getinfo(pycurl.PRIMARY_IP) or "its address"
-            if self._proxy is not None:
-                found = "the host" if self._curl.getinfo(pycurl.HTTP_CONNECTCODE) else "the proxy"
-            named = self._curl.getinfo(pycurl.NAMELOOKUP_TIME_T)
-            tried = f"{found} does not answer" if named else "the name server does not answer (DNS)"
-            raise no_connection(self.endpoint, self._proxy, f"{tried} within {limit:g} s")
-        if self._silent > timeout:
-            raise no_byte(self.endpoint, self._proxy, timeout)
-
     def _failure(self) -> Exception:
-        if self._code == TIMED_OUT:
-            return no_byte(self.endpoint, self._proxy, self._settings.timeout)
-        return from_libcurl(self._curl, self._code or 52, self._wording, self.endpoint, self._proxy)
+        return from_libcurl(
+            self._curl, self._code or 52, self._wording, self.endpoint, self._proxy, timeout=self._settings.timeout
+        )
 
 
 def wait_for(multi: Any, seconds: float) -> float:
@@ -412,6 +380,7 @@ def handle_options(endpoint: Endpoint, settings: ConnectionSettings) -> dict[int
         pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
         pycurl.USERAGENT: settings.user_agent,
         pycurl.BUFFERSIZE: _BUFFER,
+        pycurl.CONNECTTIMEOUT_MS: int(1000 * connect_seconds(settings.timeout)),
         # Asked without a login first, a proxy says which of the two it wants.
         pycurl.PROXYAUTH: pycurl.HTTPAUTH_BASIC | pycurl.HTTPAUTH_DIGEST,
         _RESPONSE_APART_FROM_CONNECT: 1,
@@ -449,6 +418,12 @@ def set_request(curl: Any, request: Request) -> None:
     )
 
 
+def last_head(lines: Sequence[bytes]) -> Sequence[bytes]:
+    """The lines of the last whole head: interim ones and challenges come before it, trailers may come behind it."""
+    begin = max((number for number, line in enumerate(lines) if line.startswith(b"HTTP/")), default=len(lines))
+    return lines[begin : next((end for end in range(begin, len(lines)) if lines[end] in _BLANK), begin)]
+
+
 def read_head(lines: Sequence[bytes]) -> dict[str, str]:
     """The headers in the lines of a head: names in lower case, repeated ones joined by commas."""
     headers: dict[str, str] = {}
@@ -466,12 +441,17 @@ def _header(line: bytes) -> tuple[str, str]:
     return (name if name == _UNREAD else name.strip(), value.strip()) if colon else ("", "")
 
 
-def _readable(descriptor: int) -> bool:
-    if not hasattr(select, "poll"):
-        return bool(select.select([descriptor], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+class _Borrowed(socket.SocketType):
+    """A socket of libcurl's, which closes it. This type beneath ``socket.socket`` costs half of what that does."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
 
 
 def _bytes_received(descriptor: int) -> int:
@@ -479,25 +459,28 @@ def _bytes_received(descriptor: int) -> int:
     if _TCP_INFO is None or descriptor < 0:
         return -1
     try:
-        # The type beneath ``socket.socket``: half of what the other costs, twice for each file.
-        peer = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
-        try:
+        with _Borrowed(descriptor) as peer:
             info = peer.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _BYTES_RECEIVED_AT + 8)
-        finally:
-            peer.detach()
     except OSError:
         # libcurl has closed it meanwhile, and asks over another one.
         return -1
     return int.from_bytes(info[_BYTES_RECEIVED_AT:], sys.byteorder) if len(info) == _BYTES_RECEIVED_AT + 8 else -1
 
 
-def _unasked(descriptor: int, *, tls: bool) -> bool:
-    """Whether what waits there is an answer that nobody asked for, and not the end of the connection."""
+def _first_bytes(descriptor: int) -> bytes | None:
+    """What has come over the connection and was not read; ``None`` for nothing, no bytes for its end."""
     try:
-        with socket.socket(fileno=os.dup(descriptor)) as peer:
-            data = peer.recv(16, socket.MSG_PEEK)
+        with _Borrowed(descriptor) as peer:
+            # libcurl's sockets never wait.
+            return peer.recv(16, socket.MSG_PEEK)
+    except BlockingIOError:
+        return None
     except OSError:
-        return False
+        return b""
+
+
+def _is_answer(data: bytes, *, tls: bool) -> bool:
+    """Whether what came is the beginning of an answer, which nobody asked for, and not of the connection's end."""
     if tls:
         # Of TLS 1.3 the goodbye is an encrypted record too, a very short one.
         return len(data) >= 5 and data[0] == _APPLICATION_DATA and int.from_bytes(data[3:5], "big") > _ALERT_BYTES

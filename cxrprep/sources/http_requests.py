@@ -20,13 +20,13 @@ from cxrprep.sources.http_client import HttpClient, header_lines
 from cxrprep.sources.http_connection import (
     Request,
     handle_options,
+    last_head,
     read_head,
     set_options,
     set_request,
     wait_for,
 )
 from cxrprep.sources.http_response import HttpResponse, refusal
-from cxrprep.sources.network_errors import CONNECT_SECONDS
 from cxrprep.sources.urls import Endpoint, split_url, without_query
 
 if TYPE_CHECKING:
@@ -157,7 +157,6 @@ class HttpRequests:
         self._options = handle_options(endpoint, self._client.settings) | {
             pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,
             pycurl.MAXFILESIZE: SMALL_FILE,
-            pycurl.CONNECTTIMEOUT_MS: int(1000 * min(CONNECT_SECONDS, timeout)),
             pycurl.LOW_SPEED_LIMIT: 1,
             pycurl.LOW_SPEED_TIME: max(int(timeout), 1),
         }
@@ -181,11 +180,7 @@ class HttpRequests:
 
 
 def _response(handle: _Handle, status: int) -> HttpResponse:
-    # Interim heads and a challenge come before the last one, trailers behind it.
-    starts = [number for number, line in enumerate(handle.lines) if line.startswith(b"HTTP/")]
-    head = handle.lines[starts[-1] :] if starts else []
-    ends = next((number for number, line in enumerate(head) if not line.strip()), len(head))
-    return HttpResponse(status, read_head(head[:ends]), without_query(handle.url))
+    return HttpResponse(status, read_head(last_head(handle.lines)), without_query(handle.url))
 
 
 def _validator(handle: _Handle, size: int) -> str | None:

@@ -63,7 +63,7 @@ class KaggleSource(OverHttp):
         self._api = KaggleApi(
             options.timeout, options.user_agent, self._credential, self._refusal, pass_over=self._pass_over
         )
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._signed: Secret | None = None
         self._zips: dict[str, tuple[RemoteZip, RemoteFile]] = {}
         self._whole: RemoteZip | None = None
@@ -165,20 +165,17 @@ class KaggleSource(OverHttp):
 
     def _open_whole(self, offset: int, end: int | None) -> ByteStream:
         """The archive, through one signed address for as long as the storage takes it."""
-        for last in (False, True):
-            signed = self._signed
-            if signed is None:
-                signed = Secret(self._locate(""))
-                self._signed = signed
+        signed, key = self._signed, self._archive_name or _WHOLE
+        if signed is not None:
             try:
-                return self._client.open(signed.reveal(), key=self._archive_name or _WHOLE, offset=offset, end=end)
+                return self._client.open(signed.reveal(), key=key, offset=offset, end=end)
             except _StaleError:
-                with self._lock:
-                    if self._signed is signed:
-                        self._signed = None
-                if last:
-                    raise
-        raise AssertionError("the second round returns or raises")
+                pass
+        with self._lock:
+            if self._signed is None or self._signed is signed:
+                self._signed = Secret(self._locate(""))
+            renewed = self._signed
+        return self._client.open(renewed.reveal(), key=key, offset=offset, end=end)
 
     # ---- archives ----
 

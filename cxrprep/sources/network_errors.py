@@ -55,6 +55,11 @@ class NotConnectedError(SourceUnreachableError):
     endpoint: Endpoint | None = None
 
 
+def connect_seconds(timeout: float) -> float:
+    """How long a connection may take to come about, where ``timeout`` is how long it may be silent."""
+    return min(CONNECT_SECONDS, timeout)
+
+
 def not_trusted(where: str, found: int) -> ProxyOrCertificateError:
     """The error for a certificate that OpenSSL has not accepted; ``found`` is what it found (X509_V_ERR)."""
     if found in _OUT_OF_TIME:
@@ -83,6 +88,10 @@ def no_connection(endpoint: Endpoint, proxy: Proxy | None, tried: str) -> NotCon
     error = NotConnectedError(f"no connection to {_way(endpoint, proxy)}: {tried}", hint=f"{check}; then run again")
     error.endpoint = endpoint
     return error
+
+
+def _no_answer(endpoint: Endpoint, proxy: Proxy | None, who: str, timeout: float) -> NotConnectedError:
+    return no_connection(endpoint, proxy, f"{who} does not answer within {connect_seconds(timeout):g} s")
 
 
 def broke(endpoint: Endpoint, proxy: Proxy | None, reason: str) -> SourceUnreachableError:
@@ -127,7 +136,9 @@ def _way(endpoint: Endpoint, proxy: Proxy | None) -> str:
     return endpoint.authority if proxy is None else f"{endpoint.authority} through {_name_of(proxy)}"
 
 
-def from_libcurl(curl: Any, code: int, wording: str, endpoint: Endpoint, proxy: Proxy | None) -> CxrprepError:
+def from_libcurl(
+    curl: Any, code: int, wording: str, endpoint: Endpoint, proxy: Proxy | None, *, timeout: float
+) -> CxrprepError:
     """The error that libcurl's result ``code`` means; libcurl's own text is mostly not shown, it may hold a password.
 
     Args:
@@ -136,6 +147,7 @@ def from_libcurl(curl: Any, code: int, wording: str, endpoint: Endpoint, proxy: 
         wording: libcurl's own text, shown where it is about a line of an answer's head.
         endpoint: where the request went.
         proxy: the proxy on the way.
+        timeout: the seconds without a byte that are borne.
 
     Returns:
         The error, not raised.
@@ -147,6 +159,13 @@ def from_libcurl(curl: Any, code: int, wording: str, endpoint: Endpoint, proxy: 
     if connect_status >= 300:
         # tinyproxy says 401 to a wrong login of its own.
         return _not_let_through(endpoint, proxy, _WANTS_LOGIN if connect_status == 401 else connect_status)
+    if code == TIMED_OUT:
+        # Of the time to connect: no other is set.
+        found = curl.getinfo(pycurl.PRIMARY_IP) or "its address"
+        if proxy is not None:
+            found = "the host" if connect_status else "the proxy"
+        named = curl.getinfo(pycurl.NAMELOOKUP_TIME_T)
+        return _no_answer(endpoint, proxy, found if named else "the name server (DNS)", timeout)
     if code == 5:
         return no_connection(endpoint, proxy, "the name of the proxy cannot be resolved (DNS)")
     if code == 6:
@@ -180,12 +199,16 @@ def from_libcurl(curl: Any, code: int, wording: str, endpoint: Endpoint, proxy: 
 
 def from_exception(endpoint: Endpoint, error: BaseException, timeout: float) -> CxrprepError:
     """The same for the exception of another client, as the services' own use it."""
+    from urllib3.exceptions import ConnectTimeoutError
+
     where = endpoint.authority
     if isinstance(error, CxrprepError):
         return error
     if isinstance(error, ssl.SSLCertVerificationError):
         return not_trusted(where, error.verify_code)
     proxy = proxy_for(endpoint)
+    if isinstance(error, ConnectTimeoutError):
+        return _no_answer(endpoint, proxy, "its address" if proxy is None else "the proxy", timeout)
     if isinstance(error, TimeoutError):
         return no_byte(endpoint, proxy, timeout)
     answered = _TUNNEL.search(str(error))

@@ -24,8 +24,7 @@ def failure(address: str, error: BaseException, timeout: float) -> CxrprepError:
     if isinstance(error, requests.JSONDecodeError) or (isinstance(error, _STUMBLES) and not isinstance(error, OSError)):
         return not_understood(address)
     endpoint, _ = split_url(address)
-    cause: BaseException = TimeoutError() if isinstance(error, requests.exceptions.Timeout) else _first_of(error)
-    return from_exception(endpoint, cause, timeout)
+    return from_exception(endpoint, _first_of(error), timeout)
 
 
 def not_understood(address: str) -> SourceUnreachableError:
@@ -39,9 +38,15 @@ def not_understood(address: str) -> SourceUnreachableError:
 
 
 def _first_of(error: BaseException) -> BaseException:
-    """The system's own error at the bottom of what requests, urllib3 and an SDK wrap around it."""
+    """The system's own error at the bottom of what requests, urllib3 and an SDK wrap around it.
+
+    Of a time-out urllib3's, which says whether a connection had come about.
+    """
+    from urllib3.exceptions import ConnectTimeoutError
+
     seen = {id(error)}
-    while True:
+    # A refused connection is a time-out to it, too.
+    while type(error) is not ConnectTimeoutError:
         held = getattr(error, "error", None)
         wrapped = getattr(error, "reason", None)
         inner = error.__cause__ or error.__context__ or held or wrapped
@@ -49,3 +54,4 @@ def _first_of(error: BaseException) -> BaseException:
             return error
         seen.add(id(inner))
         error = inner
+    return error

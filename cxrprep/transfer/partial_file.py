@@ -302,15 +302,11 @@ def taken_over(dest: str) -> BusyError:
 def write_whole(path: str, data: bytes) -> None:
     """Write ``data`` to a new file at ``path``. Raises ``StorageError``."""
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
-        try:
-            written = os.write(handle, data)
-            while written < len(data):
-                written += os.write(handle, memoryview(data)[written:])
+        with open(path, "wb") as file:  # text, as everywhere here
+            file.write(data)
             if len(data) >= _SYNC_FROM:
-                os.fsync(handle)
-        finally:
-            os.close(handle)
+                file.flush()
+                os.fsync(file.fileno())
     except OSError as error:
         with suppress(OSError):
             os.unlink(path)

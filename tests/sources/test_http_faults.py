@@ -24,12 +24,13 @@ from cxrprep.errors import (
     SourceUnreachableError,
     UsageError,
 )
-from cxrprep.sources import http_connection
+from cxrprep.sources import network_errors
 from cxrprep.sources.base import SourceOptions
 from cxrprep.sources.http_client import HttpClient
-from cxrprep.sources.http_connection import HttpConnection
+from cxrprep.sources.http_connection import ConnectionSettings, HttpConnection
 from cxrprep.sources.http_response import HttpResponse
-from cxrprep.sources.network_errors import NotConnectedError
+from cxrprep.sources.network_errors import CONNECT_SECONDS, TIMED_OUT, NotConnectedError
+from cxrprep.sources.urls import split_url
 from tests.servers import loopback, raw_http
 from tests.servers.raw_http import answer
 from tests.sources.contract import content, credentials
@@ -954,7 +955,7 @@ def test_an_address_that_is_silent_costs_no_time_out(monkeypatch: pytest.MonkeyP
             began = time.monotonic()
             for _ in range(3):
                 assert content(client.open(f"http://both.test:{server.port}/x.png")) == DATA
-            assert time.monotonic() - began < http_connection.CONNECT_SECONDS
+            assert time.monotonic() - began < CONNECT_SECONDS
         for one in waiting:
             one.close()
 
@@ -977,8 +978,26 @@ def test_an_address_may_name_its_interface(client: HttpClient, host: str) -> Non
         assert content(client.open(f"http://{host}:{listener.getsockname()[1]}/x.png")) == DATA
 
 
+def test_who_gives_up_on_a_name_server_does_not_wait_for_it_once_more() -> None:
+    settings = ConnectionSettings(3, "x")
+    connection = HttpConnection(split_url("http://files.example.test/")[0], settings)
+    answers, asked = threading.Event(), threading.Event()
+
+    class Waiting:
+        def close(self) -> None:
+            asked.set()
+            assert answers.wait(60)
+
+    connection._multi.close()
+    connection._multi, connection._code = Waiting(), TIMED_OUT
+    connection.close()
+    assert asked.wait(60)
+    assert not answers.is_set()
+    answers.set()
+
+
 def test_no_network_is_said_soon_with_what_was_tried(monkeypatch: pytest.MonkeyPatch, client: HttpClient) -> None:
-    monkeypatch.setattr(http_connection, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(network_errors, "CONNECT_SECONDS", 0.3)
     began = time.monotonic()
     # 192.0.2.0/24 is for documentation (RFC 5737): nobody answers there, or the system says at once that no way leads.
     with pytest.raises(SourceUnreachableError, match=r"192\.0\.2\.1"):

@@ -186,7 +186,11 @@ def test_a_proxy_that_may_have_answered_in_a_hosts_place_is_named(monkeypatch: p
     assert "s3cr" not in found.value.message + found.value.hint
 
 
-def test_a_service_session_waits_no_time_out_for_a_silent_address(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("proxied", [False, True])
+def test_a_service_session_waits_no_time_out_for_a_silent_address(
+    monkeypatch: pytest.MonkeyPatch, proxied: bool
+) -> None:
+    """And says that no connection came about, which is not tried for long."""
     monkeypatch.setattr(service_session, "CONNECT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as silent:
         # Once its queue is full, what else knocks there hears nothing.
@@ -194,9 +198,12 @@ def test_a_service_session_waits_no_time_out_for_a_silent_address(monkeypatch: p
         for one in waiting:
             one.setblocking(False)
             one.connect_ex(silent.getsockname())
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        if proxied:
+            monkeypatch.setenv("https_proxy", address)
         began = time.monotonic()
-        with pytest.raises(requests.ConnectionError):
-            prepare_session(requests.Session(), 20).get(f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        with pytest.raises(NotConnectedError, match="the proxy does not" if proxied else "its address does not"):
+            _by_session("https://files.example.test/" if proxied else address, 20)
         assert time.monotonic() - began < 10
         for one in waiting:
             one.close()
