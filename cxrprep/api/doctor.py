@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.api.buckets import takes_buckets
-from cxrprep.api.doctor_access import login_check, mirror_check, netrc_checks, network_checks, scheduler_check
-from cxrprep.api.doctor_check import Check, State
-from cxrprep.api.doctor_machine import disk_checks, machine_checks
+from cxrprep.api.doctor_checks import (
+    Check,
+    State,
+    disk_checks,
+    login_check,
+    machine_checks,
+    mirror_check,
+    netrc_checks,
+    network_checks,
+    scheduler_check,
+)
 from cxrprep.api.result import Result
 from cxrprep.config.settings import check_values
 from cxrprep.credentials.lookup import Credentials

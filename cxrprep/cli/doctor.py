@@ -13,7 +13,7 @@ from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
-    from cxrprep.api.doctor_check import Check
+    from cxrprep.api.doctor_checks import Check
     from cxrprep.cli.context import Invocation
 
 
@@ -40,7 +40,7 @@ def command(invocation: Invocation, offline: bool) -> int:
     folder). Logins are used, and never printed.
     """
     from cxrprep.api.doctor import doctor
-    from cxrprep.api.doctor_check import State
+    from cxrprep.api.doctor_checks import State
     from cxrprep.api.result import plain
     from cxrprep.config.job import SelectionSettings
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +17,8 @@ from cxrprep.errors import ExitCode, UsageError
 from cxrprep.storage.paths import home_path, is_served
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cxrprep.cli.context import Invocation
     from cxrprep.events import Sink
     from cxrprep.planning.plan import Plan
@@ -43,9 +44,7 @@ if TYPE_CHECKING:
 @options.tables
 @options.state
 @click.option("--dry-run", "-n", is_flag=True, help="print the plan, and whether it fits; fetch nothing")
-@click.option(
-    "--save-plan", type=click.Path(path_type=Path), metavar="FILE", help="keep the plan in a file; fetch nothing"
-)
+@options.path("--save-plan", "FILE", "keep the plan in a file; fetch nothing")
 @setting("download.from_plan", "--from-plan", metavar="FILE")
 @options.shard
 @setting("download.link", "--link")

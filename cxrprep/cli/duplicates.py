@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,22 +22,14 @@ if TYPE_CHECKING:
     ),
 )
 @options.folder
-@click.option(
-    "--against",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="compare with FOLDER too; repeatable",
-)
+@options.path("--against", "FOLDER", "compare with FOLDER too; repeatable", multiple=True)
 @click.option(
     "--least",
     type=float,
     metavar="NUMBER",
     help="lowest correlation to list, from 0.3 (same patient) to 1; the same exposure has 0.65 or more",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", help="default: ROOT/manifests/near_duplicates.parquet"
-)
+@options.path("--out", "FILE", "default: ROOT/manifests/near_duplicates.parquet")
 @options.selection
 def command(invocation: Invocation, **chosen: Any) -> int:
     """Find images of ROOT that show the same exposure as another one, or the same patient under another name.

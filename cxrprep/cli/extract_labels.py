@@ -65,20 +65,11 @@ if TYPE_CHECKING:
 @setting("labeler.model", "--model", section="Reports", metavar="NAME")
 @setting("labeler.checkpoint", "--checkpoint", section="Reports", metavar="FILE")
 @setting("labeler.allow_remote_text", "--allow-remote-text", section="Reports")
-@click.option(
-    "--compare",
+@options.path(
+    "--compare", "A B", "compare two label tables, or label sources of ROOT, and do nothing else; A is the reference",
     nargs=2,
-    type=click.Path(path_type=Path),
-    metavar="A B",
-    help="compare two label tables, or label sources of ROOT, and do nothing else; A is the reference",
-)
-@click.option(
-    "--also",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="C",
-    help="with --compare: one more, compared with A; repeatable",
-)
+)  # fmt: skip
+@options.path("--also", "C", "with --compare: one more, compared with A; repeatable", multiple=True)
 @setting(
     "labels.imports",
     "--import",

@@ -95,6 +95,11 @@ def setting(
     return click.option(*declarations, cls=Setting, key=key, section=section, **attributes)
 
 
+def path(name: str, metavar: str, text: str, **more: Any) -> Callable[[F], F]:
+    """A decorator: the option ``name`` is a path of this call alone, and no setting."""
+    return click.option(name, type=click.Path(path_type=Path), metavar=metavar, help=text, **more)
+
+
 def _allow(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     del parameter
     invocation_of(ctx).allow_loss = value
@@ -244,11 +249,10 @@ report_text = several(
         shell_complete=completers.section,
         help="add the text of these report sections, such as findings",
     ),
-    click.option(
+    path(
         "--pairs",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="with --text: the table of image-report pairs; default: that of ROOT, or of the folder ROOT was made from",
+        "FILE",
+        "with --text: the table of image-report pairs; default: that of ROOT, or of the folder ROOT was made from",
     ),
     click.option("--paired", is_flag=True, help="only images whose report has one of these sections"),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +11,8 @@ from cxrprep.cli import options
 from cxrprep.cli.help_format import verb
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cxrprep.cli.context import Invocation
 
 FILTERS = (
@@ -31,9 +32,7 @@ TEXTS = ("as-is", "one-blank", "r2gen-mimic", "r2gen-iu", "mgca")
 )
 @options.folder
 @options.tables
-@click.option(
-    "--reports", type=click.Path(path_type=Path), metavar="PATH", help="a zip, folder, CSV or XML; default: in ROOT"
-)
+@options.path("--reports", "PATH", "a zip, folder, CSV or XML; default: in ROOT")
 @click.option(
     "--filter", type=click.Choice(FILTERS), default="all", metavar="NAME", help="which pairs: " + ", ".join(FILTERS)
 )
@@ -54,7 +53,7 @@ TEXTS = ("as-is", "one-blank", "r2gen-mimic", "r2gen-iu", "mgca")
     default="parquet",
     help="file format of the table",
 )
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="default: ROOT/manifests/pairs.parquet")
+@options.path("--out", "FILE", "default: ROOT/manifests/pairs.parquet")
 def command(invocation: Invocation, **chosen: Any) -> int:
     """Write the image-report pairs of ROOT: images by view, sections, prior study, split, word counts.
 

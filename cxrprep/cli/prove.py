@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +10,8 @@ from cxrprep.cli import options
 from cxrprep.cli.help_format import verb
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cxrprep.cli.context import Invocation
 
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 @click.argument("digest", metavar="DIGEST")
 @options.folder
 @click.option("--image", metavar="ID", help="also make a proof that this image is in the set")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="where that proof is written, as JSON")
-@click.option("--proof", type=click.Path(path_type=Path), metavar="FILE", help="check a proof; no folder is needed")
+@options.path("--out", "FILE", "where that proof is written, as JSON")
+@options.path("--proof", "FILE", "check a proof; no folder is needed")
 @options.training_set
 def command(
     invocation: Invocation, digest: str, image: str | None, out: Path | None, proof: Path | None, **texts: Any

@@ -22,7 +22,7 @@ from cxrprep.images.radiograph import DEFAULT_LIMITS
 from cxrprep.storage.atomic import TEMPORARY, replace_file
 from cxrprep.storage.filesystem import ImageStore, SizeLimit, StoredFile
 from cxrprep.storage.paths import is_file, is_folder
-from cxrprep.storage.unfetched import unfetched
+from cxrprep.storage.unfetched import found_there, unfetched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -128,20 +128,14 @@ class LocalStore:
             with Path(self.full(name)).open("rb") as file:
                 return file.read(size)
         except OSError:
-            found = self._in_bucket(name)
+            found = found_there(Path(self.address), name)
             return None if found is None else found[0].head(found[1].name, size)
 
     def version_tag(self, name: str) -> str | None:
         """Size, time of modification and time of change."""
         stamp = _stat_stamp(self.full(name))
-        found = self._in_bucket(name) if stamp is None else None
+        found = found_there(Path(self.address), name) if stamp is None else None
         return stamp if found is None else found[1].stamp
-
-    def _in_bucket(self, name: str) -> tuple[ImageStore, StoredFile] | None:
-        """The store and the object of a file that lies in a bucket alone."""
-        there = unfetched(Path(self.address))
-        entry = None if there is None else there.find(name)
-        return None if there is None or entry is None else (there.store, entry)
 
     def write_with(self, name: str, write: Callable[[Path], object]) -> str:
         """Write beside it, make the disk keep it, rename. Raises ``StorageError``."""
@@ -181,7 +175,7 @@ class LocalStore:
         try:
             return path.open("rb")
         except FileNotFoundError as error:
-            found = self._in_bucket(name)
+            found = found_there(Path(self.address), name)
             if found is not None:
                 return found[0].open(found[1].name)
             raise ImageError(f"{path} is gone", hint="run it again") from error

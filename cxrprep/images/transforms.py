@@ -43,15 +43,7 @@ class Voi:
         if self.bits == 8 and picture.pixels.dtype == np.uint8 and rules == GrayscaleRules(8, 7):
             return dataclasses.replace(picture, rules=None, bits=8, voi="none")
         table, used = grayscale.display_table(picture, rules, source=self.source, window=self.window, bits=self.bits)
-        return dataclasses.replace(
-            picture,
-            table=table,
-            rules=None,
-            bits=self.bits,
-            voi=used,
-            meant=rules.words_as_stored,
-            clipped=clipped_share(picture.pixels, table),
-        )
+        return _mapped(picture, table, used, self.bits, meant=rules.words_as_stored)
 
 
 def shown_sample(picture: Radiograph, side: int) -> Pixels:
@@ -111,15 +103,8 @@ class Stretch:
             table = np.rint(stored.astype(np.float32) * np.float32(top / span)).astype(kind)
         table = grayscale.over_words(table, grayscale.word_count(picture.pixels))
         kept = GrayscaleRules(self.bits, self.bits - 1, inverted=rules.inverted)
-        return dataclasses.replace(
-            picture,
-            table=table,
-            bits=self.bits,
-            rules=kept,
-            voi=f"stretch {self.rule}",
-            meant=rules.words_as_stored,
-            clipped=clipped_share(picture.pixels, table),
-        )
+        made = _mapped(picture, table, f"stretch {self.rule}", self.bits, meant=rules.words_as_stored)
+        return dataclasses.replace(made, rules=kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +129,7 @@ class PydicomMinMax:
             picture.notes.append("all pixels have one value")
         scaled = shown / most * 255 if most else np.zeros(len(shown))
         table = np.clip(scaled, 0, 255).astype(np.uint8)
-        return dataclasses.replace(
-            picture,
-            table=table,
-            rules=None,
-            bits=8,
-            voi="pydicom, min-max",
-            clipped=clipped_share(picture.pixels, table),
-        )
+        return _mapped(picture, table, "pydicom, min-max", 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +144,7 @@ class CxrFoundation:
         """Apply the table of that arithmetic; ``np.interp``, truncated."""
         rules = _rules(picture, "cxr-foundation")
         table, bits = grayscale.cxr_foundation_table(picture, rules)
-        return dataclasses.replace(
-            picture,
-            table=table,
-            rules=None,
-            bits=bits,
-            voi="cxr-foundation",
-            clipped=clipped_share(picture.pixels, table),
-        )
+        return _mapped(picture, table, "cxr-foundation", bits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +217,12 @@ def _rules(picture: Radiograph, step: str) -> GrayscaleRules:
     if picture.rules is None:
         raise ImageError(f"the step {step!r} needs the values of the file", hint=f"put {step} first in the recipe")
     return picture.rules
+
+
+def _mapped(picture: Radiograph, table: Any, voi: str, bits: int, *, meant: int | None = None) -> Radiograph:
+    """The picture with the grey levels of ``table``, which the rule ``voi`` made, in place of the file's rules."""
+    meant, clipped = picture.meant if meant is None else meant, clipped_share(picture.pixels, table)
+    return dataclasses.replace(picture, table=table, rules=None, bits=bits, voi=voi, meant=meant, clipped=clipped)
 
 
 def _inverted(picture: Radiograph) -> Radiograph:

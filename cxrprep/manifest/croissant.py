@@ -59,13 +59,14 @@ def _data_type(kind: pa.DataType) -> str:
     return "sc:DateTime" if pa.types.is_timestamp(kind) else "sc:Text"
 
 
+def _node(kind: str, identity: str, **about: Any) -> dict[str, Any]:
+    """A part of a description, named by the end of its identity."""
+    return {"@type": f"cr:{kind}", "@id": identity, "name": identity.rpartition("/")[2], **about}
+
+
 def _field(record_set: str, place: dict[str, Any], field: pa.Field) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "@type": "cr:Field",
-        "@id": f"{record_set}/{field.name}",
-        "name": field.name,
-        "description": (field.metadata or {}).get(b"description", b"").decode(),
-    }
+    identity, said = f"{record_set}/{field.name}", (field.metadata or {}).get(b"description", b"").decode()
+    made = _node("Field", identity, description=said)
     source = {**place, "extract": {"column": field.name}}
     kind = field.type
     if kind == IMAGE:
@@ -79,13 +80,12 @@ def _field(record_set: str, place: dict[str, Any], field: pa.Field) -> dict[str,
         return {**made, "dataType": _data_type(kind), "source": source}
     # Readers take the members of a box out of the column by a path each.
     made["subField"] = [
-        {
-            "@type": "cr:Field",
-            "@id": f"{record_set}/{field.name}/{member.name}",
-            "name": member.name,
-            "dataType": _data_type(member.type),
-            "source": {**source, "transform": {"jsonPath": member.name}},
-        }
+        _node(
+            "Field",
+            f"{identity}/{member.name}",
+            dataType=_data_type(member.type),
+            source={**source, "transform": {"jsonPath": member.name}},
+        )
         for member in kind
     ]
     return made
@@ -110,19 +110,15 @@ def _splits(column: pa.ChunkedArray) -> dict[str, Any]:
     """The splits of the images, as records of their own; ``split`` names one of them."""
     names = sorted(name for name in pc.unique(column.cast(pa.string())).to_pylist() if name is not None)
     fields = {"name": "name of the split", "kind": "what it is for"}
-    return {
-        "@type": "cr:RecordSet",
-        "@id": "splits",
-        "name": "splits",
-        "dataType": "cr:Split",
-        "description": "the splits that images have",
-        "key": {"@id": "splits/name"},
-        "field": [
-            {"@type": "cr:Field", "@id": f"splits/{name}", "name": name, "description": text, "dataType": "sc:Text"}
-            for name, text in fields.items()
-        ],
-        "data": [{"splits/name": name, "splits/kind": _SPLIT_KINDS.get(name, name)} for name in names],
-    }
+    return _node(
+        "RecordSet",
+        "splits",
+        dataType="cr:Split",
+        description="the splits that images have",
+        key={"@id": "splits/name"},
+        field=[_node("Field", f"splits/{n}", description=text, dataType="sc:Text") for n, text in fields.items()],
+        data=[{"splits/name": name, "splits/kind": _SPLIT_KINDS.get(name, name)} for name in names],
+    )
 
 
 def _responsible_use(footer: dict[str, Any]) -> dict[str, Any]:
@@ -150,19 +146,13 @@ def _shards(includes: list[str], columns: pa.Schema) -> tuple[list[dict[str, Any
     """
     parquet = includes[0].endswith(".parquet")
     kind = "application/x-parquet" if parquet else "application/x-tar"
-    about = {"name": _SHARDS, "description": "the images with their labels, as shards", "encodingFormat": [kind]}
-    files = [{"@type": "cr:FileSet", "@id": _SHARDS, **about, "includes": includes}]
+    said = "the images with their labels, as shards"
+    files = [_node("FileSet", _SHARDS, description=said, encodingFormat=[kind], includes=includes)]
     if not parquet:
         return files, []
-    record = {
-        "@type": "cr:RecordSet",
-        "@id": "samples",
-        "name": "samples",
-        "description": "a record for each image, with its content",
-        "key": {"@id": "samples/image_id"},
-        "field": [_field("samples", {"fileSet": {"@id": _SHARDS}}, field) for field in columns],
-    }
-    return files, [record]
+    fields = [_field("samples", {"fileSet": {"@id": _SHARDS}}, field) for field in columns]
+    said = "a record for each image, with its content"
+    return files, [_node("RecordSet", "samples", description=said, key={"@id": "samples/image_id"}, field=fields)]
 
 
 def _image_files(paths: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -171,33 +161,30 @@ def _image_files(paths: list[str]) -> tuple[list[dict[str, Any]], list[dict[str,
         shards = sorted({re.sub(r"[^/]*(\.\w+)/[^/]*$", r"*\1", path) for path in paths})
         return _shards(shards, pa.schema([("image_id", pa.string()), ("image", IMAGE)]))
     suffixes = sorted({path.rpartition(".")[2] for path in paths})
-    files = {
-        "@type": "cr:FileSet",
-        "@id": _IMAGES,
-        "name": _IMAGES,
-        "description": "the images, as files",
-        "encodingFormat": [_KINDS.get(suffix, "application/octet-stream") for suffix in suffixes],
-        "includes": [f"*.{suffix}" for suffix in suffixes],
-    }
+    files = _node(
+        "FileSet",
+        _IMAGES,
+        description="the images, as files",
+        encodingFormat=[_KINDS.get(suffix, "application/octet-stream") for suffix in suffixes],
+        includes=[f"*.{suffix}" for suffix in suffixes],
+    )
     fields = (("path", "sc:Text", "fullpath"), ("content", "sc:ImageObject", "content"))
-    record = {
-        "@type": "cr:RecordSet",
-        "@id": "image-contents",
-        "name": "image-contents",
-        "description": "a record for each image file; its path is that of images/path",
-        "key": {"@id": "image-contents/path"},
-        "field": [
-            {
-                "@type": "cr:Field",
-                "@id": f"image-contents/{name}",
-                "name": name,
-                "description": f"{name} of the image file",
-                "dataType": kind,
-                "source": {"fileSet": {"@id": _IMAGES}, "extract": {"fileProperty": member}},
-            }
+    record = _node(
+        "RecordSet",
+        "image-contents",
+        description="a record for each image file; its path is that of images/path",
+        key={"@id": "image-contents/path"},
+        field=[
+            _node(
+                "Field",
+                f"image-contents/{name}",
+                description=f"{name} of the image file",
+                dataType=kind,
+                source={"fileSet": {"@id": _IMAGES}, "extract": {"fileProperty": member}},
+            )
             for name, kind, member in fields
         ],
-    }
+    )
     return [files], [record]
 
 
@@ -220,28 +207,13 @@ def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables
     for name in tables:
         schema = read_schema(folder / name)
         record_set = name.removesuffix(".parquet")
-        files.append(
-            {
-                "@type": "cr:FileObject",
-                "@id": name,
-                "name": name,
-                "description": f"the manifest's {record_set}",
-                "contentUrl": name,
-                "encodingFormat": "application/x-parquet",
-                "sha256": digest_of(folder / name).value,
-            }
-        )
-        key = "image_id" if "image_id" in schema.names else "study_id"
-        records.append(
-            {
-                "@type": "cr:RecordSet",
-                "@id": record_set,
-                "name": record_set,
-                "description": f"a record for each of the {record_set}",
-                "key": {"@id": f"{record_set}/{key}"},
-                "field": [_field(record_set, {"fileObject": {"@id": name}}, field) for field in schema],
-            }
-        )
+        said, kind = f"the manifest's {record_set}", "application/x-parquet"
+        digest = digest_of(folder / name).value
+        files.append(_node("FileObject", name, description=said, contentUrl=name, encodingFormat=kind, sha256=digest))
+        key = {"@id": f"{record_set}/{'image_id' if 'image_id' in schema.names else 'study_id'}"}
+        said = f"a record for each of the {record_set}"
+        fields = [_field(record_set, {"fileObject": {"@id": name}}, field) for field in schema]
+        records.append(_node("RecordSet", record_set, description=said, key=key, field=fields))
     table = folder / tables[0]
     records.append(_splits(read_rows(table, columns=["split"]).column("split")))
     path = folder / CROISSANT_NAME

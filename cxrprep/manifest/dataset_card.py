@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrprep.collection.lineage import CARD_NAME
 from cxrprep.datasets.catalog import catalog
@@ -24,8 +23,7 @@ from cxrprep.manifest.hugging_face_card import (
 from cxrprep.manifest.label_statistics import SplitCounts, split_counts
 from cxrprep.manifest.load import Dataset
 from cxrprep.storage.atomic import replace_file
-from cxrprep.storage.parquet import SET_DIGEST, read_footer, read_rows, read_schema
-from cxrprep.storage.small_files import regular
+from cxrprep.storage.parquet import SET_DIGEST, read_combined, read_footer, read_rows, read_schema
 from cxrprep.vocabulary import VOCABULARIES
 
 if TYPE_CHECKING:
@@ -114,16 +112,8 @@ def write_card_beside(path: Path, spec: DatasetSpec | None) -> None:
 
 
 def _counted(path: Path) -> Dataset:
-    """The manifest at ``path`` with the columns that a card counts.
-
-    They are read group by group: the whole of a large one takes some hundred MiB.
-    """
-    file = pq.ParquetFile(regular(path))
-    stored = file.schema_arrow
-    columns = [*_COUNTED, *(name for name in stored.names if name.startswith("label_"))]
-    schema = pa.schema([stored.field(name) for name in columns])
-    batches = file.iter_batches(columns=columns, use_threads=False)
-    table = pa.Table.from_batches((batch.select(columns) for batch in batches), schema)
+    """The manifest at ``path`` with the columns that a card counts."""
+    table = read_combined(path, [*_COUNTED, *(n for n in read_schema(path).names if n.startswith("label_"))])
     made_from = read_footer(path)
     known = known_observations(table, made_from)
     return Dataset(path.parent.parent, table, observations=known, made_from=made_from)

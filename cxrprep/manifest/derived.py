@@ -22,6 +22,7 @@ from cxrprep.manifest.previous import HEADERS_NAME, Names, PreviousImages, as_sc
 from cxrprep.manifest.studies import studies_of
 from cxrprep.schemas import (
     DERIVED,
+    DERIVED_FIELDS,
     HEADERS,
     IMAGES,
     READ_BOX,
@@ -252,11 +253,7 @@ _OF_TABLE: Final = frozenset({
 
 
 # What the conversion measured of each image.
-MEASURED: Final = (
-    "pixels", "voi", "codec", "notes", "grey_levels", "contrast", "black_share", "white_share", "clipped_share",
-    "sharpness", "inverted_score", "turned_score", "turned_degrees", "mirrored_score", "structure",
-    "not_frontal_score",
-)  # fmt: skip
+MEASURED: Final = tuple(field.name for field in DERIVED_FIELDS if not field.name.startswith(("source_", "recipe")))
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

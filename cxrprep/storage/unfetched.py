@@ -98,11 +98,11 @@ def stored_bytes(path: Path, limits: SizeLimit) -> bytes | None:
 
     Raises ``ImageError`` for one past ``limits`` or gone, and the store's errors.
     """
-    found = _found(path.parent, path.name)
+    found = found_there(path.parent, path.name)
     return None if found is None else found[0].read_listed(found[1], limits)
 
 
-def _found(root: Path, name: str) -> tuple[ObjectStore, StoredFile] | None:
+def found_there(root: Path, name: str) -> tuple[ObjectStore, StoredFile] | None:
     """A file of ``root`` that lies in its bucket alone, and the store; ``None`` for one that does not."""
     there = unfetched(root)
     entry = None if there is None else there.find(name)
@@ -111,12 +111,12 @@ def _found(root: Path, name: str) -> tuple[ObjectStore, StoredFile] | None:
 
 def lies_there(root: Path, name: str) -> bool:
     """Whether ``root`` has the file, here or in its bucket alone."""
-    return (root / name).exists() or _found(root, name) is not None
+    return (root / name).exists() or found_there(root, name) is not None
 
 
 def ends_of(root: Path, name: str, size: int) -> bytes | None:
     """The first and the last ``size`` bytes of a file that lies in its bucket alone; ``None`` for one that does not."""
-    found = _found(root, name)
+    found = found_there(root, name)
     if found is None:
         return None
     store, entry = found
@@ -128,7 +128,7 @@ def bring(root: Path, name: str, place: Path) -> bool:
     """Fetch a file that lies in its bucket alone to ``place``; ``False`` for one that does not. Raises as ``fetch``."""
     from cxrprep.storage.object_store import ObjectGoneError
 
-    found = _found(root, name)
+    found = found_there(root, name)
     if found is None:
         return False
     with contextlib.suppress(ObjectGoneError):

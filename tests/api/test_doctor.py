@@ -13,7 +13,7 @@ import pytest
 import stamina
 
 from cxrprep.api.doctor import Examination, _checks, doctor
-from cxrprep.api.doctor_check import Check, State
+from cxrprep.api.doctor_checks import Check, State
 from cxrprep.credentials.lookup import Credentials
 from cxrprep.errors import ExitCode, UsageError
 from cxrprep.sources.endpoints import ENDPOINTS, variable
@@ -169,7 +169,7 @@ def test_a_service_whose_host_is_silent_is_not_asked_again(tmp_path: Path, monke
     monkeypatch.setattr("cxrprep.sources.open_source", refuse)
     for name in OWN:
         monkeypatch.delenv(name)
-    monkeypatch.setattr("cxrprep.api.doctor_access._head", lambda *_: "no answer: timed out")
+    monkeypatch.setattr("cxrprep.api.doctor_checks._head", lambda *_: "no answer: timed out")
     hosts = {"https://www.kaggle.com/": "Kaggle", "https://aimistanforddatasets01.blob.core.windows.net/": "CheXpert"}
     hosts["https://huggingface.co/"] = "CheXpert"
     found = checks(tmp_path, {"CHEXPERT_URL": "https://h.example/c?sig=1"}, hosts=hosts, dataset="chexpert")
@@ -277,7 +277,7 @@ def test_only_hosts_that_the_dataset_needs_are_asked(tmp_path: Path, monkeypatch
     for name in OWN:
         monkeypatch.delenv(name)
     asked: list[str] = []
-    monkeypatch.setattr("cxrprep.api.doctor_access._head", lambda url, _: asked.append(url) or "no answer: timed out")
+    monkeypatch.setattr("cxrprep.api.doctor_checks._head", lambda url, _: asked.append(url) or "no answer: timed out")
     for source, host in ((None, "physionet.org"), ("gcs", "storage.googleapis.com")):
         asked.clear()
         found = checks(tmp_path, dataset="mimic-cxr-jpg", source=source, hosts=None, timeout=1)
