@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrprep.errors import UsageError
-from cxrprep.storage.parquet import check_columns, readable
 from cxrprep.storage.paths import MEMBER
+from cxrprep.storage.table_on_disk import TableOnDisk
 from cxrprep.storage.unfetched import lies_there
 from cxrprep.storage.value_codes import flat
 
@@ -50,49 +49,25 @@ class Loss:
         return f"{self.cells:,} {self.what}" + (f" (the first: {self.first})" if self.first else "")
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTable:
-    """A table on disk, of which each column is read when it is asked for: a whole one may have no room beside another.
+def stored_table(path: Path) -> TableOnDisk | None:
+    """The table that is there; ``None`` where there is none, or one that may not be read.
 
-    measured: `manifest` on 377,110 images peaks at 700 MB with it, and at 870 with both tables in memory.
+    It is read column by column: a whole one may have no room beside another. measured: `manifest` on 377,110 images
+    peaks at 700 MB so, and at 870 with both tables in memory.
     """
-
-    path: Path
-    file: pq.ParquetFile
-    schema: pa.Schema
-    num_rows: int
-
-    @property
-    def column_names(self) -> list[str]:
-        """The names of all columns."""
-        return list(self.schema.names)
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        """One column. Raises ``UnreadableTableError`` where it is damaged."""
-        with readable(self.path):
-            check_columns(self.schema, self.path, [name])
-            return self.file.read([name], use_threads=False).column(0)
-
-
-def stored_table(path: Path) -> StoredTable | None:
-    """The table that is there; ``None`` where there is none, or one that may not be read."""
     try:
-        if not path.is_file():
-            return None
-        with readable(path):
-            file = pq.ParquetFile(path, page_checksum_verification=True)
-            return StoredTable(path, file, file.schema_arrow, file.metadata.num_rows)
+        return TableOnDisk.open(path, columns=()) if path.is_file() else None
     except OSError:
         return None
 
 
 def losses(
-    before: pa.Table | StoredTable,
+    before: pa.Table | TableOnDisk,
     after: pa.Table,
     *,
     keys: tuple[str, ...],
     exempt: Collection[str] = (),
-    gone: Callable[[pa.Table | StoredTable, pa.Array], pa.Array] | None = None,
+    gone: Callable[[pa.Table | TableOnDisk, pa.Array], pa.Array] | None = None,
 ) -> Iterator[Loss]:
     """What ``after`` would know no longer of what ``before`` knows.
 
@@ -161,7 +136,7 @@ def check_images(path: Path, images: pa.Table, root: Path, *, exempt: Collection
 
 
 def image_losses(
-    before: pa.Table | StoredTable | None, images: pa.Table, root: Path, exempt: Collection[str] = ()
+    before: pa.Table | TableOnDisk | None, images: pa.Table, root: Path, exempt: Collection[str] = ()
 ) -> list[Loss]:
     """What a new image table would know less than ``before``; see ``check_images``.
 
@@ -177,7 +152,7 @@ def image_losses(
     if before is None or not {"path", "image_id"} <= set(before.column_names):
         return []
 
-    def gone(rows: pa.Table | StoredTable, missing: pa.Array) -> pa.Array:
+    def gone(rows: pa.Table | TableOnDisk, missing: pa.Array) -> pa.Array:
         pairs = zip(rows.column("path").to_pylist(), missing.to_pylist(), strict=True)
         return pa.array([lost and not is_there(root, name) for name, lost in pairs], pa.bool_())
 
@@ -209,9 +184,9 @@ def check_studies(path: Path, studies: pa.Table, images: Path, *, exempt: Collec
 
 
 def study_losses(
-    before: pa.Table | StoredTable | None,
+    before: pa.Table | TableOnDisk | None,
     studies: pa.Table,
-    images: pa.Table | StoredTable | None,
+    images: pa.Table | TableOnDisk | None,
     exempt: Collection[str] = (),
 ) -> list[Loss]:
     """What new studies would know less than ``before``, beside the ``images`` of before; see ``check_studies``.
@@ -233,7 +208,7 @@ def study_losses(
     fewer = pc.fill_null(pc.less(flat(studies.column("n_images")).take(place), held), fill_value=False)
     of_images = set(studies.column_names) - _OF_STUDIES
 
-    def gone(_: pa.Table | StoredTable, missing: pa.Array) -> pa.Array:
+    def gone(_: pa.Table | TableOnDisk, missing: pa.Array) -> pa.Array:
         return pc.and_(missing, judged)
 
     found = list(losses(before, studies, keys=("study_id",), exempt={*exempt, *of_images}, gone=gone))
@@ -246,7 +221,7 @@ def study_losses(
     return found
 
 
-def _named(images: pa.Table | StoredTable | None, studies: pa.ChunkedArray) -> pa.Array:
+def _named(images: pa.Table | TableOnDisk | None, studies: pa.ChunkedArray) -> pa.Array:
     """Of how many images of each study an image table says something."""
     if images is None or "study_id" not in images.column_names:
         return pa.repeat(pa.scalar(0, pa.int64()), len(studies))
@@ -261,7 +236,7 @@ def is_there(root: Path, name: str) -> bool:
     return lies_there(root, name) or (member is not None and lies_there(root, member[1]))
 
 
-def _labelled(table: pa.Table | StoredTable) -> bool:
+def _labelled(table: pa.Table | TableOnDisk) -> bool:
     """Whether there are cells of labels."""
     return any(
         table.column(name).null_count < table.num_rows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.collection.image_table import Loss, StoredTable, refuse_loss, stored_table
+from cxrprep.collection.image_table import Loss, refuse_loss, stored_table
 from cxrprep.labels.columns import count_true
 from cxrprep.schemas import RAW_PREFIX, is_own_observation, label_columns
 from cxrprep.storage.parquet import footer_of
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxrprep.labels.label_rows import Labels
+    from cxrprep.storage.table_on_disk import TableOnDisk
 
 MASKS_NAME: Final = "masks.parquet"
 _BACK: Final = (
@@ -84,7 +85,7 @@ def check_known(
     refuse_loss(path, found, hint=_BACK)
 
 
-def known_of_sources(table: pa.Table | StoredTable) -> dict[str | None, dict[str, int]]:
+def known_of_sources(table: pa.Table | TableOnDisk) -> dict[str | None, dict[str, int]]:
     """How much each label source knows: its rows, cells of labels, boxes, splits and texts.
 
     Column by column: one of a table on disk is read at a time.

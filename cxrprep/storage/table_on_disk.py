@@ -14,7 +14,7 @@ from cxrprep.storage.parquet import check_columns, readable
 from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
 
@@ -35,11 +35,14 @@ class TableOnDisk:
     last: tuple[int, pa.Table] | None = None
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """All rows of a file. Raises ``OSError``, ``UnreadableTableError``, as do all that read it."""
+    def open(cls, path: Path, columns: Collection[str] | None = None) -> Self:
+        """All rows of a file. Raises ``OSError``, ``UnreadableTableError``, as do all that read it.
+
+        ``columns`` are those that are checked now, and not when they are read; all by default.
+        """
         with readable(path):
             file = pq.ParquetFile(path, page_checksum_verification=True)
-        check_columns(file.schema_arrow, path)
+        check_columns(file.schema_arrow, path, columns)
         counts = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
         return cls(path, file, file.schema_arrow, [None] * len(counts), [0, *itertools.accumulate(counts)])
 
@@ -62,6 +65,8 @@ class TableOnDisk:
 
     def select(self, columns: Sequence[str]) -> pa.Table:
         """Columns of all rows, in memory."""
+        with readable(self.path):
+            check_columns(self.schema, self.path, columns)
         return pa.concat_tables(self.groups(columns)).unify_dictionaries()
 
     def whole(self) -> pa.Table:
