@@ -14,6 +14,7 @@ import click
 
 from cxrprep._version import __version__
 from cxrprep.cli.context import Invocation
+from cxrprep.cli.output import lead_nowhere
 from cxrprep.credentials.secret import withdraw
 from cxrprep.errors import CxrprepError, ExitCode, did_you_mean
 
@@ -78,10 +79,6 @@ class _Stopped(BaseException):
         self.terminated = terminated
 
 
-class _ReaderGone(BaseException):
-    """Nobody reads the output any more."""
-
-
 class Lazy(click.Group):
     """A group that knows its commands from the table alone and imports one when it is called."""
 
@@ -102,6 +99,13 @@ class Lazy(click.Group):
                 return command
         return None
 
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        """The context of a call. Of help that nobody reads click makes exit code 1, by the error's number."""
+        try:
+            return super().make_context(*args, **more)
+        except BrokenPipeError:
+            raise BrokenPipeError from None
+
     def invoke(self, ctx: click.Context) -> Any:
         """What the command gives. An interrupt is passed on as it is: click's own word for it knows no SIGTERM."""
         try:
@@ -109,8 +113,7 @@ class Lazy(click.Group):
         except KeyboardInterrupt as stop:
             raise _Stopped(terminated=isinstance(stop, _Terminated)) from None
         except BrokenPipeError:
-            # click would end with 1 here.
-            raise _ReaderGone from None
+            raise BrokenPipeError from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table, by headings, in columns that line up over all of them."""
@@ -169,20 +172,9 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _report(invocation: Invocation, error: BaseException) -> int:
-    try:
-        return _report_error(invocation, error)
-    except BrokenPipeError:
-        # Nobody reads what is wrong: it is wrong all the same.
-        _forget_streams()
-        wrong = ExitCode.USAGE if isinstance(error, click.ClickException) else ExitCode.DONE
-        return int(error.exit_code if isinstance(error, CxrprepError) else wrong)
-
-
-def _report_error(invocation: Invocation, error: BaseException) -> int:
     out = invocation.safe_out
-    if isinstance(error, BrokenPipeError | _ReaderGone):
-        # `cxrprep datasets | head -1` has what it wanted.
-        _forget_streams()
+    if isinstance(error, BrokenPipeError):
+        # `cxrprep --help | head -1` has what it wanted.
         return int(ExitCode.DONE)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(ExitCode.BUG)
@@ -197,8 +189,7 @@ def _report_error(invocation: Invocation, error: BaseException) -> int:
         context = error.ctx if isinstance(error, click.UsageError) else None
         listed = "lists the commands" if context and isinstance(context.command, click.Group) else "shows every option"
         hint = f"{context.command_path} --help {listed}" if context else ""
-        message = _click_message(error, invocation.arguments)
-        return out.error(message, hint=hint, code=ExitCode.USAGE, kind="UsageError")
+        return out.error(_click_message(error, invocation.arguments), hint=hint, code=ExitCode.USAGE, kind="UsageError")
     if isinstance(error, CxrprepError):
         return out.raised(error, hint=_of_this_folder(invocation, error.hint))
     limit = _limit_of(error)
@@ -333,17 +324,6 @@ def _interrupted(invocation: Invocation, code: ExitCode) -> int:
     )
 
 
-def _forget_streams() -> None:
-    # The interpreter flushes the streams once more at exit; with the reader gone that would be one more error.
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, stream.fileno())
-            os.close(null)
-
-
 def main() -> NoReturn:
     """What the program does, whatever started it."""
     for stream in (sys.stdout, sys.stderr):
@@ -353,5 +333,5 @@ def main() -> NoReturn:
     withdraw()
     _on_signals()
     code = run(sys.argv[1:])
-    _forget_streams()
+    lead_nowhere(sys.stdout, sys.stderr)
     sys.exit(code)

@@ -63,6 +63,17 @@ _SYMBOLS: Final = {
 _COLORS: Final = {"ok": "green", "warning": "yellow", "problem": "red", "next": "cyan", "optional": "white"}
 
 
+def lead_nowhere(*streams: TextIO) -> None:
+    """Lead those whose reader has gone to nowhere: what is written later, or flushed at the end, is no more error."""
+    for stream in streams:
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+
+
 class Output:
     """Prints results, tables, notes and errors in the form that the user chose."""
 
@@ -92,6 +103,7 @@ class Output:
         # Working copies of buckets are named by their addresses.
         self.shown: Callable[[str], str] = str
         self._warnings: list[dict[str, str]] = []
+        self.is_read = True
 
     # ---- what streams can show ----
 
@@ -122,8 +134,16 @@ class Output:
         return click.style(text, **style) if self.colors(stream) else text
 
     def _write(self, text: str, stream: TextIO) -> None:
-        stream.write(inert(self.shown(text), colors=self.colors(stream)) + "\n")
-        stream.flush()
+        self.line(inert(self.shown(text), colors=self.colors(stream)), stream)
+
+    def line(self, text: str, stream: TextIO) -> None:
+        """Write a line. Where nobody reads on, as behind ``| head``, the work and its exit code are what counts."""
+        try:
+            stream.write(text + "\n")
+            stream.flush()
+        except BrokenPipeError:
+            self.is_read = self.is_read and stream is not self.stdout
+            lead_nowhere(stream)
 
     # ---- results ----
 
@@ -323,11 +343,10 @@ class Output:
         if self.events == "jsonl":
             self._write(json.dumps({"event": "Error", **about}), self.stderr)
             return int(code)
-        said = self._folded(f"Error: {message}", self.stderr).removeprefix("Error:")
-        self._write(f"{self.styled('Error:', self.stderr, fg='red', bold=True)}{said}", self.stderr)
-        if hint:
-            said = self._folded(f"Hint:  {hint}", self.stderr).removeprefix("Hint: ")
-            self._write(f"{self.styled('Hint: ', self.stderr, fg='cyan', bold=True)}{said}", self.stderr)
+        for head, text, color in (("Error:", message, "red"), ("Hint: ", hint, "cyan")):
+            if text:
+                said = self._folded(f"{head} {text}", self.stderr).removeprefix(head)
+                self._write(f"{self.styled(head, self.stderr, fg=color, bold=True)}{said}", self.stderr)
         return int(code)
 
     def raised(self, error: CxrprepError, *, hint: str = "") -> int:

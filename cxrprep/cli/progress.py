@@ -49,8 +49,7 @@ class JsonLines(ProgressSink):
         """Write one line."""
         line = json.dumps(event_record(event), ensure_ascii=False)
         with self._guard:
-            self._out.stderr.write(line + "\n")
-            self._out.stderr.flush()
+            self._out.line(line, self._out.stderr)
 
 
 def event_record(event: Event) -> dict[str, Any]:
@@ -127,8 +126,7 @@ class PlainLines(Stages):
     def _line(self, stage: str, text: str, level: str = "info") -> None:
         moment = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
         mark = "" if level == "info" else f"{level}: "
-        self._out.stderr.write(f"{moment} {stage}: {mark}{one_line(mask_urls(text))}\n")
-        self._out.stderr.flush()
+        self._out.line(f"{moment} {stage}: {mark}{one_line(mask_urls(text))}", self._out.stderr)
 
 
 def choose(out: Output) -> ProgressSink:

@@ -206,6 +206,6 @@ def _watch(invocation: Invocation, roots: Sequence[Path], every: float) -> int:
                 "runs": runs,
             }
             invocation.out.text(f"{root}: {line}", data)
-        if not left:
+        if not left or not invocation.out.is_read:
             return int(most_pressing(codes))
         time.sleep(every)

@@ -99,10 +99,13 @@ def write_report(
 
     begun = time.monotonic()
     images = folder.manifests / "images.parquet"
+    others = [] if beside is None else [beside / "images.parquet"]
     require_image_table(folder.root, images)
+    for other in others:
+        require_image_table(other.parent.parent, other)
     refuse_over_others(out, lambda head: b'name="generator" content="cxrprep' in head, "report page", "--out")
     on_event(StageStarted(STAGE, items=thumbnails, unit="thumbnails"))
-    tables = [images, images.with_name("labels.parquet"), *([] if beside is None else [beside / "images.parquet"])]
+    tables = [images, images.with_name("labels.parquet"), *others]
     # Tables are read and hashed without Python's lock, while this thread loads what draws.
     with ThreadPoolExecutor(3, "tables") as pool:
         of_labels = pool.submit(_of_label_table, folder)

@@ -262,6 +262,27 @@ def test_an_error_that_nobody_reads_keeps_its_exit_code(tmp_path: Path) -> None:
     os.close(writer)
 
 
+def test_work_that_nobody_reads_of_goes_on_and_keeps_its_exit_code(root: Path) -> None:
+    """``verify | head`` ended with 0 whatever was found, and ``convert 2>&1 | head`` with nothing converted."""
+    (root / "BBox_List_2017.csv").write_text("altered")
+    reader, writer = os.pipe()
+    os.close(reader)
+    for words, code in (
+        ("verify", 4),
+        ("convert --recipe square-224 --jobs 1", 0),
+        ("--help", 0),
+        ("verify --help", 0),
+    ):
+        line = [PROGRAM, *words.split(), *([str(root)] if "--help" not in words else [])]
+        assert subprocess.run(line, stdout=writer, stderr=writer, check=False).returncode == code, words
+    os.close(writer)
+    assert (root / "derived/square-224/manifests/images.parquet").is_file()
+    # A look that is repeated ends with its reader.
+    min((root / "images").iterdir()).unlink()
+    watched = f"timeout 20 {PROGRAM} status {root} --watch --every 0.1 | head -1; exit ${{PIPESTATUS[0]}}"
+    assert subprocess.run(["bash", "-c", watched], capture_output=True, check=False).returncode == 0
+
+
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     command = f"{PROGRAM} datasets show mimic-cxr | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=dict(os.environ))
@@ -278,4 +299,4 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         env=dict(os.environ),
     )
     os.close(writer)
-    assert (gone.returncode, gone.stderr) == (0, b"")
+    assert (gone.returncode, b"Error" in gone.stderr) == (0, False)
