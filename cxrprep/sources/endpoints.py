@@ -1,7 +1,8 @@
 """Endpoints of services: their own address, or the one that the environment names instead.
 
 ``CXRPREP_PHYSIONET_URL``, ``CXRPREP_KAGGLE_URL``, ``CXRPREP_BOX_URL`` and ``CXRPREP_HUGGINGFACE_URL`` name a server
-that answers as the service does: a cache that an institution runs, or a test. The credentials of the service go there,
+that answers as the service does: a cache that an institution runs, or a test; ``HF_ENDPOINT``, which Hugging Face's own
+tools read, names a mirror of it (https://hf-mirror.com). The credentials of the service go there,
 so it is spoken to with encryption, unless it is this machine. Google's library has ``STORAGE_EMULATOR_HOST``, the
 portal's URL is whole.
 """
@@ -27,8 +28,9 @@ ENDPOINTS: Final[Mapping[str, str]] = {
 
 
 def variable(service: str) -> str:
-    """The environment variable that names another address for ``service``."""
-    return f"CXRPREP_{service.upper()}_URL"
+    """The environment variable that names another address for ``service``, or may do so."""
+    own = f"CXRPREP_{service.upper()}_URL"
+    return "HF_ENDPOINT" if service == "huggingface" and not os.environ.get(own) else own
 
 
 def named(service: str) -> str | None:
@@ -50,10 +52,8 @@ def named(service: str) -> str | None:
 
 def is_here(host: str) -> bool:
     """Whether ``host`` is this machine: ``localhost``, 127.0.0.0/8 or ::1, by its spelling alone."""
-    if host == "localhost":
-        return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
-        # Whatever a name resolves to now, it may resolve to something else when it is used.
-        return False
+        # Whatever another name resolves to now, it may resolve to something else when it is used.
+        return host == "localhost"

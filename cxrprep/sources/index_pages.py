@@ -24,6 +24,7 @@ _CHARSET: Final = re.compile(r"charset\s*=\s*[\"']?([\w-]+)", re.IGNORECASE)
 _OF_A_FOLDER: Final = re.compile(r"(?i)index of|directory listing|parent directory|\A[^/]*<pre>\s*</pre>\s*\Z")
 # More than any file system holds is no size.
 _LARGEST: Final = 1 << 60
+_SLASHES: Final = re.compile("//+")
 # What is left of bytes that are no UTF-8.
 _NO_UTF8: Final = re.compile("[\udc80-\udcff]")
 # A time, then a size in bytes; a size such as 1.2K is no number of bytes.
@@ -154,8 +155,8 @@ def _from_xml(text: str) -> list[PageEntry]:
 
 
 def _bytes(path: str) -> bytes:
-    """The bytes that the path of an address stands for."""
-    return urllib.parse.unquote_to_bytes(path.encode("utf-8", "surrogateescape"))
+    """The bytes that the path of an address stands for; servers take several slashes for one."""
+    return urllib.parse.unquote_to_bytes(_SLASHES.sub("/", path).encode("utf-8", "surrogateescape"))
 
 
 def _entry(data: bytes, *, folder: bool = False, size: int | None = None) -> PageEntry | None:

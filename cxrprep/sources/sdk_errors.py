@@ -23,15 +23,13 @@ def failure(address: str, error: BaseException, timeout: float) -> CxrprepError:
 
     if isinstance(error, requests.JSONDecodeError) or (isinstance(error, _STUMBLES) and not isinstance(error, OSError)):
         return not_understood(address)
-    endpoint, _ = split_url(address)
-    return from_exception(endpoint, _first_of(error), timeout)
+    return from_exception(split_url(address)[0], _first_of(error), timeout)
 
 
 def not_understood(address: str) -> SourceUnreachableError:
     """The error for an answer that is not what the service sends, as of a network's own login page."""
-    endpoint, _ = split_url(address)
     return SourceUnreachableError(
-        f"{endpoint.authority} did not answer as the service does",
+        f"{split_url(address)[0].authority} did not answer as the service does",
         hint="a proxy, or the login page of this network, may have answered in its place; open a page of the service "
         "in a browser, then run again",
     )

@@ -12,7 +12,14 @@ import pytest
 import cxrprep
 from cxrprep.api.download_context import FetchOptions
 from cxrprep.credentials.lookup import Credentials
-from cxrprep.errors import AccessError, CxrprepError, ExitCode, SourceNotFoundError, SourceUnreachableError
+from cxrprep.errors import (
+    AccessError,
+    CxrprepError,
+    ExitCode,
+    SourceNotFoundError,
+    SourceUnreachableError,
+    UsageError,
+)
 from cxrprep.model import Digest
 from cxrprep.sources import open_source
 from cxrprep.sources.base import AccessState, Source, SourceOptions
@@ -52,6 +59,18 @@ def test_large_files_state_their_sha256_and_come_from_another_host(hub: Hub, tmp
     assert hub.storage is not None
     assert not any("authorization" in request.headers for request in hub.storage.seen)
     assert source.access().state is AccessState.GRANTED
+
+
+def test_a_mirror_of_the_hub_is_named_as_for_its_own_tools(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url + "/")
+    monkeypatch.delenv("CXRPREP_HUGGINGFACE_URL")
+    source = source_of(tmp_path)
+    assert {file.key for file in source.list()} == set(FILES)
+    monkeypatch.setenv("HF_ENDPOINT", "http://mirror.example.org")
+    with pytest.raises(UsageError, match=r"HF_ENDPOINT names mirror\.example\.org without encryption"):
+        source_of(tmp_path)
 
 
 def test_listing_and_bytes_are_of_one_commit(hub: Hub, tmp_path: Path) -> None:

@@ -111,6 +111,8 @@ def test_only_what_lies_directly_below_is_an_entry() -> None:
         ("<a href=' a.png '>a</a>", "http://host/m/"),
         ("<a href='http://host/m/a.png'>a</a><a href='http://host:8080/m/b.png'>b</a>", "https://host/m/"),
         ("<a href='a.png'>a</a>", "http://host/m/index.html"),
+        ("<a href='/m//a.png'>a</a>", "http://host/m/"),
+        ("<a href='/m/a.png'>a</a>", "http://host//m//"),
         ('[{"name": "a.png", "is_dir": false}]', "http://host/m/"),
     ],
 )
