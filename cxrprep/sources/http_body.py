@@ -22,10 +22,7 @@ _PIECE: Final = 65_536
 
 
 class HttpBody(Body):
-    """An open body. See ``ByteStream`` for the attributes; ``answer`` holds status and headers.
-
-    ``release`` gets the connection back when the last byte was read; closed earlier, it is dropped.
-    """
+    """An open body. See ``ByteStream`` for the attributes; ``answer`` holds status and headers."""
 
     def __init__(
         self, key: str, answer: HttpResponse, connection: HttpConnection, release: Callable[[HttpConnection], None]
@@ -36,7 +33,7 @@ class HttpBody(Body):
             key: the file's key, for messages.
             answer: status and headers.
             connection: where the body comes from.
-            release: gets the connection back after the last byte.
+            release: gets the connection back after the last byte; closed earlier, it is dropped.
         """
         self._key = key
         self._connection: HttpConnection | None = connection

@@ -28,9 +28,7 @@ _BLOCK: Final = 1 << 20
 class CachedListing:
     """The bytes ``start`` to ``end`` of something remote, read from disk where they were read before.
 
-    ``name`` is a file name to keep it under; ``identity`` says what it is (address and validator): another identity is
-    another list. ``open_at`` opens the remote at an absolute offset. A connection that breaks is opened again where it
-    broke; what a killed run had read is not asked for again.
+    A connection that breaks is opened again where it broke; what a killed run had read is not asked for again.
     """
 
     def __init__(
@@ -50,7 +48,7 @@ class CachedListing:
             identity: what the bytes are of: address and validator; another one is another file.
             start: first byte of the range.
             end: the byte after its last.
-            open_at: opens the range's source at an offset.
+            open_at: opens the range's source at an absolute offset.
             validator: what the source must still say when it is opened.
         """
         tag = hashlib.sha256(f"{identity}\0{start}\0{end}".encode()).hexdigest()[:20]

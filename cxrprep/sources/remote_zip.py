@@ -62,10 +62,7 @@ class _Directory:
 
 
 class RemoteZip:
-    """An archive of ``size`` bytes under ``key``; ``open_range`` opens it from an offset up to an end.
-
-    ``validator`` identifies its content; ``address`` is what its directory is kept on disk for.
-    """
+    """An archive of which single ranges are read."""
 
     def __init__(
         self, key: str, address: str, size: int, validator: str, open_range: Callable[[int, int], ByteStream]
@@ -74,7 +71,7 @@ class RemoteZip:
 
         Args:
             key: what messages call the archive.
-            address: where it lies.
+            address: where it lies; its directory is kept on disk under it.
             size: its bytes.
             validator: what the server must still say of it.
             open_range: opens the bytes from the first to before the second offset.
