@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import UsageError, storage_error
+from cxrprep.errors import UsageError, storage_error, storage_errors
 from cxrprep.storage.locks import _writer, writer_is_gone
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _HEAD: Final = 4096
+# What a file system says that cannot be asked to bring a file to its disk, as of some shared folders and FUSE.
+_CANNOT_SYNC: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 TEMPORARY: Final = re.compile(r"^\..+\.([0-9a-f]+-[A-Za-z0-9._]+-\d+-[0-9a-f]{8})\.tmp$")
 
 
@@ -27,21 +30,29 @@ def replace_file(path: Path, write: Callable[[Path], object], check: Callable[[]
     """
     part = temporary_for(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep_once(str(path.parent))
-        write(part)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        if check is not None:
-            check()
-        part.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise storage_error(path, "write", error) from error
+        with storage_errors(path, "write"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep_once(str(path.parent))
+            write(part)
+            with part.open("rb+") as file:
+                to_disk(file.fileno())
+            if check is not None:
+                check()
+            part.replace(path)
+            _sync_folder(path.parent)
     finally:
         # Whatever stops this too is the error that is on its way already.
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def to_disk(handle: int) -> None:
+    """Have the disk keep what was written, where its file system can be asked to. Raises ``OSError``."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
 
 
 def refuse_over_others(path: Path, is_ours: Callable[[bytes], bool], what: str, option: str) -> None:
@@ -82,17 +93,14 @@ def sweep(folder: str | Path) -> int:
     Errors are the next write's.
     """
     others = 0
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                found = TEMPORARY.search(entry.name)
-                if found is not None and writer_is_gone(found[1]):
-                    with contextlib.suppress(OSError):
-                        os.unlink(entry.path)  # noqa: PTH108  # one call a file, among hundreds of thousands
-                else:
-                    others += found is not None
-    except OSError:
-        return others
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = TEMPORARY.search(entry.name)
+            if found is not None and writer_is_gone(found[1]):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)  # noqa: PTH108  # one call a file, among hundreds of thousands
+            else:
+                others += found is not None
     return others
 
 
@@ -110,13 +118,9 @@ def settle() -> None:
 
 def _sync_folder(folder: Path) -> None:
     # Windows and some network mounts refuse to open a folder; the rename is then as durable as the system makes it.
-    try:
+    with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from cxrprep.errors import storage_error, storage_errors
+from cxrprep.storage.atomic import to_disk
 from cxrprep.storage.locks import _writer
 from cxrprep.storage.small_files import open_file, parse_json
 
@@ -44,19 +45,18 @@ class Journal:
                 raise OSError(28, os.strerror(28))
             now = time.monotonic()
             if now - self._synced > _SYNC_SECONDS:
-                os.fsync(self._handle)
+                to_disk(self._handle)
                 self._synced = now
 
     def close(self) -> None:
         """Make the disk keep what was written, and let go of the file; a later ``append`` opens it again."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
-            try:
-                os.fsync(handle)
-            except OSError as error:
-                raise storage_error(self.path, "write", error) from error
-            finally:
-                os.close(handle)
+            with storage_errors(self.path, "write"):
+                try:
+                    to_disk(handle)
+                finally:
+                    os.close(handle)
 
     def __enter__(self) -> Self:
         """The journal itself."""

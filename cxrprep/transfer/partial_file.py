@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import BusyError, storage_error, storage_errors
+from cxrprep.storage.atomic import to_disk
 from cxrprep.storage.small_files import parse_json, read_text
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ class Partial:
             if self.done < _WORTH_RESUMING or (self.validator is None and self.digest is None):
                 return
             states = [[s.start, s.end, s.done] for s in self.segments]
-            os.fsync(self._handle)
+            to_disk(self._handle)
             self._save(states)
             # The disk may have taken long; the next second begins when it is done.
             self._checkpointed = time.monotonic()
@@ -210,7 +211,7 @@ class Partial:
             self._own()
         with storage_errors(final, "write"):
             if self.done >= _SYNC_FROM:
-                os.fsync(self._handle)
+                to_disk(self._handle)
             self.close()
             move(self.path, final, self._made, self.dest)
         self._forget()
@@ -273,18 +274,12 @@ class Partial:
 
     def _save(self, states: list[list[int | None]] | None = None) -> None:
         states = states if states is not None else [[s.start, s.end, s.done] for s in self.segments]
-        body = {
-            "dest": self.dest,
-            "validator": self.validator,
-            "size": self.size,
-            "digest": self.digest,
-            "segments": states,
-        }
+        about = {"dest": self.dest, "validator": self.validator, "size": self.size, "digest": self.digest}
         new = self._sidecar + ".tmp"
         with open(new, "w", encoding="utf-8") as file:
-            json.dump(body, file)
+            json.dump({**about, "segments": states}, file)
             file.flush()
-            os.fsync(file.fileno())
+            to_disk(file.fileno())
         os.replace(new, self._sidecar)
         self._has_sidecar = True
 
@@ -306,7 +301,7 @@ def write_whole(path: str, data: bytes) -> None:
             file.write(data)
             if len(data) >= _SYNC_FROM:
                 file.flush()
-                os.fsync(file.fileno())
+                to_disk(file.fileno())
     except OSError as error:
         with suppress(OSError):
             os.unlink(path)
@@ -363,7 +358,7 @@ def _move_across(path: str, final: str) -> None:
     try:
         shutil.copyfile(path, beside)
         with beside.open("rb+") as file:
-            os.fsync(file.fileno())
+            to_disk(file.fileno())
         beside.replace(final)
     finally:
         beside.unlink(missing_ok=True)

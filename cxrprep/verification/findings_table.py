@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 from cxrprep._version import __version__
 from cxrprep.errors import storage_error, storage_errors
 from cxrprep.schemas import VERIFY
-from cxrprep.storage.atomic import replace_file, sweep, temporary_for
+from cxrprep.storage.atomic import replace_file, sweep, temporary_for, to_disk
 from cxrprep.storage.parquet import FOOTER_KEY, SCHEMA_VERSION, footer_of
 from cxrprep.storage.small_files import regular
 from cxrprep.verification.finding import REPAIRABLE, WRONG_IMAGES, WRONG_TABLES, Finding, Kind, Level
@@ -120,7 +119,7 @@ class Collector:
         with storage_errors(self.path, "write"):
             self._writer.close()
             with self._part.open("rb+") as file:
-                os.fsync(file.fileno())
+                to_disk(file.fileno())
             self._part.replace(self.path)
         return self.path
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 import shutil
 from collections.abc import Iterator
@@ -53,3 +55,20 @@ def test_a_full_disk(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [*left, *(path.name for path in tmp_path.rglob("saving"))] == []
     # The hint: with room again it works at once.
     ok(*words)
+
+
+@pytest.mark.parametrize("code", [0, 7])
+@pytest.mark.parametrize("verb", VERBS[:3] + VERBS[-1:], ids=" ".join)
+def test_a_file_system_that_is_not_asked_to_sync(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], code: int
+) -> None:
+    """Shared folders and some of FUSE refuse ``fsync``: what they were given is as safe as they make it."""
+    shutil.copytree(root, tmp_path / "root")
+    number = errno.EIO if code else errno.EINVAL
+
+    def refuse(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.fsync", refuse)
+    done = cxrprep(verb[0], tmp_path / "root", *verb[1:])
+    assert done.returncode == code, done
