@@ -138,7 +138,7 @@ def open_inputs(
             others = set(FolderKind) - {FolderKind.EXPORTED}
             folder.require("convert", *others, instead=f"convert the folder that was exported: {_ORIGINAL}")
         raise NothingSelectedError(
-            f"no image of {found.address} matches the selection",
+            f"no image of {found.address} matches the selection{f' in part {shard}' if shard else ''}",
             hint=hint,
         )
     return found

@@ -282,19 +282,18 @@ def _dataset_problems(job: Job, *, whole: bool) -> Iterator[Problem]:
 
 
 def _step_problems(settings: Settings) -> Iterator[Problem]:
-    steps = settings.job.steps
+    job, steps = settings.job, settings.job.steps
     for index, step in enumerate(steps):
         late = [other for other in _NEEDS.get(step, ()) if other in steps[index + 1 :]]
         if late:
             yield "steps", f"{step} comes before {late[0]}, whose result it needs", f"write {late[0]} before {step}"
         if step in steps[:index]:
             yield "steps", f"{step} is listed twice in steps", "name each step once"
-    named = settings.origins["steps"] != "default"
-    if named and "convert" in steps and not (settings.job.convert.recipe or settings.job.download.then):
+    if settings.origins["steps"] != "default" and "convert" in steps and not (job.convert.recipe or job.download.then):
         yield "steps", "convert has no recipe", '[convert] with recipe = "square-224", or leave the step out'
-    if "export" in steps and not settings.job.export.format:
+    if "export" in steps and not job.export.format:
         yield "steps", "export has no form", f"[export] with format = one of {', '.join(FORMATS)}"
-    if len(settings.job.labels.compare) == 1:
+    if len(job.labels.compare) == 1:
         yield "labels.compare", "one table has nothing to be compared with", 'compare = ["ours.csv", "theirs.csv"]'
     if not steps:
         yield "steps", "there is no step to do", "leave steps out to do all of them"

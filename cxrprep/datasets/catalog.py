@@ -86,7 +86,8 @@ def _read(path: Path) -> str:
             )
         return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", hint="make it a readable text in UTF-8") from error
+        reason = getattr(error, "strerror", error)
+        raise ConfigError(f"{path} cannot be read: {reason}", hint="make it a readable text in UTF-8") from error
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -418,6 +418,7 @@ def test_a_table_that_is_not_there_is_a_mistake_of_the_command(
         ("extract-labels --compare a.csv b.csv", "there is no file a.csv"),
         ("pairs nosuch", "there is no nosuch"),
         ("convert . --recipe no.toml", "cannot read the recipe no.toml: No such file or directory"),
+        ("datasets check no.toml", "no.toml cannot be read: No such file or directory"),
         ("config chekc", "there is no command 'chekc'; did you mean check?"),
         ("frobnicate", "there is no command 'frobnicate' Hint: cxrprep --help lists the commands"),
     ):
