@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from cxrprep.collection import DatasetFolder
 from cxrprep.events import ignore
-from cxrprep.labels.extract import LABELS_NAME, read_labels, with_added, write_labels
+from cxrprep.labels.extract import LABELS_NAME, read_found, with_added, write_labels
+from cxrprep.labels.locate_tables import find_tables
 from cxrprep.manifest.build import prepare_manifest
 from cxrprep.manifest.choices import Choices
 from cxrprep.record.record import Record
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 def extract_labels(spec, root: Path, *, out: Path | None = None, on_event=ignore, **asked: Any):
     """``labels.parquet`` of a release's tables."""
     path = (out or root / "manifests") / LABELS_NAME
-    labels = read_labels(spec, root, known=path, on_event=on_event, **asked)
+    where = {name: asked.pop(name, None) for name in ("release", "tables")}
+    found = find_tables(spec, root, where["release"], tables=where["tables"], on_event=on_event)
+    labels = read_found(spec, found, known=path, on_event=on_event, **asked)
     labels = with_added(spec.name, spec.layout(labels.release).parse, labels, path, on_event=on_event)
     return write_labels(spec.name, labels, path, on_event=on_event)
 

@@ -18,11 +18,12 @@ from cxrprep.images.conversion import ConvertItem
 from cxrprep.images.image_folder import PlainImages, plain_images, stem_of
 from cxrprep.images.local_files import LocalStore, is_url, open_store
 from cxrprep.manifest.build import IMAGES_NAME
-from cxrprep.manifest.source_images import RowFilter, SourceImage, ids_of, images_by_split, source_images
+from cxrprep.manifest.source_images import SourceImage, chosen_images, ids_of, images_by_split, source_images
 from cxrprep.model import FolderRef, Selection, Shard
 from cxrprep.record.entry import FileState
 from cxrprep.selection.filters import SelectionFilter, draw
-from cxrprep.storage.parquet import check_as_written, count_rows
+from cxrprep.storage.parquet import check_as_written
+from cxrprep.storage.table_on_disk import TableOnDisk
 from cxrprep.storage.unfetched import unfetched
 
 if TYPE_CHECKING:
@@ -257,9 +258,7 @@ def inputs_of_manifest(
         def holds(path: str) -> bool:
             return (shard is None or shard.holds(path)) and (usable is None or usable(path))
 
-    wanted = RowFilter(_chooser(folder, selection, on_event), holds)
-    if selection.draws:
-        wanted = wanted.drawn(base, selection)
+    held = chosen_images(base, selection, _chooser(folder, selection, on_event), holds)
     images = images_by_split if rows else source_images
     bucket = unfetched(folder.root)
 
@@ -276,25 +275,24 @@ def inputs_of_manifest(
         # By its address: the machines of a cluster read it where it lies.
         return replace(found, source=bucket.store.full(entry.name), stamp=entry.stamp)
 
-    whole = selection.is_everything and holds is None
-
     def items() -> Iterator[ConvertItem]:
-        return map(item, images(base, None if whole else wanted))
+        return map(item, images(held))
 
     def others(paths: Collection[str]) -> Iterator[ConvertItem]:
-        return map(item, images(base, RowFilter.of_paths(paths, holds)))
+        return (
+            item(row)
+            for row in images(TableOnDisk.open(base).among("path", list(paths)))
+            if holds is None or holds(row.path)
+        )
 
-    total = count_rows(base) if whole else wanted.count(base)
     return Inputs(
-        str(folder.root), total, items, folder, base, others=None if selection.is_everything else others
+        str(folder.root), held.num_rows, items, folder, base, others=None if selection.is_everything else others
     )  # fmt: skip
 
 
 def _chooser(folder: DatasetFolder, selection: Selection, on_event: Sink) -> SelectionFilter:
     answered = None
     if selection.needs_tables and folder.kind is FolderKind.CONVERTED:
-        from cxrprep.manifest.source_images import ids_of
-
         answered = ids_of(_own_table(folder), selection, folder.spec.name)
     elif selection.needs_tables:
         from cxrprep.labels.extract import read_labels
@@ -383,7 +381,7 @@ def _stated(base: Path | None, *, rows: bool) -> dict[str, SourceImage]:
     """What a manifest says of the images of one's own, by path."""
     if base is None:
         return {}
-    return {image.path: image for image in (images_by_split if rows else source_images)(base)}
+    return {image.path: image for image in (images_by_split if rows else source_images)(TableOnDisk.open(base))}
 
 
 def _row(stated: Mapping[str, SourceImage], entry: StoredFile) -> Mapping[str, Any]:

@@ -14,9 +14,10 @@ from cxrprep.collection import FolderKind
 from cxrprep.errors import UsageError
 from cxrprep.events import Sink, StageFinished, StageStarted, ignore
 from cxrprep.humanize import format_count
-from cxrprep.labels.extract import LABELS_NAME, read_labels, with_added, write_in_parts, write_labels, written_labels
+from cxrprep.labels.extract import LABELS_NAME, read_found, with_added, write_in_parts, write_labels, written_labels
 from cxrprep.labels.label_losses import check_labels
 from cxrprep.labels.last_options import last_options
+from cxrprep.labels.locate_tables import find_tables
 from cxrprep.manifest.choices import Choices
 from cxrprep.manifest.current import made_just_so
 from cxrprep.model import FolderRef
@@ -120,13 +121,11 @@ def extract_labels(
     # Large tables are written apart and let go, before the manifest takes its room.
     apart, prepared = folder.record.cache / LABELS_NAME, None
     try:
-        found = write_in_parts(folder, asked, where.release, apart=apart, allow_loss=allow_loss, on_event=on_event)
+        # The tables decide between two versions in one folder, unless the caller does.
+        here = find_tables(folder.spec, folder.root, where.release, tables=asked.tables, on_event=on_event)
+        found = write_in_parts(folder, asked, here, apart=apart, allow_loss=allow_loss, on_event=on_event)
         if found is None:
-            # The tables decide between two versions in one folder, unless the caller does.
-            read = read_labels(
-                folder.spec, folder.root, release=where.release, tables=asked.tables, options=asked.options, known=path,
-                on_event=on_event,
-            )  # fmt: skip
+            read = read_found(folder.spec, here, options=asked.options, known=path, on_event=on_event)
             labels = with_added(folder.spec.name, folder.spec.layout(read.release).parse, read, path, on_event=on_event)
             check_labels(folder.spec.name, labels, path, allow_loss=allow_loss)
             on_event(StageFinished("extract-labels", done=labels.table.num_rows))

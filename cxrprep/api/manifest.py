@@ -285,15 +285,22 @@ def prepare(
             check_sources(labels.table, stated_sources(source), f"the tables of {folder.root}")
         elif (table := held / LABELS_NAME).is_file():
             check_sources(read_rows(table, columns=["label_source"]), stated_sources(source), table)
-    as_released = choices.split_by is None and choices.policy in (None, KEEP)
-    if labels is None and in_place and as_released and _is_large(folder, held):
+    # A policy asks what a label source knows in all of its rows, and a split that is not stable who else is there.
+    by_patient = choices.policy in (None, KEEP) and (choices.split_by is None or choices.split_by.stable)
+    if labels is None and in_place and by_patient and _is_large(folder, held):
         from cxrprep.manifest.by_patient import prepare_by_patient
         from cxrprep.storage.patient_table import NotByPatientError
 
         # A damaged table is said, or written anew, as for any other folder.
         with contextlib.suppress(NotByPatientError, UnreadableTableError):
             return prepare_by_patient(
-                folder, source, labels_in=held, measure=measure, allow_loss=allow_loss, stamps=stamps, on_event=on_event
+                folder,
+                choices,
+                labels_in=held,
+                measure=measure,
+                allow_loss=allow_loss,
+                stamps=stamps,
+                on_event=on_event,
             )
     return prepare_manifest(
         folder,

@@ -18,7 +18,7 @@ from cxrprep.errors import TableError
 from cxrprep.events import Event, Note, Sink, StageFinished, ignore
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.label_counts import LabelsResult, count_labels
-from cxrprep.labels.label_losses import MASKS_NAME, check_known, check_labels, known_of_sources
+from cxrprep.labels.label_losses import MASKS_NAME, check_known, check_labels
 from cxrprep.labels.label_rows import MASK_ORDER, LabelOptions, LabelRows, Labels, in_order, provenance
 from cxrprep.labels.label_sources import ADDED_ROLES, added_sources, release_labels, uses_of, with_added_sources
 from cxrprep.labels.locate_tables import STAGE, Tables, find_tables
@@ -45,8 +45,6 @@ def read_labels(
     release: str | None = None,
     tables: Path | None = None,
     options: LabelOptions | None = None,
-    known: Path | None = None,
-    cells: bool = False,
     on_event: Sink = ignore,
 ) -> Labels:
     """Everything that the label tables say, without writing anything.
@@ -57,8 +55,6 @@ def read_labels(
         release: Which tables count; ``None`` takes the newest that are there.
         tables: A folder with tables that go over those in ``root``.
         options: What is read beside the labels.
-        known: A ``labels.parquet``, which is read instead of the tables where it was made from the same.
-        cells: Of it the source tables' cells are wanted, too.
         on_event: Called with remarks.
 
     Returns:
@@ -69,8 +65,36 @@ def read_labels(
         TableError: A table that is not what it should be, with file, line and column.
     """
     found = find_tables(spec, root, release, tables=tables, on_event=on_event)
+    return read_found(spec, found, options=options, on_event=on_event)
+
+
+def read_found(
+    spec: DatasetSpec,
+    found: Tables,
+    *,
+    options: LabelOptions | None = None,
+    known: Path | None = None,
+    cells: bool = False,
+    on_event: Sink = ignore,
+) -> Labels:
+    """The same of tables that were found.
+
+    Args:
+        spec: The dataset.
+        found: The tables.
+        options: What is read beside the labels.
+        known: A ``labels.parquet``, which is read instead of the tables where it was made from the same.
+        cells: Of it the source tables' cells are wanted, too.
+        on_event: Called with remarks.
+
+    Returns:
+        The rows, with what became of each table.
+
+    Raises:
+        TableError: A table that is not what it should be, with file, line and column.
+    """
     options = options or LabelOptions()
-    digest_of_inputs = partial(_digest_of_inputs, spec, found, options, stated=release is not None)
+    digest_of_inputs = partial(_digest_of_inputs, spec, found, options)
     if known and known.is_file() and (same := _read_again(known, digest_of_inputs(), on_event, cells=cells)):
         return same
     said: list[tuple[str, str, str]] = []
@@ -80,7 +104,7 @@ def read_labels(
             said.append(without_folder(event))
         on_event(event)
 
-    label_rows = LabelRows(spec.name, found.release, release is not None, keep_note, options)
+    label_rows = LabelRows(spec.name, found.release, found.stated, keep_note, options)
     importlib.import_module(f"cxrprep.labels.{spec.module}").read(found, label_rows)
     if not label_rows.blocks:
         names = ", ".join(path.name for _, path in found.files)
@@ -103,7 +127,7 @@ def without_folder(note: Note) -> tuple[str, str, str]:
 
 
 def _digest_of_inputs(
-    spec: DatasetSpec, found: Tables, options: LabelOptions, read: Mapping[str, str] | None = None, *, stated: bool
+    spec: DatasetSpec, found: Tables, options: LabelOptions, read: Mapping[str, str] | None = None
 ) -> str:
     """The digest of the tables that are here, the options, the dataset's file and the code that reads them.
 
@@ -114,7 +138,7 @@ def _digest_of_inputs(
     named = [(table.name, path) for table, path in found.files]
     named += [("patients", options.patients)] if options.patients is not None else []
     read = read or {}
-    told: list[Any] = [spec.name, found.release, stated]
+    told: list[Any] = [spec.name, found.release, found.stated]
     told += [(name, path.name, read.get(str(path)) or str(digest_of(path))) for name, path in named]
     told += [(key, bool(value)) for key, value in sorted(dataclasses.asdict(options).items())]
     whole = hashlib.sha256(json.dumps([*told, repr(spec)]).encode())
@@ -178,7 +202,7 @@ def written_labels(
     if path.name not in listed_checksums(path.parent) or _has_added(path) or added_sources(path.parent):
         return None
     found = find_tables(folder.spec, folder.root, release, tables=asked.tables, on_event=said.append)
-    inputs = _digest_of_inputs(folder.spec, found, asked.options, stated=release is not None)
+    inputs = _digest_of_inputs(folder.spec, found, asked.options)
     if not _is_same(path, footer, inputs):
         return None
     said += (Note(STAGE, message, level, name) for message, name, level in _notes_of(footer))
@@ -286,51 +310,26 @@ def _made_from(dataset: str, labels: Labels, path: Path, asked: Mapping[str, Any
     return made_from
 
 
-def read_parts(
-    spec: DatasetSpec,
-    root: Path,
-    release: str | None,
-    *,
-    tables: Path | None,
-    options: LabelOptions | None = None,
-    on_event: Sink = ignore,
+def read_large(
+    spec: DatasetSpec, found: Tables, options: LabelOptions | None = None
 ) -> tuple[LabelParts, Labels] | None:
-    """What ``read_labels`` reads of large tables, some thousand patients at a time, and what is known beside the rows.
+    """What ``read_found`` reads, some thousand patients at a time, in temporary files, and what is known beside it.
 
-    Args:
-        spec: The dataset.
-        root: Its folder.
-        release: Which tables count; ``None`` takes the newest that are there.
-        tables: A folder with tables that go over those in ``root``.
-        options: What is read beside the labels.
-        on_event: Called with remarks.
-
-    Returns:
-        The rows in temporary files; ``None`` where ``read_labels`` has to read them.
-
-    Raises:
-        UsageError: A folder or release that does not exist.
-        StorageError: The disk for temporary files refuses.
+    ``None`` where ``read_found`` has to read them. Raises ``StorageError`` where the disk for those files refuses.
     """
     if spec.module != "mimic_cxr":
         return None
     from cxrprep.labels.mimic_parts import read_in_parts
 
-    said: list[Event] = []
-    found, stated = find_tables(spec, root, release, tables=tables, on_event=said.append), release is not None
     options = options or LabelOptions()
-    parts = read_in_parts(spec.name, found, options, stated=stated, known_of=known_of_sources)
-    if parts is None:
-        return None
-    for event in said:
-        on_event(event)
-    return parts, parts.labels(_digest_of_inputs(spec, found, options, stated=stated))
+    parts = read_in_parts(spec.name, found, options)
+    return None if parts is None else (parts, parts.labels(_digest_of_inputs(spec, found, options)))
 
 
 def write_in_parts(
     folder: DatasetFolder,
     asked: LastOptions,
-    release: str | None,
+    found: Tables,
     *,
     apart: Path,
     allow_loss: bool = False,
@@ -340,24 +339,24 @@ def write_in_parts(
 
     Args:
         folder: The open folder.
-        asked: Which tables are read, and how.
-        release: Which of them count; ``None`` takes the newest that are there.
+        asked: How the tables are read.
+        found: The tables.
         apart: Where ``labels.parquet`` is written, for whoever puts it in place.
         allow_loss: The table may know less than the one that is there.
         on_event: Told the end.
 
     Returns:
-        What was written, counted; ``None`` where ``read_labels`` has to read them: they are not large, a label source
+        What was written, counted; ``None`` where ``read_found`` has to read them: they are not large, a label source
         was added, or there is something to say of them.
 
     Raises:
-        UsageError: The table would know less than the one that is there; a folder or release that does not exist.
+        UsageError: The table would know less than the one that is there.
         StorageError: The disk refuses.
     """
     spec, path = folder.spec, folder.manifests / LABELS_NAME
     if added_sources(path.parent) or _has_added(path):
         return None
-    read = read_parts(spec, folder.root, release, tables=asked.tables, options=asked.options, on_event=on_event)
+    read = read_large(spec, found, asked.options)
     if read is None:
         return None
     parts, labels = read

@@ -39,6 +39,8 @@ class Tables:
     """Tables that are many files: an XML document per report, or names that say all."""
     bases: tuple[Path, ...] = ()
     """The folders that were looked into."""
+    stated: bool = False
+    """Whether the caller named the release."""
 
     def of_role(self, *roles: str) -> list[tuple[Table, Path]]:
         """The tables of these roles."""
@@ -176,4 +178,4 @@ def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: P
             f"{tables or root} holds no label table of {spec.name}",
             hint=f"download the tables, or name their folder with --tables DIR; looked for: {wanted}",
         )
-    return Tables(chosen or release or spec.default_release, tuple(files), sets, bases)
+    return Tables(chosen or release or spec.default_release, tuple(files), sets, bases, release is not None)

@@ -25,8 +25,8 @@ from cxrprep.labels import mimic_cxr
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.joins import mixed_letters
 from cxrprep.labels.label_counts import LabelCount, LabelsResult, SourceCounts, count_labels, rows_by_source
+from cxrprep.labels.label_losses import known_of_sources
 from cxrprep.labels.label_rows import LabelOptions, LabelRows, Labels, TableUse
-from cxrprep.labels.locate_tables import Tables
 from cxrprep.labels.mimic_annotations import ROLE
 from cxrprep.labels.mimic_images import ids_of_names
 from cxrprep.schemas import label_columns
@@ -35,9 +35,11 @@ from cxrprep.storage.sorted_tables import StoredParts
 from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from cxrprep.labels.locate_tables import Tables
 
 
 _LARGE: Final = 96 << 20
@@ -59,12 +61,11 @@ class _NotPlainError(Exception):
 class LabelParts:
     """The labels of all parts, on the disk, and what is counted of them."""
 
-    def __init__(self, dataset: str, tables: Tables, known_of: Callable[[pa.Table], Mapping[Any, Any]]) -> None:
-        """None yet; ``known_of`` says what the rows of a part know, by label source."""
+    def __init__(self, dataset: str, tables: Tables) -> None:
+        """None yet."""
         self.dataset, self.tables = dataset, tables
         self.known: dict[str | None, Counter[str]] = {}
         self.schema = pa.schema([])
-        self._known_of = known_of
         self._digests = {path.name: digest_of(path) for _, path in tables.files}
         self._rows: dict[str, StoredParts] = {}
         self._of_patients: list[list[tuple[str, int]]] = []
@@ -84,7 +85,7 @@ class LabelParts:
             raise _NotPlainError
         self._uses.append(rows.uses)
         self._counts.append(count_labels(self.dataset, Labels(rows.release, table, ()), Path()))
-        for name, known in self._known_of(table).items():
+        for name, known in known_of_sources(table).items():
             self.known.setdefault(name, Counter()).update(known)
         self._of_patients.append([])
         for name, of in sources.items():
@@ -149,28 +150,10 @@ class LabelParts:
         return (part.select(list(names)) for part in self.rows())
 
 
-def read_in_parts(
-    dataset: str,
-    tables: Tables,
-    options: LabelOptions,
-    *,
-    stated: bool,
-    known_of: Callable[[pa.Table], Mapping[Any, Any]],
-) -> LabelParts | None:
-    """The labels of large tables; ``None`` where they are not large, or have to be read whole.
+def read_in_parts(dataset: str, tables: Tables, options: LabelOptions) -> LabelParts | None:
+    """The labels of large tables, in temporary files; ``None`` where they are not large, or have to be read whole.
 
-    Args:
-        dataset: Its name.
-        tables: Where they are.
-        options: What is read beside the labels.
-        stated: Whether the caller named the release.
-        known_of: What the rows of a part know, by label source.
-
-    Returns:
-        The labels, in temporary files.
-
-    Raises:
-        StorageError: The disk for temporary files refuses.
+    Raises ``StorageError`` where the disk for those files refuses.
     """
     images = tables.of_role("images")
     if not images or options.report_text or options.patients or tables.sets or tables.of_role(ROLE):
@@ -183,10 +166,10 @@ def read_in_parts(
     try:
         if _unpacked_size(images[0][1]) < _LARGE:
             return None
-        made = LabelParts(dataset, tables, known_of)
+        made = LabelParts(dataset, tables)
         with tempfile.TemporaryDirectory(prefix="cxrprep-") as folder:
             for part in _parts(tables, Path(folder)):
-                rows = LabelRows(dataset, tables.release, stated, refuse, options)
+                rows = LabelRows(dataset, tables.release, tables.stated, refuse, options)
                 mimic_cxr.read(part, rows)
                 made.add(rows)
         made.require_distinct()
@@ -240,7 +223,7 @@ def _parts(tables: Tables, folder: Path) -> Iterator[Tables]:
                     held.append((entry, folder / path.name))
                 elif isinstance(lines, _ByPatient):
                     raise _NotPlainError
-            yield Tables(tables.release, tuple(held), (), tables.bases)
+            yield replace(tables, files=tuple(held), sets=())
         if any(isinstance(lines, _ByStudy) and lines.left for lines in cut.values()):
             raise _NotPlainError
 

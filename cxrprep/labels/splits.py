@@ -7,6 +7,7 @@ depends on nothing but the seed and the patient's id: it stays when patients are
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,7 @@ from cxrprep.schemas import CATEGORY
 from cxrprep.vocabulary import column_of, published_name, stem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Self
 
 
@@ -192,19 +193,27 @@ class SplitRule:
         """``table`` (of images) with its ``split`` and ``fold`` set anew; rows outside ``within`` keep their split."""
         if not table.num_rows:
             return table
+        counts = Counter[str]()
+        divided = self.divided(table, counts)
+        for note in self.notes(counts):
+            on_event(note)
+        return divided
+
+    def divided(self, table: pa.Table, counts: Counter[str]) -> pa.Table:
+        """The same; of a ``stable`` rule also of some patients after others. ``counts`` are for ``notes``."""
         patient = table.column("patient_id").combine_chunks()
         split = table.column("split").combine_chunks().cast(pa.string())
-        concerned = self._concerned(patient, split, on_event)
-        table = _with_release_split(table)
-        if self.stratify is not None:
-            names = ", ".join(_shown(self.stratify))
-            on_event(Note("split", f"stratified by {names}: adding patients can move others between splits", "info"))
+        concerned = self._concerned(patient, split, counts)
+        if "release_split" not in table.column_names:
+            table = table.append_column("release_split", table.column("split").cast(CATEGORY))
         if self.fractions:
             members = pc.unique(patient.filter(concerned))
             placed = self.assign(members.to_pylist(), self._observed(table, patient, concerned))
             words = pa.array([str(placed[p]) for p in members.to_pylist()], pa.string())
             new = pc.if_else(concerned, words.take(pc.index_in(patient, value_set=members)), split)
-            self._warn_left_the_test_split(split, new, on_event)
+            of_test, stay = (pc.fill_null(pc.equal(one, str(Split.TEST)), fill_value=False) for one in (split, new))
+            counts["of_test"] += pc.sum(of_test).as_py() or 0
+            counts["moved"] += pc.sum(pc.and_not(of_test, stay)).as_py() or 0
             table = _with_column(table, "split", new.dictionary_encode().cast(CATEGORY))
             split = new
         if self.folds:
@@ -217,22 +226,35 @@ class SplitRule:
             table = _with_column(table, "fold", numbers.take(places))
         return table
 
-    def _concerned(self, patient: pa.Array, split: pa.Array, on_event: Sink) -> pa.Array:
+    def notes(self, counts: Mapping[str, int]) -> Iterator[Note]:
+        """What is to be said of images that were divided."""
+        if counts["leaking"]:
+            # The release itself leaks them: the official part wins, so that no division of ours adds to it.
+            message = (
+                f"{counts['leaking']:,} patients of {self.within} are in another split too: their images are left as "
+                "they are"
+            )
+            yield Note("split", message, "warning")
+        if self.stratify is not None:
+            names = ", ".join(_shown(self.stratify))
+            yield Note("split", f"stratified by {names}: adding patients can move others between splits", "info")
+        if counts["moved"]:
+            # They would be trained on: results on that split would not compare.
+            message = (
+                f"{counts['moved']:,} of {counts['of_test']:,} images of the released test split are in another split "
+                "now: results do not compare with published ones; --split-within train_val (or train) leaves it alone"
+            )
+            yield Note("split", message, "warning")
+
+    def _concerned(self, patient: pa.Array, split: pa.Array, counts: Counter[str]) -> pa.Array:
         """Which rows are divided, as Booleans: those of ``within`` whose patients are in no other split."""
         if self.within is None:
             return pa.array([True]).take(pa.array([0] * len(patient)))
         concerned = pc.fill_null(pc.equal(split, str(self.within)), fill_value=False)
         elsewhere = pc.unique(patient.filter(pc.invert(concerned)))
         both = pc.is_in(pc.unique(patient.filter(concerned)), value_set=elsewhere)
-        leaking = int(pc.sum(both).as_py() or 0)
-        if leaking:
-            # The release itself leaks them: the official part wins, so that no division of ours adds to it.
-            message = (
-                f"{leaking:,} patients of {self.within} are in another split too: their images are left as they are"
-            )
-            on_event(Note("split", message, "warning"))
-            concerned = pc.and_(concerned, pc.invert(pc.is_in(patient, value_set=elsewhere)))
-        return concerned
+        counts["leaking"] += int(pc.sum(both).as_py() or 0)
+        return pc.and_(concerned, pc.invert(pc.is_in(patient, value_set=elsewhere)))
 
     def _observed(self, table: pa.Table, patient: pa.Array, rows: pa.Array) -> dict[str, frozenset[str]]:
         """The patients among ``rows`` that have each observation of ``stratify``."""
@@ -254,19 +276,6 @@ class SplitRule:
             name.removeprefix("label_") for name, kind in kinds if name.startswith("label_") and kind == pa.int8()
         )
 
-    @staticmethod
-    def _warn_left_the_test_split(before: pa.Array, after: pa.Array, on_event: Sink) -> None:
-        """Note how many images of the released test split would be trained on: results on it would not compare."""
-        tested = pc.fill_null(pc.equal(before, str(Split.TEST)), fill_value=False)
-        moved = pc.and_(tested, pc.fill_null(pc.not_equal(after, str(Split.TEST)), fill_value=False))
-        count = pc.sum(moved).as_py() or 0
-        if count:
-            message = (
-                f"{count:,} of {pc.sum(tested).as_py():,} images of the released test split are in another split now: "
-                "results do not compare with published ones; --split-within train_val (or train) leaves it alone"
-            )
-            on_event(Note("split", message, "warning"))
-
 
 def _shown(stems: Iterable[str] | None) -> list[str]:
     return [stem if stem == ALL else published_name(stem) for stem in stems or ()]
@@ -278,13 +287,6 @@ def _with_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
     return (
         table.append_column(name, column) if index < 0 else table.set_column(index, table.schema.field(index), column)
     )
-
-
-def _with_release_split(table: pa.Table) -> pa.Table:
-    """``table`` with the split as it was in ``release_split``, where the table does not say it itself."""
-    if "release_split" in table.column_names:
-        return table
-    return table.append_column("release_split", table.column("split").cast(CATEGORY))
 
 
 def _position(seed: int | str, patient: str) -> float:

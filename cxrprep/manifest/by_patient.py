@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from cxrprep.collection import DatasetFolder
     from cxrprep.datasets.facts import DatasetSpec
+    from cxrprep.manifest.choices import Choices
     from cxrprep.storage.folder_stamps import FolderStamps
 
 ROWS: Final = 1 << 16
@@ -130,7 +131,7 @@ class _Joining:
 @plain_memory()
 def prepare_by_patient(
     folder: DatasetFolder,
-    label_source: str | None,
+    choices: Choices,
     *,
     labels_in: Path,
     measure: Measure | None,
@@ -144,7 +145,7 @@ def prepare_by_patient(
 
     Args:
         folder: The open folder.
-        label_source: The source of the labels.
+        choices: The source of the labels, and a stable split.
         labels_in: The folder of ``labels.parquet``.
         measure: Gives width, height and mode of image files.
         allow_loss: The tables may know less than those that are there.
@@ -169,14 +170,16 @@ def prepare_by_patient(
         made_from, labels = read_footer(path), PatientTable(path, build.read_columns(read_schema(path)))
         check_as_written(path)
     release = str(made_from.get("release") or folder.release)
-    origin = build.origin_of(spec, release, made_from, label_source, _sources(labels))
+    origin = build.origin_of(spec, release, made_from, choices.label_source, _sources(labels))
     wanted, usual = stated_sources(origin["label_source"]), stated_sources(spec.default_label_source)
     if folder.record.exists:
         origin["files"] = str(digest_of_sorted(folder.record.tables(RECORDED)))
     before = PatientTable.at(manifests / build.IMAGES_NAME, "path")
     studies_before = PatientTable.at(manifests / build.STUDIES_NAME, "n_images")
     files, foreign = _by_patient(folder, release, stamps)
-    joining = _Joining()
+    joining, rule = _Joining(), choices.split_by
+    if rule is not None:
+        origin["split"] = rule.describe()
 
     def join(after: str | None, last: str | None, rows: pa.Table) -> None:
         earlier = None if before is None else before.between(after, last)
@@ -197,6 +200,8 @@ def prepare_by_patient(
             measure=measure,
             on_event=on_event,
         )
+        if rule is not None:
+            images = rule.divided(images, joining.counts)
         studies, disagreeing = studies_of(images, held)
         if not allow_loss:
             exempt, _ = build.may_go(manifests, images.column_names, origin, has_labels=held is not None)
@@ -215,6 +220,8 @@ def prepare_by_patient(
         pa.default_memory_pool().release_unused()
     joining.of_images.check()
     joining.of_studies.check()
+    for note in () if rule is None else rule.notes(joining.counts):
+        on_event(note)
     made = _worked_out(joining, spec, manifests, origin, foreign, has_labels=labels is not None, on_event=on_event)
     told = {**made.made_from, **build.notes_of(said, made.result, has_labels=made.has_labels)}
     return replace(made, made_from=told, stamps=stamps)

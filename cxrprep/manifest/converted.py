@@ -87,6 +87,7 @@ def read_labels_beside(manifests: Path, images: pa.Table | None = None) -> pa.Ta
     keys = {name: flat(images.column(name)) for name in ("image_id", "study_id")}
     return (
         TableOnDisk.open(path)
+        .near("patient_id", flat(images.column("patient_id")))
         .where([*keys], lambda rows: pc.or_(*(pc.is_in(rows[name], value_set=held) for name, held in keys.items())))
         .whole()
     )

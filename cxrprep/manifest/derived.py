@@ -191,7 +191,7 @@ def _derived_rows(
     if base is not None:
         origin = {**{k: v for k, v in read_footer(base).items() if k not in _OF_TABLE}, **origin}
         # Of a sample's base the sample's rows alone.
-        table = TableOnDisk.open(base).where(["path"], lambda rows: pc.is_in(rows["path"], value_set=sources)).whole()
+        table = TableOnDisk.open(base).among("path", sources).whole()
         place = positions(sources, table.column("path"))
         without = place.null_count
         schema = derived_schema(table.schema)

@@ -28,7 +28,7 @@ from cxrprep.manifest.label_join import relabel, stated_sources
 from cxrprep.manifest.region_masks import masks_beside, region_lists, regions_on
 from cxrprep.manifest.report_texts import PREFIX, find_pairs, sections_of, with_texts
 from cxrprep.model import Selection, Split
-from cxrprep.selection.table_filters import asked_columns, drawn_ids, undrawn_rows, wanted_rows
+from cxrprep.selection.table_filters import asked_columns, drawn_rows, undrawn_rows, wanted_rows
 from cxrprep.storage.parquet import CONVERT_AGAIN, check_as_written, footer_of, read_footer, read_rows
 from cxrprep.storage.paths import is_in_shard, local_path
 from cxrprep.storage.table_on_disk import TableOnDisk
@@ -422,11 +422,7 @@ def _selected(path: Path, made_from: dict[str, Any], selection: Selection | None
         return about, table
     splits, asked = frozenset(about.splits), asked_columns(selection, table.schema)
     table = table.where(asked, lambda group: undrawn_rows(group, selection, splits=splits))
-    if selection.draws:
-        ids = (name for group in table.groups(["image_id"]) for name in group["image_id"].to_pylist())
-        drawn = drawn_ids(ids, selection)
-        table = table.where(["image_id"], lambda group: pc.is_in(group["image_id"], value_set=drawn))
-    return about, table
+    return about, drawn_rows(table, selection)
 
 
 def label_folders(path: Path, root: Path) -> tuple[Path, ...]:

@@ -61,7 +61,7 @@ class PreviousImages:
         if base is None:
             return self.rows.slice(0, 0), self.rows
         sources = self.rows.column("source_path").combine_chunks()
-        found = TableOnDisk.open(base).where(["path"], lambda rows: pc.is_in(rows["path"], value_set=sources))
+        found = TableOnDisk.open(base).among("path", sources)
         named = pc.is_in(self.rows.column("source_path"), value_set=found.column("path").combine_chunks())
         named = pc.and_(named, _made_by(self.rows, fingerprint))
         return self.rows.filter(named), self.rows.filter(pc.invert(named))

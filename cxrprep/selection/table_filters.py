@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from cxrprep.datasets.facts import DatasetSpec
+    from cxrprep.storage.table_on_disk import TableOnDisk
 
 _OPERATORS: Final[Mapping[str, Callable[..., Any]]] = {
     "=": pc.equal,
@@ -243,12 +244,12 @@ def wanted_rows(table: pa.Table, selection: Selection) -> Any:
     mask = undrawn_rows(table, selection)
     if selection.draws:
         left = table.column("image_id").filter(mask).to_pylist()
-        mask = pc.and_(mask, pc.is_in(table.column("image_id"), value_set=drawn_ids(left, selection)))
+        mask = pc.and_(mask, pc.is_in(table.column("image_id"), value_set=_drawn_ids(left, selection)))
     return mask
 
 
 def undrawn_rows(table: pa.Table, selection: Selection, *, splits: frozenset[str] | None = None) -> Any:
-    """The same before ``sample`` and ``limit``, which are asked of all rows at once, by ``drawn_ids``.
+    """The same before ``sample`` and ``limit``, which are asked of all rows at once, by ``drawn_rows``.
 
     ``splits`` are those that there are, where ``table`` is a part of a manifest.
     """
@@ -266,8 +267,15 @@ def chosen_rows(table: pa.Table, choice: SelectionFilter) -> pa.Array:
     return pa.array(kept, pa.bool_())
 
 
-def drawn_ids(left: Iterable[str], selection: Selection) -> pa.Array:
-    """Of the images that are left, those that ``sample`` and ``limit`` leave."""
+def drawn_rows(images: TableOnDisk, selection: Selection) -> TableOnDisk:
+    """The rows that ``sample`` and ``limit`` leave of those of images; an image has one."""
+    if not selection.draws:
+        return images
+    ids = (name for group in images.groups(["image_id"]) for name in group["image_id"].to_pylist())
+    return images.among("image_id", _drawn_ids(ids, selection))
+
+
+def _drawn_ids(left: Iterable[str], selection: Selection) -> pa.Array:
     return pa.array(sorted(draw(left, selection)), pa.string())
 
 

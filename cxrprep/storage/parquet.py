@@ -367,6 +367,15 @@ def count_nulls(path: Path, column: str) -> int:
         return count
 
 
+def stated_range(metadata: pq.FileMetaData, group: int, column: str) -> tuple[Any, Any] | None:
+    """The least and greatest value of a column in a group of rows; ``None`` where none is stated, or a row has none."""
+    names = metadata.schema.names
+    stated = metadata.row_group(group).column(names.index(column)).statistics if column in names else None
+    if stated is None or not stated.has_min_max or stated.null_count != 0:
+        return None
+    return stated.min, stated.max
+
+
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
     """What goes wrong with the table at ``path`` inside of the ``with`` is said as ``read_rows`` says it."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cxrprep.storage.parquet import check_columns, readable
+from cxrprep.storage.parquet import check_columns, readable, stated_range
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,7 +62,10 @@ class PatientTable:
         self.schema = self._file.schema_arrow
         self._columns = list(columns or self.schema.names)
         check_columns(self.schema, path, self._columns)
-        self._ends = [self._patients(number) for number in range(self._file.num_row_groups)]
+        ends = (stated_range(self._file.metadata, number, "patient_id") for number in range(self._file.num_row_groups))
+        self._ends = [end for end in ends if end is not None]
+        if len(self._ends) < self._file.num_row_groups:
+            raise NotByPatientError
 
     @classmethod
     def at(cls, path: Path, needed: str) -> Self | None:
@@ -99,12 +102,3 @@ class PatientTable:
         patients = group.column("patient_id")
         behind = pa.scalar(value=True) if after is None else pc.greater(patients, after)
         return group.filter(pc.and_(behind, pa.scalar(value=True) if last is None else pc.less_equal(patients, last)))
-
-    def _patients(self, number: int) -> tuple[str, str]:
-        group = self._file.metadata.row_group(number)
-        columns = (group.column(place) for place in range(group.num_columns))
-        found = next((column for column in columns if column.path_in_schema == "patient_id"), None)
-        stated = None if found is None else found.statistics
-        if stated is None or not stated.has_min_max or stated.null_count:
-            raise NotByPatientError
-        return str(stated.min), str(stated.max)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import itertools
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cxrprep.storage.parquet import check_columns, readable
+from cxrprep.storage.parquet import check_columns, readable, stated_range
 from cxrprep.storage.value_codes import flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
+
+# Values that are looked for in what a file states of each group of its rows.
+_FEW: Final = 10_000
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -92,6 +96,25 @@ class TableOnDisk:
     def where(self, columns: Sequence[str], wanted: Callable[[pa.Table], Any]) -> Self:
         """The rows that ``wanted`` says of each group of rows with these columns."""
         return self._narrowed([wanted(group) for group in self.groups(columns)] if self.masks else [])
+
+    def among(self, column: str, values: pa.Array | list[str]) -> Self:
+        """The rows that have one of the values in this column; of a few, groups of rows without any are not read."""
+        values = pa.array(values, pa.string()) if isinstance(values, list) else values
+        return self.near(column, values).where([column], lambda rows: pc.is_in(rows[column], value_set=values))
+
+    def near(self, column: str, values: pa.Array) -> Self:
+        """Without groups of rows of which the file states that none has one of these values, where they are few."""
+        if len(values) > _FEW:
+            return self
+        held = sorted(values.drop_null().to_pylist())
+
+        def may_have_one(number: int) -> bool:
+            found = stated_range(self.file.metadata, number, column)
+            # A row without a value may be wanted for another one.
+            return found is None or bisect.bisect_left(held, found[0]) < bisect.bisect_right(held, found[1])
+
+        counts = (after - start for start, after in itertools.pairwise(self.starts))
+        return self._narrowed([pa.repeat(may_have_one(number), count) for number, count in enumerate(counts)])
 
     def filter(self, mask: Any) -> Self:
         """The rows where ``mask`` (an Arrow Boolean array) is true."""

@@ -13,7 +13,7 @@ import pytest
 import cxrprep
 from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import CxrprepError
-from cxrprep.labels import mimic_parts
+from cxrprep.labels import locate_tables, mimic_parts
 from cxrprep.labels.agreement import source_agreements
 from cxrprep.storage.parquet import read_footer
 from cxrprep.storage.patient_table import OneRange, PatientTable
@@ -133,6 +133,17 @@ def test_a_check_of_parts_finds_what_one_of_the_whole_finds(root: Path, request:
     parts = request.getfixturevalue("parts")
     assert checked() == whole
     assert len(parts) > 3
+
+
+@pytest.mark.parametrize("verb", [cxrprep.verify, cxrprep.extract_labels], ids=["verify", "extract_labels"])
+def test_tables_that_are_not_large_are_looked_for_once(
+    verb: Callable[..., Any], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Path] = []
+    listed = locate_tables._listed
+    monkeypatch.setattr(locate_tables, "_listed", lambda base: looked.append(base) or listed(base))
+    verb(root, dataset="mimic-cxr-jpg")
+    assert looked == [root]
 
 
 def test_numbers_of_labels_by_patient_are_those_of_the_whole(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

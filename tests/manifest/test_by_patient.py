@@ -62,12 +62,22 @@ def in_ranges(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", [mimic_cxr_jpg, nih_chestxray14])
-@pytest.mark.parametrize("source", [{}, {"label_source": "negbio"}])
+@pytest.mark.parametrize(
+    "source",
+    [
+        {},
+        {"label_source": "negbio"},
+        {"split_by": "patient", "fractions": "0.4,0.3,0.3", "seed": 5, "folds": 2},
+        {"split_by": "patient", "fractions": "0.5,0.5", "split_within": "train"},
+    ],
+    ids=["plain", "negbio", "split", "split within"],
+)
 def test_ranges_give_what_one_join_gives(
-    kind: Any, source: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
+    kind: Any, source: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    if source and kind is nih_chestxray14:
-        source = {"label_source": "nih-textmined"}
+    if kind is nih_chestxray14:
+        others = {"negbio": "nih-textmined", "train": "train_val"}
+        source = {name: others.get(value, value) for name, value in source.items()}
     root = release(kind, tmp_path / "root")
     whole = made(root, allow_loss=True, **source)
     shutil.rmtree(root / "manifests" / "images.parquet", ignore_errors=True)

@@ -47,3 +47,22 @@ def test_a_table_without_rows_has_its_columns(tmp_path):
     ours = TableOnDisk.open(tmp_path / "held.parquet")
     for found in (ours.whole(), ours.slice(0, 5), ours.filter(pa.chunked_array([], pa.bool_())).whole()):
         assert (found.num_rows, found.schema.types) == (0, TABLE.schema.types)
+
+
+def test_groups_that_have_none_of_the_values_are_not_read(tmp_path):
+    class Counted:
+        def __init__(self, file):
+            self.metadata, self._file, self.read = file.metadata, file, []
+
+        def read_row_group(self, number, names, **words):
+            self.read.append(number)
+            return self._file.read_row_group(number, names, **words)
+
+    places = [1, 2, 5, 6, 8, 9, 9, None]
+    pq.write_table(pa.table({"place": places, "word": list("abcdefgh")}), tmp_path / "held.parquet", row_group_size=2)
+    held = TableOnDisk.open(tmp_path / "held.parquet")
+    held.file = file = Counted(held.file)
+    assert held.among("place", pa.array([6, 7])).column("word").to_pylist() == ["d"]
+    # Of the last group a row without a place may be looked for.
+    assert set(file.read) == {1, 3}
+    assert held.near("place", pa.array([3, 9])).column("word").to_pylist() == list("efgh")
