@@ -41,7 +41,7 @@ def read_sums(path: Path, layout: Layout, release: str, known: Rows | None = Non
         path: The file.
         layout: Finds the release paths of names.
         release: The release.
-        known: Release paths: names among them are taken as they are, in a list that is sorted.
+        known: Release paths: names among them are taken as they are, in a list that is sorted but for one place.
 
     Yields:
         Tables.
@@ -50,17 +50,24 @@ def read_sums(path: Path, layout: Layout, release: str, known: Rows | None = Non
         IntegrityError: A line of another form, with file and line.
         UnsafePathError: A name that leaves the root.
     """
-    walk = None if known is None else SortedCursor(known.tables(["path"]), _PATHS)
+    # Images may follow tables: what was gone past is come back to once. Of a list in disorder each name is placed.
+    walks = [] if known is None else [SortedCursor(known.tables(["path"]), _PATHS) for _ in range(2)]
     last = ""
     for sums in _lines_of(path):
-        ordered = by_path(sums)
-        near = None
-        if walk is not None and ordered.num_rows:
-            # What was gone past is not come back to: names of a list in disorder are placed one by one.
-            walk = walk if ordered["path"][0].as_py() >= last else None
+        if sums.num_rows:
+            ordered = by_path(sums)
+            walks = walks if ordered["path"][0].as_py() >= last else walks[1:]
             last = ordered["path"][-1].as_py()
-            near = None if walk is None else walk.upto(last)["path"]
-        yield _placed(ordered, layout, release, near)
+            yield _placed(ordered, layout, release, _upto(walks[0], ordered["path"]) if walks else ordered["path"][:0])
+
+
+def _upto(walk: SortedCursor, names: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Those of some sorted names that are among the paths up to the last of them, of which a part at a time is held."""
+    last, end, found = names[-1].as_py(), "", []
+    while end <= last and (end := walk.end_of_next()) is not None:
+        near = walk.upto(min(end, last))["path"]
+        found.append(near.filter(pc.is_in(near, value_set=names)))
+    return pa.chunked_array([chunk for one in found for chunk in one.chunks], pa.string())
 
 
 def _lines_of(path: Path) -> Iterator[pa.Table]:
@@ -101,9 +108,9 @@ def _plain(lines: list[str]) -> tuple[pa.Table, Iterable[int]]:
     return pa.table([names, digests], schema=SCHEMA), pc.indices_nonzero(pc.invert(fits)).to_pylist()
 
 
-def _placed(sums: pa.Table, layout: Layout, release: str, known: pa.ChunkedArray | None) -> pa.Table:
+def _placed(sums: pa.Table, layout: Layout, release: str, known: pa.ChunkedArray) -> pa.Table:
     """``sums`` by release path. Raises ``UnsafePathError``."""
-    settled = pc.is_in(sums["path"], value_set=pa.chunked_array([], pa.string()) if known is None else known)
+    settled = pc.is_in(sums["path"], value_set=known)
     if pc.all(settled).as_py():
         return sums
     foreign, placed = sums.filter(pc.invert(settled)), [sums.filter(settled)]
@@ -184,19 +191,11 @@ def is_table(spec: DatasetSpec, path: str) -> bool:
     return any(_matches(path, table.patterns) for table in spec.table)
 
 
-def tables_here(spec: DatasetSpec, root: Path) -> bool:
-    """Whether any table of the release lies in ``root`` or one folder below."""
-    return next(_tables(spec, root), None) is not None
-
-
 def table_paths(spec: DatasetSpec, root: Path) -> frozenset[str]:
     """The release's tables that lie in ``root`` or one folder below, as paths below it."""
-    return frozenset(path.relative_to(root).as_posix() for path in _tables(spec, root))
-
-
-def _tables(spec: DatasetSpec, root: Path) -> Iterator[Path]:
     patterns = [pattern for table in spec.table for pattern in table.patterns]
-    return (path for pattern in patterns for depth in ("", "*/") for path in root.glob(depth + pattern))
+    found = (path for pattern in patterns for depth in ("", "*/") for path in root.glob(depth + pattern))
+    return frozenset(path.relative_to(root).as_posix() for path in found)
 
 
 def known_copies(spec: DatasetSpec, path: str) -> frozenset[Digest]:

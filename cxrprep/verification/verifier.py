@@ -35,7 +35,7 @@ from cxrprep.verification.published_checksums import (
     is_table,
     published_sums,
     sum_files,
-    tables_here,
+    table_paths,
 )
 from cxrprep.verification.published_facts import FactCheck, FactStatus, check_facts
 from cxrprep.verification.report import VerifyReport
@@ -351,7 +351,7 @@ class _Run:
             try:
                 rows = self.read_labels()
             except TableError as error:
-                if tables_here(self.spec, self.root):
+                if table_paths(self.spec, self.root):
                     found = make_finding(Kind.TABLE, "", error.message)
                     hint = f"{error.hint}; or {found.hint}" if error.hint else found.hint
                     out.finding(replace(found, hint=hint))

@@ -8,7 +8,10 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,7 +22,8 @@ from cxrprep.model import Digest, Shard
 from cxrprep.progress_stats import StageProgress
 from cxrprep.record.entry import FileEntry, FileState, Origin
 from cxrprep.record.record import Record
-from cxrprep.verification import findings_table
+from cxrprep.storage.sorted_tables import HeldRows, SortedCursor
+from cxrprep.verification import findings_table, published_checksums
 from tests.record.entries import entries_of
 from tests.verification.trees import MIMIC, check, files, flip, found, mimic, nih, nih_spec, remember, write_sums
 
@@ -474,3 +478,30 @@ def test_a_file_that_failed_is_counted_once(tmp_path: Path) -> None:
     stats = StageProgress("verify")
     report = check(tmp_path, on_event=stats.add)
     assert (stats.finished, stats.failed, stats.items) == (report.files.here, 1, report.files.here)
+
+
+@pytest.mark.parametrize("first", ["tables.csv", ""], ids=["tables first", "in order"])
+def test_a_list_of_sums_is_read_beside_the_record_and_not_all_of_that_is_held(
+    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"files/{number:03d}.jpg" for number in range(90)]
+    listed = [*filter(None, [first]), *names, "new.jpg"]
+    (tmp_path / "SHA256SUMS").write_text("".join(f"{'ab' * 32}  {name}\n" for name in listed))
+    monkeypatch.setattr("cxrprep.storage.sorted_tables.PART_ROWS", 10)
+    monkeypatch.setattr(published_checksums, "_ROWS", 20)
+    held: list[int] = []
+    upto = SortedCursor.upto
+
+    def counted(self: SortedCursor, path: Any) -> pa.Table:
+        rows = upto(self, path)
+        held.append(rows.num_rows)
+        return rows
+
+    monkeypatch.setattr(SortedCursor, "upto", counted)
+    placed: list[str] = []
+    layout = SimpleNamespace(place=lambda name, release: placed.append(name) or name)
+    known = HeldRows(pa.table({"path": pa.array(names)}))
+    found = published_checksums.read_sums(tmp_path / "SHA256SUMS", layout, "1", known)
+    assert sorted(name for table in found for name in table["path"].to_pylist()) == sorted(listed)
+    assert sorted(placed) == sorted(set(listed) - set(names))
+    assert max(held) <= 10
