@@ -228,11 +228,10 @@ class SplitRule:
 
     def notes(self, counts: Mapping[str, int]) -> Iterator[Note]:
         """What is to be said of images that were divided."""
-        if counts["leaking"]:
+        if leaking := counts["leaking"]:
             # The release itself leaks them: the official part wins, so that no division of ours adds to it.
             message = (
-                f"{counts['leaking']:,} patients of {self.within} are in another split too: their images are left as "
-                "they are"
+                f"{leaking:,} patients of {self.within} are in another split too: their images are left as they are"
             )
             yield Note("split", message, "warning")
         if self.stratify is not None:

@@ -178,8 +178,7 @@ def prepare_by_patient(
     studies_before = PatientTable.at(manifests / build.STUDIES_NAME, "n_images")
     files, foreign = _by_patient(folder, release, stamps)
     joining, rule = _Joining(), choices.split_by
-    if rule is not None:
-        origin["split"] = rule.describe()
+    origin |= {} if rule is None else {"split": rule.describe()}
 
     def join(after: str | None, last: str | None, rows: pa.Table) -> None:
         earlier = None if before is None else before.between(after, last)
@@ -200,8 +199,7 @@ def prepare_by_patient(
             measure=measure,
             on_event=on_event,
         )
-        if rule is not None:
-            images = rule.divided(images, joining.counts)
+        images = images if rule is None else rule.divided(images, joining.counts)
         studies, disagreeing = studies_of(images, held)
         if not allow_loss:
             exempt, _ = build.may_go(manifests, images.column_names, origin, has_labels=held is not None)

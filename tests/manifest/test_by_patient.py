@@ -15,6 +15,7 @@ import cxrprep
 from cxrprep.errors import UsageError
 from cxrprep.manifest import build, by_patient
 from cxrprep.storage.parquet import read_footer
+from cxrprep.storage.table_checksums import note_checksum
 from tests.generators.small import mimic_cxr_jpg, nih_chestxray14
 
 TABLES = ("images.parquet", "studies.parquet")
@@ -180,6 +181,7 @@ def test_labels_of_another_patients_image_are_joined_all_at_once(
     place = labels.schema.get_field_index(column)
     field = labels.schema.field(place)
     pq.write_table(labels.set_column(place, field, pa.array(words, pa.string()).cast(field.type)), path)
+    note_checksum(path)
     whole = made(root, allow_loss=True)
     ranges = request.getfixturevalue("in_ranges")
     assert made(root, allow_loss=True) == whole
