@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import unicodedata
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 PICTURES: Final = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
-_TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zip", *(f".{end}" for end in RESAVED))
+_TABLES: Final = (".csv", ".tsv", ".csv.txt", ".csv.gz", ".tsv.gz", ".csv.zip", *(f".{end}" for end in RESAVED))
 # Pictures of regions are no images of their own.
 _DRAWN: Final = re.compile(r"mask|segmentation|heatmap", re.IGNORECASE)
 _ENOUGH, _DEEPEST = 0.5, 6
@@ -134,17 +135,12 @@ def _read(root: Path, key: str) -> FolderTable | None:
         table = read_table(root / key, Form((), open=True, multiline=True))
         return FolderTable(key, "csv", {name: table.text(name).to_pylist() for name in table.names})
     if low.endswith(".txt"):
-        try:
-            names, _ = read_names(root / key)
-        except TableError:
-            return None
-        return FolderTable(key, "names", {"name": names.to_pylist()})
+        with contextlib.suppress(TableError):
+            return FolderTable(key, "names", {"name": read_names(root / key)[0].to_pylist()})
     if low.endswith((".json", ".jsonl")):
-        try:
+        with contextlib.suppress(TableError, ValueError):
             data = json_of(root / key)
-        except (TableError, ValueError):
-            return None
-        return _coco(key, data) or _objects(key, data)
+            return _coco(key, data) or _objects(key, data)
     return None
 
 

@@ -184,7 +184,8 @@ def _is_named(key: str, pattern: str) -> bool:
 
 RESAVED: Final = ("parquet", "pq", "feather", "arrow", "xlsx", "tsv", "xls", "ods")
 """What the name of a table ends in that was saved again in another form: read all the same, or refused by its form."""
-_PACKED: Final = re.compile(r"(\.(gz|zip|xz|bz2|zst))+$")
+# Windows hides the ending of a name, and what is saved as labels.csv there becomes labels.csv.txt.
+_PACKED: Final = re.compile(r"(\.(gz|zip|xz|bz2|zst)|(?<=\.[ct]sv)\.txt)+$")
 
 
 def unpacked_name(file: str, pattern: str) -> str:

@@ -30,8 +30,9 @@ _DELIMITERS: Final = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars
 # What Excel writes and reads; saved again by another program it has quotation marks, or blanks.
 _NAMED_DELIMITER: Final = re.compile(rb'"?sep\s*=\s*([,;\t|])"?[,;\t|]*\r?\n', re.IGNORECASE)
 _OF_A_MAC: Final = re.compile(r"(^|/)(__MACOSX/|\.DS_Store$|\._)")
-_BLANK_LINES: Final = re.compile(rb"(?:[ ]*\r?\n)+")
-_BLANK_END: Final = re.compile(rb"(?:\r?\n[ ]*)+\Z")
+# Before a header PowerShell writes a remark; a header that begins so has several columns. DOS ended text with Ctrl-Z.
+_BEFORE: Final = re.compile(rb"(?:(?:[ ]*|#[^,;\t|\r\n]*)\r?\n)+")
+_BLANK_END: Final = re.compile(rb"(?:\r?\n[ ]*)+\x1a?\Z")
 
 
 class CsvContent(NamedTuple):
@@ -61,9 +62,7 @@ def read_content(path: Path, written: Written = AS_IT_STANDS) -> CsvContent:
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}", hint="check the path") from error
     except OSError as error:
-        raise TableError(
-            f"cannot read {path}: {error.strerror}", hint="make the file readable, then run again"
-        ) from error
+        raise _unreadable(path, error) from error
     notes: list[str] = []
     data = _uncompressed(path, packed, notes)
     if len(data) > _LIMIT:
@@ -91,13 +90,15 @@ def _with_line_ends(data: bytes, notes: list[str]) -> bytes:
 
 def _without_blank_end(data: bytes) -> bytes:
     """The text without the lines of blanks that end it: they would be rows of one cell."""
-    ends = _BLANK_END.search(data, max(0, len(data) - 4096)) if data[-1:] in b" \n" else None
-    return data[: ends.start()] + b"\n" if ends and b" " in ends[0] else data
+    ends = _BLANK_END.search(data, max(0, len(data) - 4096)) if data[-1:] in b" \n\x1a" else None
+    return data[: ends.start()] + b"\n" if ends and (b" " in ends[0] or b"\x1a" in ends[0]) else data
 
 
 def _uncompressed(path: Path, packed: bytes, notes: list[str]) -> bytes:
     """The bytes by what they are: browsers unpack on the way, and keep the name; Kaggle packs single files."""
     named = path.suffix.lower()
+    if named == ".txt" and path.stem.lower().endswith((".csv", ".tsv")):
+        notes.append("a table, although its name ends in .txt")
     if named == ".gz" and packed and not packed.startswith((GZIP, _ZIP)):
         notes.append("not compressed, although its name ends in .gz")
     for begin, (what, end, unpack, refusal) in _PACKED.items():
@@ -151,8 +152,8 @@ def _delimited(packed: bytes, data: bytes, notes: list[str], stated: str) -> Csv
     """The delimiter: what is stated, what Excel's ``sep=`` line says, or else what the header has most of."""
     bom = 3 if data.startswith(b"\xef\xbb\xbf") else 0
     before = 0
-    if blank := _BLANK_LINES.match(data, bom):
-        notes.append("blank lines stand before its header")
+    if blank := _BEFORE.match(data, bom):
+        notes.append("blank lines or remarks stand before its header")
         before, data, bom = blank[0].count(b"\n"), data[blank.end() :], 0
     if named := _NAMED_DELIMITER.match(data, bom):
         notes.append("its first line names the delimiter, as Excel writes it")
@@ -202,9 +203,11 @@ def digest_of(path: Path) -> Digest:
         with open_file(path) as file:
             return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
     except OSError as error:
-        raise TableError(
-            f"cannot read {path}: {error.strerror}", hint="make the file readable, then run again"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> TableError:
+    return TableError(f"cannot read {path}: {error.strerror}", hint="make the file readable, then run again")
 
 
 def records_of(content: CsvContent) -> Iterable[tuple[int, list[str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from cxrprep.collection.lineage import IMAGES_NAME, image_tables
 from cxrprep.datasets.facts import DatasetSpec, Table, unpacked_name
 from cxrprep.errors import TableError, UsageError, storage_error
 from cxrprep.events import Note, Sink
+from cxrprep.labels.csv_text import read_content
 from cxrprep.storage.paths import is_folder
 
 if TYPE_CHECKING:
@@ -62,8 +64,7 @@ def _listed(base: Path) -> Iterator[tuple[Path, list[str]]]:
     for _ in range(3):
         inner = []
         for folder in level:
-            files: list[str] = []
-            folders: list[str] = []
+            files, folders = list[str](), list[str]()
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.name.lower().endswith(_PICTURES):
@@ -88,6 +89,13 @@ def _files(table: Table, listed: list[tuple[Path, list[str]]], bases: Sequence[P
             # A folder of images, or one far down, is looked into where a pattern names it.
             found += [path for base in bases for path in sorted(base.glob(pattern)) if path.is_file()]
     return list(dict.fromkeys(found))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a table can be read to its end: of two copies one may have been cut short."""
+    with contextlib.suppress(TableError):
+        return bool(read_content(path).data)
+    return False
 
 
 def _set_of(table: Table, bases: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -130,9 +138,8 @@ def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: P
     if release is not None and release not in spec.releases:
         raise UsageError(f"{spec.name} has no release {release!r}", hint=f"its releases: {', '.join(spec.releases)}")
     listed: list[tuple[Path, list[str]]] = []
-    for base in (tables, root):
-        if base is None:
-            continue
+    bases = tuple(filter(None, (tables, root)))
+    for base in bases:
         if not base.is_dir():
             raise UsageError(
                 f"{base} is not a folder", hint="name the folder that holds the dataset, or download it first"
@@ -142,34 +149,27 @@ def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: P
             listed += [entry for entry in _listed(base) if entry[0] not in known]
         except OSError as error:
             raise storage_error(error.filename, "list", error) from error
-    bases = tuple(base for base in (tables, root) if base is not None)
     of_sets = [table for table in spec.table if table.settings.get("files") == "many"]
     sets = tuple((table, held) for table in of_sets if (held := _set_of(table, bases)))
     found = [(table, _files(table, listed, bases)) for table in spec.table if table not in of_sets]
     present = {table.release for table, paths in found if paths and table.release}
-    if release is None or not any(table.release == release for table in spec.table):
-        chosen = next((name for name in spec.releases if name in present), None)
-    else:
-        chosen = release
-        if present and release not in present:
-            have = next(paths[0] for table, paths in found if paths and table.release)
-            raise TableError(
-                f"{have} belongs to release {min(present)}, not to {release}",
-                hint=f"use --release {min(present)}, or download the table of {release}",
-            )
+    newest = next((name for name in spec.releases if name in present), None)
+    chosen = release if release in {table.release for table in spec.table} else newest
+    if chosen and present and chosen not in present:
+        have = next(paths[0] for table, paths in found if paths and table.release)
+        raise TableError(
+            f"{have} belongs to release {min(present)}, not to {release}",
+            hint=f"use --release {min(present)}, or download the table of {release}",
+        )
     files = []
     for table, paths in found:
-        if not paths or (table.release and table.release != chosen):
-            for path in paths[:1]:
-                on_event(
-                    Note(
-                        STAGE, f"not used: it belongs to release {table.release}; {chosen} is taken", "info", str(path)
-                    )
-                )
-            continue
-        files.append((table, paths[0]))
-        for path in paths[1:]:
-            on_event(Note(STAGE, f"not used: {paths[0]} is another copy of the same table", "info", str(path)))
+        if paths and table.release in ("", chosen):
+            files.append((table, taken := next(filter(_is_whole, paths), paths[0]) if paths[1:] else paths[0]))
+            others, why = [path for path in paths if path != taken], f"{taken} is another copy of the same table"
+        else:
+            others, why = paths[:1], f"it belongs to release {table.release}; {chosen} is taken"
+        for path in others:
+            on_event(Note(STAGE, f"not used: {why}", "info", str(path)))
     if not files and not sets:
         if tables is None:
             _check_image_table(root)

@@ -120,7 +120,7 @@ FORMS: dict[str, tuple[Edit, str]] = {
     "true and false": (cell_by_cell(lambda cell: {"1.0": "TRUE", "0.0": "FALSE"}.get(cell, cell)), ""),
     "blank lines at the end": (lambda rows: saved(rows) + b"\r\n\n\n", ""),
     "a line of blanks at the end": (lambda rows: saved(rows) + b"  \n \n", ""),
-    "blank lines at the start": (lambda rows: b"\n \r\n" + saved(rows), "blank lines stand before its header"),
+    "blank lines at the start": (lambda rows: b"\n \r\n" + saved(rows), "blank lines or remarks stand before"),
     "sep= in quotation marks": (
         lambda rows: b'\xef\xbb\xbf"sep=;"\r\n' + saved(rows, delimiter=";"), "its first line names the delimiter",
     ),
@@ -201,6 +201,8 @@ FORMS |= {
     "Arrow": (by_pandas(lambda table, out: table.to_feather(out)), "an Arrow file"),
     "a workbook": (by_pandas(lambda table, out: table.to_excel(out, index=False)), "a workbook of Excel"),
     "a workbook with an index": (by_pandas(lambda table, out: table.to_excel(out)), "a workbook of Excel"),
+    "a remark of PowerShell": (lambda rows: b"#TYPE System.Object\r\n" + saved(rows), "remarks stand before"),
+    "the end mark of DOS": (lambda rows: saved(rows) + b"\x1a", ""),
 }
 # Names that a program cannot keep apart, and numbers that are ids: neither is plain.
 NOT_PLAIN = {
@@ -278,21 +280,38 @@ def test_what_is_no_label_is_refused(cell):
         label_of(cell)
 
 
-@pytest.mark.parametrize("end", [".parquet", ".xlsx", ".tsv", ".csv.xz"])
+@pytest.mark.parametrize("end", [".parquet", ".xlsx", ".tsv", ".csv.xz", ".csv.txt"])
 def test_tables_under_the_name_of_their_form_are_found_and_are_not_extra(copy, end, tmp_path):
     name, root, before = copy
     shutil.copytree(root, tmp_path, dirs_exist_ok=True)
-    edit = FORMS[{".parquet": "Parquet", ".xlsx": "a workbook", ".tsv": "tabs", ".csv.xz": "xz"}[end]][0]
+    edit = FORMS[
+        {".parquet": "Parquet", ".xlsx": "a workbook", ".tsv": "tabs", ".csv.xz": "xz", ".csv.txt": "quoted"}[end]
+    ][0]
     here = tables(tmp_path)
     for path in here:
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
         path.with_name(re.sub(r"\.csv(\.gz)?$", end, path.name)).write_bytes(edit(list(csv.reader(io.StringIO(text)))))
         path.unlink()
-    after = read(name, tmp_path)[0]
+    after, said = read(name, tmp_path)
     assert [row | {"table_name": ""} for row in after] == [row | {"table_name": ""} for row in before]
+    assert end != ".csv.txt" or not here or any("its name ends in .txt" in one for one in said)
     findings = verify(tmp_path, dataset=name).value.findings
     assert [one for one in findings if one.path.endswith(end) and one.kind is Kind.EXTRA] == []
+
+
+def test_a_copy_that_is_cut_short_gives_way_to_one_that_is_whole(tmp_path):
+    name = "mimic-cxr-jpg"
+    generate(name, tmp_path)
+    before, here = read(name, tmp_path)[0], tables(tmp_path)
+    for path in here:
+        packed, plain = path.read_bytes(), path.with_name(path.name.removesuffix(".gz"))
+        if path != plain:
+            plain.write_bytes(gzip.decompress(packed))
+            path.write_bytes(packed[: len(packed) // 2])
+    after, said = read(name, tmp_path)
+    assert [row | {"table_name": ""} for row in after] == [row | {"table_name": ""} for row in before]
+    assert any("is another copy of the same table" in one for one in said)
 
 
 def test_a_table_in_json_lines_is_refused_by_its_name_and_not_extra(tmp_path):
