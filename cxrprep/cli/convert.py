@@ -12,7 +12,6 @@ from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
 
 if TYPE_CHECKING:
-    from cxrprep.api.conversion_run import ConvertResult
     from cxrprep.cli.context import Invocation
     from cxrprep.events import Sink
 
@@ -78,19 +77,16 @@ def command(invocation: Invocation, preview: int | None, check_phi: bool) -> int
             following += " --out DIR" if result.value.path.name != "preview.html" else ""
         else:
             result = perform(invocation, sink)
-            headline = _headline(invocation, result.value)
+            headline = f"Converted {invocation.root}"
+            if result.value.kept == result.value.images > 0:
+                headline = f"All images of {invocation.root} were converted before"
             # Of a bucket the value has the paths of its working copy.
             out = shlex.quote(str((result.data or {}).get("out", result.value.out)))
             # Of a part alone verify would say that the others are missing.
             status = f"cxrprep status {out if invocation.job.convert.out else where}"
             following = f"cxrprep verify {out}" if invocation.shard is None else status
-    return invocation.out.result(headline, result, command="convert", following=(following,))
-
-
-def _headline(invocation: Invocation, made: ConvertResult) -> str:
-    if made.kept == made.images and made.images:
-        return f"All images of {invocation.root} were converted before"
-    return f"Converted {invocation.root}"
+    last = ["when every part has run, the same once without --shard lists all images"] if invocation.shard else []
+    return invocation.out.result(headline, result, command="convert", following=(following, *last))
 
 
 def perform(invocation: Invocation, sink: Sink) -> Any:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.collection.lineage import shard_tables
 from cxrprep.digests import file_digest
 from cxrprep.events import Sink, StageStarted
 from cxrprep.record.entry import Origin
@@ -97,7 +98,10 @@ class _MadeFileCheck(FileCheck):
             return make_finding(
                 remains, row.path, "left by an interrupted run or by another tool", hint="it can be removed"
             )
-        return make_finding(Kind.EXTRA, row.path, "no table of this folder names it", hint="move it out of the folder")
+        hint = "move it out of the folder"
+        if shard_tables(self.root / "manifests"):
+            hint = f"list it with the same convert once without --shard, or {hint}"
+        return make_finding(Kind.EXTRA, row.path, "no table of this folder names it", hint=hint)
 
 
 def verify_made(

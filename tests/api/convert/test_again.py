@@ -363,3 +363,25 @@ def test_the_order_in_which_images_are_done_is_in_no_byte_of_the_manifest(tmp_pa
     convert(root, tmp_path / "a")
     convert(root, tmp_path / "b", engine=Backwards("inline"))
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_parts_that_ran_again_say_how_what_came_since_is_listed(tmp_path: Path) -> None:
+    """``verify`` advised to move away what a part of the array had converted after the parts were joined."""
+    root, out = tmp_path / "in", tmp_path / "out"
+    nih_chestxray14.write(root)
+    late = sorted((root / "images").iterdir())[:3]
+    for path in late:
+        path.rename(tmp_path / path.name)
+    words = ("convert", root, "--recipe", "square-224", "--out", out)
+    for more in (["--shard", "1/2"], ["--shard", "2/2"], []):
+        ok(*words, *more)
+    for path in late:
+        (tmp_path / path.name).rename(path)
+    said = [command(*words, "--shard", f"{part}/2") for part in (1, 2)]
+    assert all("the same once without --shard" in one.stdout + one.stderr for one in said), said
+    done = command("verify", out)
+    assert "the same convert once without --shard" in done.stdout, done
+    joined = command(*words)
+    assert (joined.returncode, "--shard" in joined.stdout + joined.stderr) == (0, False), joined
+    assert "no table" not in ok("verify", out)
+    assert pq.read_table(out / "manifests/images.parquet").num_rows == 7
