@@ -273,8 +273,10 @@ class MissingExtraError(UsageError):
 def storage_error(path: Path | str, doing: str, error: OSError) -> StorageError:
     """The error for a disk that refused: names the path, the reason, and what to do about it."""
     hint = "free space or make the folder writable; for a read-only ROOT keep the record beside it with --state DIR"
-    if doing == "list":
-        hint = "make the folder readable"
+    if doing in ("list", "read"):
+        hint = f"make {'the folder' if doing == 'list' else 'it'} readable"
+    if error.errno in (errno.EIO, errno.ESTALE):
+        hint = "its disk or share fails: look at it, or mount it again; then run the same again"
     if error.errno == errno.ENOTDIR:
         hint = "a part of this path is a file: name another folder"
     if error.errno == errno.EISDIR:

@@ -18,7 +18,7 @@ from cxrprep.api.convert_target import bring_manifests, cache_folder, note_sourc
 from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind, Lineage, ShardFile
 from cxrprep.collection.lineage import CARD_NAME, CROISSANT_NAME
-from cxrprep.errors import CxrprepError, ExitCode, StorageError
+from cxrprep.errors import CxrprepError, ExitCode, storage_errors
 from cxrprep.events import Note, Sink, StageFinished
 from cxrprep.humanize import format_count, short_repr
 from cxrprep.images.conversion import ConversionTask
@@ -35,7 +35,7 @@ from cxrprep.manifest.derived import build_derived_manifest
 from cxrprep.manifest.failures import write_failures
 from cxrprep.manifest.label_statistics import SCORES, score_summary
 from cxrprep.manifest.previous import PreviousImages, has_scores
-from cxrprep.storage.locks import writing_tables
+from cxrprep.storage.locks import check_writing, writing_tables
 from cxrprep.storage.parquet import SET_DIGEST, footer_of, read_rows
 from cxrprep.storage.paths import CACHE_NAME
 from cxrprep.storage.working_copy_paths import address_of
@@ -196,6 +196,7 @@ class ConversionRun:
 
     def _remove_stale(self, out: ImageStore, names: set[str]) -> None:
         """Shards of another selection or size would be read together with the new ones."""
+        check_writing(Path(out.address, CACHE_NAME))
         stale = [name for name in shards_in(out, self.form) if name not in names]
         for name in stale:
             out.remove(name)
@@ -345,7 +346,5 @@ class ConversionRun:
 
 
 def _make_folder(folder: Path) -> None:
-    try:
+    with storage_errors(folder, "write"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot write {folder}: {error.strerror}", hint="check the folder") from error

@@ -135,13 +135,14 @@ def open_inputs(
                 folder, folder.manifests / IMAGES_NAME, selection, shard, rows=rows, on_event=on_event
             )
     if not found.total:
+        if shard is not None:
+            # A part of an array to which no image falls is done, where the selection matches any at all.
+            open_inputs(where, selection=selection, rows=rows, without=without, made=made)
+            return found
         if folder is not None:
             others = set(FolderKind) - {FolderKind.EXPORTED}
             folder.require("convert", *others, instead=f"convert the folder that was exported: {_ORIGINAL}")
-        raise NothingSelectedError(
-            f"no image of {found.address} matches the selection{f' in part {shard}' if shard else ''}",
-            hint=hint,
-        )
+        raise NothingSelectedError(f"no image of {found.address} matches the selection", hint=hint)
     return found
 
 

@@ -10,13 +10,13 @@ from typing import Any
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.export import load
 from cxrprep.api.result import Result
-from cxrprep.errors import ExitCode, StorageError, UsageError
+from cxrprep.errors import ExitCode, UsageError, storage_errors
 from cxrprep.events import Sink, ignore
 from cxrprep.humanize import format_count
 from cxrprep.manifest.set_digest import PIXELS_NAME, Proof, SetDigest, set_digest
 from cxrprep.model import FolderRef
 from cxrprep.storage.paths import CACHE_NAME
-from cxrprep.storage.small_files import read_text
+from cxrprep.storage.small_files import parse_json, read_text
 
 
 @takes_buckets(root="read-folder", state="read-folder")
@@ -126,15 +126,14 @@ def _digest_of(where: FolderRef, on_event: Sink, options: dict[str, Any]) -> Set
 
 def _checked(wanted: str, path: Path) -> Result[Proof | SetDigest]:
     try:
-        made = Proof.of_json(json.loads(read_text(path)))
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
-    except ValueError as error:
+        with storage_errors(path, "read"):
+            made = Proof.of_json(parse_json(read_text(path)))
+        holds, about = made.holds(wanted), dict(parse_json(made.leaf))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UsageError(
-            f"{path} is not JSON", hint="make a proof: cxrprep prove DIGEST ROOT --image ID --out FILE"
+            f"{path} is no proof of a training set",
+            hint="make one: cxrprep prove DIGEST ROOT --image ID --out FILE",
         ) from error
-    holds = made.holds(wanted)
-    about = json.loads(made.leaf)
     rows = (("image", about.get("id", "")), ("split", made.split or "none"), ("of", format_count(made.size, "image")))
     return Result("prove", made, _code(holds), rows=rows, data={"expected": wanted, "holds": holds, "leaf": about})
 

@@ -36,7 +36,7 @@ def described_by_publisher(root: Path, on_event: Sink) -> Described:
     for path in sorted(root.glob("*croissant*.json")):
         try:
             told = _plain(parse_json(read_text(path)))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             on_event(Note("datasets", f"not read: {error}", "warning", str(path)))
             continue
         if isinstance(told, dict) and "distribution" in told:

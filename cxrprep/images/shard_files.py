@@ -217,6 +217,6 @@ def maker_of_shard(place: ImageStore, name: str) -> str:
             archive.next()
             about = archive.next()
             held = archive.extractfile(about) if about is not None else None
-            return "" if held is None else str(json.loads(held.read()).get("recipe_fingerprint") or "")
+            return "" if held is None else str(parse_json(held.read()).get("recipe_fingerprint") or "")
     except (CxrprepError, OSError, ValueError, TypeError, AttributeError, tarfile.TarError, pa.ArrowException):
         return ""

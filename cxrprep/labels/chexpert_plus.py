@@ -5,7 +5,6 @@ Labels may differ between the images of one study there, since the reports were 
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -67,7 +66,7 @@ def _add_labels(source: str, path: Path, label_rows: LabelRows) -> None:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     _add_line(parse_json(line), paths, cells, f"{path}, line {number}")
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise TableError(
             f"{path}, line {len(paths) + 1}: not a line of JSON: {error}", hint="the file is cut short: fetch it again"
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +14,7 @@ from cxrprep.labels.declared_columns import TableRead, named_columns
 from cxrprep.labels.declared_values import TRUTH, column_of, looked_up, value_of
 from cxrprep.labels.image_ids import IdColumn
 from cxrprep.schemas import BOX, MASKS, READ_BOX, null_columns
+from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -288,7 +288,7 @@ def _rings(cell: Any) -> list[Any]:
     """The rings of a region: one list of points or of numbers, or several; also as text."""
     if isinstance(cell, str) and _WKT.match(cell):
         return _rings_of_text(cell)
-    rings = json.loads(cell) if isinstance(cell, str) else cell or []
+    rings = parse_json(cell) if isinstance(cell, str) else cell or []
     one = rings and all(
         not isinstance(part, list) or (len(part) == 2 and not isinstance(part[0], list)) for part in rings
     )

@@ -25,6 +25,8 @@ from cxrprep.labels.label_rows import TableUse
 from cxrprep.labels.source_vocabulary import own_column
 from cxrprep.model import Digest, ImageId
 from cxrprep.schemas import LABELS, RAW_PREFIX, TEXT, as_rows_of, describe, is_own_observation, null_columns
+from cxrprep.storage.atomic import temporary_for
+from cxrprep.storage.locks import check_writing
 from cxrprep.storage.parquet import check_as_written, read_combined, read_footer, read_rows, read_schema, words_in_order
 from cxrprep.storage.table_checksums import forget_checksum, replace_listed
 from cxrprep.vocabulary import OBSERVATIONS
@@ -65,7 +67,7 @@ def put_back_if_refused(*tables: Path) -> Iterator[None]:
 
     Tables that cannot be read, or that may not be written, are a refusal too. A table that was not there is removed.
     """
-    copies = {table: table.with_name(f".{table.name}.before") for table in tables if table.is_file()}
+    copies = {table: temporary_for(table) for table in tables if table.is_file()}
     try:
         for table, copy in copies.items():
             with storage_errors(copy, "write"):
@@ -77,6 +79,8 @@ def put_back_if_refused(*tables: Path) -> Iterator[None]:
     try:
         yield
     except CxrprepError:
+        # Another run's, as this one was suspended, stay.
+        check_writing(tables[0])
         for table in tables:
             if table in copies:
                 _put_back(copies[table], table)

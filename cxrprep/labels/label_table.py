@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.csv_text import read_content, records_of
 from cxrprep.storage.parquet import read_rows, read_schema
+from cxrprep.storage.small_files import parse_json
 from cxrprep.vocabulary import CHEXPERT, NIH, column_of
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ def _json_lines(path: Path) -> tuple[list[str], _Rows]:
         if not line.strip():
             continue
         try:
-            row = dict(json.loads(line))
+            row = dict(parse_json(line))
         except (ValueError, TypeError):
             raise TableError(f"{path}, line {number}: no JSON object") from None
         nested = [row.pop(name) for name in [*row] if isinstance(row[name], dict)]

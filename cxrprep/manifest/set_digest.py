@@ -102,18 +102,11 @@ class Proof:
 
     @classmethod
     def of_json(cls, data: Any) -> Proof:
-        """The proof that ``as_json`` described. Raises ``UsageError`` for anything else."""
-        try:
-            names = (str(data["split"]), str(data["leaf"]), int(data["index"]), int(data["size"]))
-            path = tuple(str(step) for step in data["path"])
-            if data["format"] != FORMAT or not isinstance(data["head"], dict):
-                raise ValueError(data["format"])
-            return cls(data["head"], *names, path)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(
-                "this is not a proof of a training set",
-                hint="make one: cxrprep prove DIGEST ROOT --image ID --out FILE",
-            ) from error
+        """The proof that ``as_json`` described. Raises ``KeyError``, ``TypeError`` or ``ValueError`` for other data."""
+        if data["format"] != FORMAT:
+            raise ValueError(data["format"])
+        names = (str(data["split"]), str(data["leaf"]), int(data["index"]), int(data["size"]))
+        return cls(dict(data["head"]), *names, tuple(str(step) for step in data["path"]))
 
     def holds(self, digest: str) -> bool:
         """Whether the image is in the set of this digest."""

@@ -104,7 +104,7 @@ def _read_by_line(path: Path) -> Plan | None:
         if path.stat().st_size < FILES_IN_MEMORY * _SHORTEST:
             return None
         with open_file(path) as file:
-            head = json.loads(file.readline() + b"]}")
+            head = parse_json(file.readline() + b"]}")
             start, count = _images_from(_rows(file))
             if count <= FILES_IN_MEMORY or start > FILES_IN_MEMORY or set(head) != _HEAD or head["format"] != FORMAT:
                 return None
@@ -128,7 +128,7 @@ def _rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
             if file.read(1):
                 break
             return
-        yield json.loads(line.rstrip(b",\n"))
+        yield parse_json(line.rstrip(b",\n"))
     raise ValueError("no plan in lines")
 
 

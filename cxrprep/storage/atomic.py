@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import UsageError, storage_error, storage_errors
-from cxrprep.storage.locks import _writer, writer_is_gone
+from cxrprep.storage.locks import _writer, check_writing, writer_is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,8 @@ def replace_file(path: Path, write: Callable[[Path], object], check: Callable[[]
     """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step.
 
     ``check`` is asked right before that; what it raises leaves everything as it was. Whoever opens ``path`` sees the
-    old file or the new one, whole. Raises ``StorageError`` when the disk refuses.
+    old file or the new one, whole. Raises ``StorageError`` when the disk refuses, and ``BusyError`` where this run was
+    suspended and the tables there are another's.
     """
     part = temporary_for(path)
     try:
@@ -38,6 +39,7 @@ def replace_file(path: Path, write: Callable[[Path], object], check: Callable[[]
                 to_disk(file.fileno())
             if check is not None:
                 check()
+            check_writing(path)
             part.replace(path)
             _sync_folder(path.parent)
     finally:

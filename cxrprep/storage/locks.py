@@ -244,6 +244,16 @@ class FolderLock:
         if self.lost:
             raise LockLost(str(self._path))
 
+    def check_or_end(self) -> None:
+        """The same, for a run that ends then: raise ``BusyError``."""
+        try:
+            self.check()
+        except LockLost:
+            raise BusyError(
+                f"{self._folder.parent.parent}: this run was suspended, and another one has taken the folder over",
+                hint="nothing is lost; run again when the other one is done",
+            ) from None
+
     def _refresh(self) -> None:
         """See whose the lock is, and touch it where it is still this run's."""
         if not self._is_mine():
@@ -298,8 +308,15 @@ class FolderLock:
         )
 
 
-# The folders whose tables are being written, each with the thread of this process that does.
-_WRITING: Final[dict[Path, int]] = {}
+# The folders whose tables are being written, each with the thread of this process that does, and its lock.
+_WRITING: Final[dict[Path, tuple[int, FolderLock]]] = {}
+
+
+def check_writing(path: Path) -> None:
+    """Raise ``BusyError`` where the tables around ``path`` are another run's by now, as this one was suspended."""
+    for cache, (_, lock) in tuple(_WRITING.items()):
+        if path.absolute().is_relative_to(cache.parent):
+            lock.check_or_end()
 
 
 @contextlib.contextmanager
@@ -313,7 +330,7 @@ def writing_tables(cache: Path, *, since: float | None = None) -> Iterator[None]
         BusyError: Another run writes them, and goes on for long.
     """
     key, here = cache.absolute(), threading.get_ident()
-    if _WRITING.get(key) == here or not cache.parent.is_dir():
+    if _WRITING.get(key, (0,))[0] == here or not cache.parent.is_dir():
         yield
         return
     run_id = RunId.new()
@@ -323,7 +340,7 @@ def writing_tables(cache: Path, *, since: float | None = None) -> Iterator[None]
         while True:
             try:
                 held.enter_context(lock)
-                _WRITING[key] = here
+                _WRITING[key] = here, lock
                 break
             except StorageError:
                 break
@@ -336,7 +353,7 @@ def writing_tables(cache: Path, *, since: float | None = None) -> Iterator[None]
         finally:
             held.close()
             run_id.end()
-            if _WRITING.get(key) == here:
+            if _WRITING.get(key) == (here, lock):
                 del _WRITING[key]
             with contextlib.suppress(OSError):
                 (cache / "writing").rmdir()
@@ -378,17 +395,7 @@ class RunId:
         """Whether it surely does not run any more; of another host's nothing is sure."""
         if self.host != _host_digest():
             return False
-        if self.pid == os.getpid():
-            return str(self) not in _LIVING
-        if os.name != "posix":
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
-        return False
+        return str(self) not in _LIVING if self.pid == os.getpid() else process_is_gone(self.pid)
 
     def end(self) -> None:
         """Say that this run is over."""

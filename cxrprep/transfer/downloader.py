@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.errors import BusyError, CxrprepError
+from cxrprep.errors import CxrprepError
 from cxrprep.events import ItemFinished, Note, Sink, StageFinished, StageStarted, Stalled, ignore
 from cxrprep.planning.plan import Action, Plan
 from cxrprep.sources.base import ReusesConnections, Source
@@ -149,7 +149,8 @@ class Transfer:
             result.seconds = time.monotonic() - began
             remember_rate(source.address, result.size, result.seconds)
             self.record.save()
-        self._check_lock()
+        if self._lock is not None:
+            self._lock.check_or_end()
         self.on_event(StageFinished("download", result.done, result.kept, result.failed, result.size, result.seconds))
         return result
 
@@ -286,17 +287,6 @@ class Transfer:
         except LockLost:
             self._stop.set()
             raise Stopped from None
-
-    def _check_lock(self) -> None:
-        """Raise ``BusyError`` when this run was suspended, and another one has begun to work on the folder."""
-        try:
-            if self._lock is not None:
-                self._lock.check()
-        except LockLost:
-            raise BusyError(
-                f"{self.record.root}: this run was suspended, and another one has taken the folder over",
-                hint="nothing is lost; run again when the other one is done",
-            ) from None
 
     def _connections(self, source: Source) -> int:
         return max(self.options.connections or source.politeness.connections, 1)

@@ -63,9 +63,11 @@ def test_a_croissant_file_gives_title_licence_citation_and_sums(tmp_path):
     assert spec.licence.name == told["license"][0]
     digest = f"sha256:{hashlib.sha256(table).hexdigest()}"
     assert [(file.path, file.size, file.digest) for file in spec.file] == [("findings.csv", len(table), digest)]
-    (root / "croissant.json").write_text("{")
-    draft_dataset(tmp_path / "drafted.toml", root, force=True)
-    assert find_dataset(str(tmp_path / "drafted.toml")).title == "drafted"
+    # Some hundred objects in each other are read, and were one too many to walk through.
+    for text in ("{", "[" * 100_000, '{"distribution": ' * 400 + "1" + "}" * 400):
+        (root / "croissant.json").write_text(text)
+        draft_dataset(tmp_path / "drafted.toml", root, force=True)
+        assert find_dataset(str(tmp_path / "drafted.toml")).title == "drafted"
 
 
 def test_signs_that_mean_something_to_toml_stand_in_titles_and_in_names_of_folders(tmp_path):

@@ -11,7 +11,11 @@ import itertools
 import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -184,3 +188,65 @@ def test_what_was_done_before_the_tables_were_another_s_stays_and_the_same_again
         assert {path: path.stat().st_mtime_ns for path in images} == images
         assert pq.read_metadata(home / folder / "manifests/images.parquet").num_rows == 7
         ok("verify", folder)
+
+
+# Stopped where everything was read and nothing is written yet; a lock is looked at each time, as after a long sleep.
+_SLEEPER = """
+import sys, time
+from pathlib import Path
+from cxrprep.cli.main import run
+from cxrprep.storage import locks, table_checksums
+
+name, marks = sys.argv[1], Path(sys.argv[2])
+locks._ASLEEP_SECONDS = -1.0
+replace = table_checksums.replace_file
+def slow(path, *more):
+    if path.name == name and not (marks / "ready").exists():
+        (marks / "ready").touch()
+        while not (marks / "go").exists():
+            time.sleep(0.01)
+    return replace(path, *more)
+table_checksums.replace_file = slow
+sys.exit(run(sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "other"),
+    [
+        ("import", "labels.parquet", "import others"),
+        ("manifest", "images.parquet", "split"),
+        ("pairs", "pairs.parquet", "duplicates"),
+        ("export", ".cxrprep-export.json", "export"),
+    ],
+)
+def test_a_writer_of_tables_that_slept_finds_them_another_s_and_writes_nothing(
+    home: Path, verb: str, name: str, other: str
+) -> None:
+    """Stopped for longer than its lock is honoured, it took away what the other one wrote meanwhile, exit code 0."""
+    theirs, ours = (["raw" if word == "KIND" else word for word in VERBS[one].split()] for one in (verb, other))
+    marks = home / "marks"
+    marks.mkdir()
+    sleeper = subprocess.Popen(
+        [sys.executable, "-c", _SLEEPER, name, str(marks), *theirs], stderr=subprocess.PIPE, text=True
+    )
+    while not (marks / "ready").exists():
+        assert sleeper.poll() is None
+        time.sleep(0.01)
+    sleeper.send_signal(signal.SIGSTOP)
+    try:
+        place = home / ("exported" if verb == "export" else "raw")
+        past = time.time() - 200
+        os.utime(place / ".cxrprep/writing/whole", (past, past))
+        ok(*ours)
+        written = [*place.glob("manifests/*.parquet"), *place.glob("*.csv"), *place.glob(".cxrprep-export.json")]
+        after = {path: path.read_bytes() for path in written}
+        (marks / "go").touch()
+    finally:
+        sleeper.send_signal(signal.SIGCONT)
+    said = sleeper.communicate(timeout=60)[1]
+    assert (sleeper.returncode, "was suspended, and another one has taken the folder over" in said) == (75, True), said
+    assert {path: path.read_bytes() for path in after} == after
+    assert not [*home.rglob("*.tmp"), *home.rglob("writing")]
+    # The hint: it is done where it is run again.
+    assert not (done := cxrprep(*theirs)).returncode or "would lose" in done.stderr

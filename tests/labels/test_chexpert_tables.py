@@ -258,6 +258,7 @@ def test_report_text_comes_on_request_only_and_sections_never(tmp_path):
         ('{"path_to_image": 3}', "line 1, path_to_image: missing"),
         ('{"path_to_image": "train/patient00001/study1/view1_frontal.jpg", "Edema": 2.0}', "line 1, Edema"),
         ('{"path_to_image": "train/patient00001/study1/view1_frontal.jpg"}\n{"path', "line 2: not a line of JSON"),
+        ("[" * 100_000, "line 1: not a line of JSON: nested too deeply"),
         ("", "is empty"),
     ],
 )

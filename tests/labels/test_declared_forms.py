@@ -746,7 +746,8 @@ def test_polygons_as_databases_write_them(tmp_path):
     rings = [row["polygons"] for row in read(tmp_path, masks, {"t.csv": table}).masks.to_pylist()]
     assert rings == [[[10, 10, 30, 10, 30, 20]], [[1, 1, 9, 1, 9, 9], [20, 20, 30, 20, 30.5, 30]]]
     hole = "POLYGON ((0 0, 9 0, 9 9, 0 0), (2 1, 3 1, 3 2, 2 1))"
-    for cell, said in ((hole, "has a hole"), ("POLYGON Z ((1 2 3, 4 5 6, 7 8 9))", "other than two numbers")):
+    three, deep = "POLYGON Z ((1 2 3, 4 5 6, 7 8 9))", "[" * 100_000
+    for cell, said in ((hole, "has a hole"), (three, "other than two numbers"), (deep, "nested too deeply")):
         with pytest.raises(TableError, match=f"line 2, column 'drawn': .*{said}"):
             read(tmp_path, masks, {"t.csv": f'{head}a1,P,1,1,"{cell}"\n'})
 

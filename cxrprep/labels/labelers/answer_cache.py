@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import storage_errors
 from cxrprep.labels.labelers.contract import Labels, ReportLabeler, labels_as_given
+from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -74,7 +75,7 @@ class AnswerCache:
     def _answer(self, line: str) -> dict[str, Labels]:
         """What a line says: nothing where a kill has cut it, or its observations are not those of the labeler."""
         try:
-            key, values = json.loads(line)
+            key, values = parse_json(line)
         except (ValueError, TypeError):
             return {}
         names = self._labeler.observations

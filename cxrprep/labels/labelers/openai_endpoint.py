@@ -17,6 +17,7 @@ from cxrprep.credentials.secret import WITHDRAWN, Secret
 from cxrprep.errors import NotInSourceError, UsageError
 from cxrprep.labels.labelers.contract import LabelerOptions, Labels, digest_of
 from cxrprep.sources.json_service import JsonService, is_loopback
+from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -103,7 +104,7 @@ class OpenaiLabeler:
         """The labels in an answer; ``None`` for one that is none, such as that of a server without schemas."""
         try:
             content = answer["choices"][0]["message"]["content"]
-            words = json.loads(content[content.index("{") : content.rindex("}") + 1])
+            words = parse_json(content[content.index("{") : content.rindex("}") + 1])
             return {name: _WORDS[str(words[name]).lower()] for name in self.observations}
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             return None

@@ -11,7 +11,6 @@ import functools
 import gzip
 import hashlib
 import itertools
-import json
 import re
 import zipfile
 import zlib
@@ -25,7 +24,7 @@ import pyarrow.parquet as pq
 
 from cxrprep.errors import ArchiveError, NothingSelectedError, TableError, UsageError
 from cxrprep.storage.archives import NOT_READABLE, tar_entries
-from cxrprep.storage.small_files import encoding_of, read_file, regular
+from cxrprep.storage.small_files import encoding_of, parse_json, read_file, regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -340,7 +339,7 @@ def _json_rows(path: Path) -> Iterator[Report]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError as error:
                 raise TableError(f"{path}, line {number + 1}: {error}", hint="a line holds one JSON object") from error
             if not isinstance(row, dict):

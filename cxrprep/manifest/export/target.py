@@ -16,6 +16,7 @@ from cxrprep.digests import file_digest
 from cxrprep.errors import UsageError, storage_errors
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, read_journal
+from cxrprep.storage.locks import check_writing
 from cxrprep.storage.paths import CACHE_NAME, is_safe
 from cxrprep.storage.small_files import parse_json, read_text
 from cxrprep.storage.table_checksums import replace_listed
@@ -127,6 +128,7 @@ class Target:
         others = {name for form, names in self._listed.items() if form != self._form for name in names}
         known = (self._home / name for name in sorted(self._before - written - others))
         stale = [path for path in known if path.exists()]
+        check_writing(self.out)
         for path in stale:
             with storage_errors(path, "remove"):
                 path.unlink()

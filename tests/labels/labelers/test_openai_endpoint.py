@@ -152,7 +152,7 @@ def test_a_cut_line_of_the_answers_is_asked_for_again(server: Server, tmp_path: 
     root = tmp_path / "root"
     label(root, reports, server.url)
     (kept,) = (root / ".cxrprep" / "labeler-answers").rglob("*.jsonl")
-    kept.write_text(kept.read_text()[:-20])
+    kept.write_text(kept.read_text()[:-20] + "\n" + "[" * 100_000 + "\n")
     label(root, reports, server.url)
     assert len(asked(server)) == 3
     assert [row["label_edema"] for row in rows(root)] == [1, None, 1, None]
@@ -212,7 +212,9 @@ def bad(content: str) -> Callable[[Request], Reply]:
     )
 
 
-@pytest.mark.parametrize("content", ["I think it is edema.", '{"Edema": "positive"}', '{"Edema": 1'])
+@pytest.mark.parametrize(
+    "content", ["I think it is edema.", '{"Edema": "positive"}', '{"Edema": 1', '{"Edema": ' + "[" * 100_000 + "}"]
+)
 def test_an_answer_that_is_none_is_no_label(tmp_path: Path, reports: Path, content: str) -> None:
     root = tmp_path / "root"
     with running(bad(content)) as server:
