@@ -15,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 from cxrprep.cli.main import run
+from cxrprep.datasets import catalog
 from cxrprep.executors import Engine
 
 PROGRAM = str(Path(sys.executable).with_name("cxrprep"))
@@ -52,12 +53,24 @@ def cxrprep(*words: object, cwd: Path | None = None, env: dict[str, str] | None 
     out, err = io.StringIO(), io.StringIO()
     with (
         mock.patch.dict(os.environ, env or {}),
+        _datasets_named_once(),
         contextlib.chdir(cwd or Path.cwd()),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
         code = run([*map(str, words)])
     return Done(code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _datasets_named_once() -> Iterator[None]:
+    """Which datasets' files and folders one command names, the next one does not know: they are two processes."""
+    with mock.patch.dict(catalog._named), mock.patch.dict(catalog._catalogs):
+        yield
+        named = bool(catalog._catalogs)
+    if named:
+        catalog._files.cache_clear()
+        catalog.catalog.cache_clear()
 
 
 def ok(*words: object, **options: Any) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cxrprep.collection.dataset_folder import DatasetFolder, checked_release, open_folder
 from cxrprep.collection.lineage import FolderKind, Lineage, read_export
 from cxrprep.collection.recognition import release_here, sample_names
+from cxrprep.datasets.catalog import name_or_file
 from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.record.record import Record, folder_words
 from cxrprep.sources import check_scheme
@@ -111,7 +112,7 @@ def made_again(folder: DatasetFolder) -> str:
     """The command that makes what cxrprep made again, in place."""
     lineage = folder.lineage
     if lineage is None:
-        return shlex.join(["cxrprep", "manifest", *folder_words(folder.root, folder.home)])
+        return f"cxrprep manifest {folder.words}"
     if lineage.kind is FolderKind.EXPORTED:
         return "; ".join(exported_again(folder.root, export) for export in read_export(folder.root))
     words = ["cxrprep", "convert"]
@@ -119,7 +120,8 @@ def made_again(folder: DatasetFolder) -> str:
     shows, rows = folder.layout.shows_image, [] if original is None else original.rows(["path", "state"])
     if any(state != "here" and shows(path) for path, state in rows):
         # They were converted as they came, and dropped. Only another download has what it was made of.
-        return shlex.join(["cxrprep", "download", folder.spec.name, place, "--then", lineage.recipe, "--discard-raw"])
+        name = name_or_file(folder.spec.name)
+        return shlex.join(["cxrprep", "download", name, place, "--then", lineage.recipe, "--discard-raw"])
     words += [place, "--recipe", lineage.recipe, *([] if original is not None else ["--out", str(folder.root)])]
     return shlex.join([*words, *(["--to", folder.form] if folder.in_shards else [])])
 

@@ -15,6 +15,7 @@ from cxrprep.api.folder import DatasetFolder, folder_words, open_folder
 from cxrprep.api.result import Result
 from cxrprep.api.status_parts import PartStatus, count_parts, has_images, images_or_archives
 from cxrprep.collection import FolderKind
+from cxrprep.datasets.catalog import catalog_options, name_or_file
 from cxrprep.datasets.own_folder import dataset_words
 from cxrprep.errors import ExitCode, UsageError, most_pressing
 from cxrprep.humanize import format_count, format_rate, format_seconds, short_repr
@@ -307,7 +308,7 @@ def _following(
     if any(stage.state == "running" for stage in stages):
         # It is waited for.
         return
-    where = shlex.join(folder_words(folder.root, folder.home))
+    where = folder.words
     by_name = {stage.name: stage for stage in stages}
     download = by_name["download"]
     whole = not any(part.missing or part.partial or part.wrong_size for part in parts)
@@ -326,8 +327,8 @@ def _following(
         yield f"cxrprep manifest {where}"
     packed = images_or_archives(folder) == "archives"
     if packed:
-        words = ["cxrprep", "download", folder.spec.name, f"{folder.root}-unpacked", "--source", str(folder.root)]
-        yield shlex.join(words)
+        words = ["cxrprep", "download", name_or_file(folder.spec.name), f"{folder.root}-unpacked"]
+        yield shlex.join([*words, "--source", str(folder.root), *catalog_options()])
     for stage in stages if not packed else ():
         if stage.name.startswith("convert") and stage.state != "done":
             recipe = stage.name.partition(" ")[2] or "square-224"
@@ -357,7 +358,7 @@ def again_command(folder: DatasetFolder, asked_last: Sequence[str] = ()) -> str:
     where a list of ids that they name is another person's, or gone.
     """
     header = folder.record.header
-    words = ["cxrprep", "download", folder.spec.name, *folder_words(folder.root, folder.home)]
+    where = [*folder_words(folder.root, folder.home), *catalog_options()]
     selection = header.selections[-1] if header.selections else Selection()
     pairs = zip(asked_last[::2], asked_last[1::2], strict=False)
     asked = [
@@ -365,4 +366,5 @@ def again_command(folder: DatasetFolder, asked_last: Sequence[str] = ()) -> str:
     ]
     # os.path, since anything may stand there: a path takes no name that is too long.
     lists = [word for word in asked_last if word.endswith(".csv") and os.path.isabs(word)]  # noqa: PTH117
-    return " ".join([shlex.join(words), *((all(map(os.path.isfile, lists)) and asked) or options_of(selection))])
+    words = shlex.join(["cxrprep", "download", name_or_file(folder.spec.name), *where])
+    return " ".join([words, *((all(map(os.path.isfile, lists)) and asked) or options_of(selection))])

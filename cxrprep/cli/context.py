@@ -279,7 +279,7 @@ class Invocation:
 
         from cxrprep.api.folder import folder_words
 
-        return shlex.join(folder_words(self.root, self.state or self.root))
+        return shlex.join(folder_words(self.root, self.state or self.root, self.job.dataset))
 
     @property
     def shard(self) -> Shard | None:

@@ -12,7 +12,7 @@ import click
 from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
-from cxrprep.datasets.catalog import is_dataset
+from cxrprep.datasets.catalog import catalog_options, is_dataset
 from cxrprep.errors import ExitCode, UsageError
 from cxrprep.storage.paths import home_path, is_served
 
@@ -157,5 +157,9 @@ def _print_plan(invocation: Invocation, planned: Any, file: Path | None, *, dry_
     elif file is None:
         following = ("the same command without --dry-run fetches it",)
     else:
-        following = (f"cxrprep download {invocation.where} --from-plan {shlex.quote(str(file))}",)
+        from cxrprep.record.record import folder_words
+
+        words = [*folder_words(invocation.root, invocation.state or invocation.root), "--from-plan", str(file)]
+        own = [invocation.job.dataset] if invocation.job.dataset.endswith(".toml") else []
+        following = (shlex.join(["cxrprep", "download", *own, *words, *catalog_options()]),)
     return invocation.out.result(headline, planned, command="download", following=following)

@@ -267,22 +267,16 @@ engine = several(cluster, setting("shard", "--shard", section="Engine", metavar=
 
 
 def _add_catalog(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
-    """Put the folders before those of the environment, where worker processes find them, too."""
     del parameter
     if value and not ctx.resilient_parsing:
-        import os
-
-        from cxrprep.datasets.catalog import CATALOG_VARIABLE, forget
+        from cxrprep.datasets.catalog import add_folders
 
         for folder in value:
             refuse_address(folder, "--catalog")
         missing = [folder for folder in value if not home_path(folder).is_dir()]
         if missing:
             raise UsageError(f"--catalog {missing[0]} is not a folder", hint="name a folder of datasets' TOML files")
-        named = [str(home_path(folder).resolve()) for folder in value]
-        before = os.environ.get(CATALOG_VARIABLE, "").split(os.pathsep)
-        os.environ[CATALOG_VARIABLE] = os.pathsep.join(dict.fromkeys([*named, *filter(None, before)]))
-        forget()
+        add_folders(value)
 
 
 output = several(

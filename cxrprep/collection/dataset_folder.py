@@ -123,7 +123,7 @@ class DatasetFolder:
     @property
     def words(self) -> str:
         """The folder as commands name it, quoted for a shell."""
-        return shlex.join(folder_words(self.root, self.home))
+        return shlex.join(folder_words(self.root, self.home, self.spec.name))
 
 
 def open_folder(
@@ -231,7 +231,8 @@ def require_image_table(root: Path, path: Path) -> None:
         return
     _require_folder(root)
     home = path.parent.parent
-    if not Record.open(root, home, files=False).header.dataset:
+    dataset = Record.open(root, home, files=False).header.dataset
+    if not dataset:
         check_converted(root, home, sample_names(root))
     if exports := read_export(root):
         form = ", ".join(dict.fromkeys(one.form.partition(":")[0] for one in exports))
@@ -239,7 +240,7 @@ def require_image_table(root: Path, path: Path) -> None:
             f"{root} holds an export in the form {form}, which has no manifest",
             hint="name the folder that was exported",
         )
-    words = shlex.join(folder_words(root, home))
+    words = shlex.join(folder_words(root, home, dataset))
     raise UsageError(f"{root} has no manifest ({path})", hint=f"make it: cxrprep manifest {words}")
 
 

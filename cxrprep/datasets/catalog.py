@@ -21,6 +21,7 @@ from cxrprep.storage.paths import home_path
 from cxrprep.storage.small_files import MAX_BYTES, read_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from importlib.metadata import EntryPoint
 
     from cxrprep.datasets.declaration import Declaration
@@ -137,6 +138,8 @@ def _files() -> dict[str, Path]:
 
 # Datasets that were named by their file in this process: ``--dataset ./ward.toml``.
 _named: dict[str, Path] = {}
+# The folders of ``--catalog``, as they were typed, each once and in their order.
+_catalogs: dict[str, None] = {}
 
 
 @cache
@@ -145,10 +148,30 @@ def catalog() -> dict[str, DatasetSpec]:
     return {name: _spec_in(path) for name, path in _files().items()}
 
 
-def forget() -> None:
-    """Read the files anew at the next question: further folders were named."""
+def add_folders(typed: Sequence[str]) -> None:
+    """Look in the folders ``typed``, too, before those of the environment, where worker processes find them."""
+    _catalogs.update(dict.fromkeys(typed))
+    before = os.environ.get(CATALOG_VARIABLE, "").split(os.pathsep)
+    named = [str(home_path(folder).resolve()) for folder in typed]
+    os.environ[CATALOG_VARIABLE] = os.pathsep.join(dict.fromkeys([*named, *filter(None, before)]))
     for known in (_files, catalog):
         known.cache_clear()
+
+
+def naming_options(name: str) -> list[str]:
+    """The options that the next command needs, too, to find the dataset ``name``: its file, and each ``--catalog``."""
+    file = name if name.lower().endswith(".toml") else _named.get(name)
+    return [*(["--dataset", str(file)] if file else []), *catalog_options()]
+
+
+def catalog_options() -> list[str]:
+    """Each ``--catalog`` of this command, for the next one."""
+    return [word for folder in _catalogs for word in ("--catalog", folder)]
+
+
+def name_or_file(name: str) -> str:
+    """How a command that takes a dataset names it: by its file, where this process was told of it by that."""
+    return str(_named.get(name, name))
 
 
 def declaration_of(name: str) -> Declaration:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from cxrprep.datasets.catalog import naming_options
 from cxrprep.errors import BusyError, CxrprepError, IntegrityError, UnsafePathError, UsageError, storage_errors
 from cxrprep.record import file_table as files
 from cxrprep.record.entry import FileEntry, FileState, was_written_at
@@ -459,9 +460,13 @@ class Record:
         self.header = header
 
 
-def folder_words(root: Path, home: Path) -> list[str]:
-    """A folder as commands name it: with ``--state`` where its record lies elsewhere, in ``home``."""
-    return [str(root), *(["--state", str(home)] if home != root else [])]
+def folder_words(root: Path, home: Path, dataset: str | None = None) -> list[str]:
+    """A folder as commands name it: with ``--state`` where its record lies elsewhere, in ``home``.
+
+    With ``dataset``, its name or file, also with what a command needs to find the description of one's own.
+    """
+    state = ["--state", str(home)] if home != root else []
+    return [str(root), *state, *([] if dataset is None else naming_options(dataset))]
 
 
 def _parts(table: pa.Table) -> Iterator[pa.Table]:

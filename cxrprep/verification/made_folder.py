@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 import tempfile
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.collection import folder_words
 from cxrprep.collection.lineage import shard_tables
 from cxrprep.digests import file_digest
 from cxrprep.events import Sink, StageStarted
@@ -287,7 +289,8 @@ def _tables(folder: MadeFolder) -> Iterator[Finding]:
         if found != stated:
             detail = "its bytes are not those that were recorded"
             yield make_finding(Kind.ALTERED, shown, detail, expected=stated, found=found, hint=folder.again)
-    for finding in altered_tables(folder.root, folder.home, folder.again):
+    words = shlex.join(folder_words(folder.root, folder.home, folder.spec.name))
+    for finding in altered_tables(folder.root, folder.home, words, folder.again):
         if finding.path.removeprefix("manifests/") not in folder.tables:
             yield finding
 

@@ -61,7 +61,7 @@ def outdated_tables(
             f"it was made from {what} other bytes",
             expected=found,
             found=digest,
-            hint=f"cxrprep extract-labels {shlex.join(folder_words(root, home))}",
+            hint=f"cxrprep extract-labels {shlex.join(folder_words(root, home, spec.name))}",
         )
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.collection import folder_words
 from cxrprep.collection.lineage import CROISSANT_NAME, files_of_exports, is_own_description
 from cxrprep.digests import file_digest
 from cxrprep.storage.paths import OWN_FOLDERS
@@ -28,12 +26,13 @@ _MADE_BY: Final = {"pairs.parquet": "pairs", "near_duplicates.parquet": "duplica
 _OF_REPORTS: Final = frozenset({"report_labels.parquet", "mentions.parquet"})
 
 
-def altered_tables(root: Path, home: Path, again: str) -> Iterator[Finding]:
+def altered_tables(root: Path, home: Path, words: str, again: str) -> Iterator[Finding]:
     """Tables whose bytes are not those that were written, in the manifests of the folder and of its ``home``.
 
     Args:
         root: The folder.
         home: Where its record and manifests are.
+        words: The folder as commands name it.
         again: The command that makes its images, labels and studies again.
 
     Yields:
@@ -42,7 +41,6 @@ def altered_tables(root: Path, home: Path, again: str) -> Iterator[Finding]:
     Raises:
         StorageError: A table cannot be read.
     """
-    words = shlex.join(folder_words(root, home))
     for folder in manifests_of(root, home):
         for name in sorted(listed_checksums(folder)):
             path = Path(os.path.normpath(folder / name))

@@ -388,9 +388,9 @@ class _Run:
         if self.options.shard is not None or self.options.quick:
             return
         wrong = {finding.path for finding in self.damaged}
-        again = shlex.join(["cxrprep", "extract-labels", *folder_words(self.root, self.record.home)])
+        words = shlex.join(folder_words(self.root, self.record.home, self.spec.name))
         self.not_checked += not_noted(self.root, self.record.home)
-        out.findings(altered_tables(self.root, self.record.home, again))
+        out.findings(altered_tables(self.root, self.record.home, words, f"cxrprep extract-labels {words}"))
         out.findings(outdated_tables(self.root, self.record.home, wrong, self.spec, self.sources))
         out.findings(outdated_below(self.record.home, self.record))
         made = {folder.parent.parent for folder in (self.record.home / "derived").glob("*/manifests/images.parquet")}

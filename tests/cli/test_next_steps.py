@@ -39,6 +39,16 @@ CHAINS = (
     ("run 'a job.toml'", "cxrprep status nih-chestxray14"),
     ("datasets new ward.toml 'a ward'", "cxrprep datasets check ward.toml 'a ward'"),
     ("datasets check ward.toml 'a ward'", "cxrprep extract-labels 'a ward' --dataset ward.toml"),
+    ("extract-labels 'a ward' --dataset ward.toml", "cxrprep convert 'a ward' --dataset ward.toml --recipe square-224"),
+    ("datasets new own/ward.toml 'a ward'", "cxrprep datasets check own/ward.toml 'a ward'"),
+    ("extract-labels 'a ward' --catalog own", "cxrprep report 'a ward' --catalog own"),
+    ("manifest 'a ward' --dataset ward.toml", "cxrprep report 'a ward' --dataset ward.toml"),
+    ("status 'a ward' --catalog own", "cxrprep verify 'a ward' --catalog own"),
+    ("verify 'a ward' --dataset ward.toml", "cxrprep report 'a ward' --dataset ward.toml"),
+    ("convert 'a ward' --catalog own --recipe square-224", "cxrprep verify 'a ward/derived/square-224'"),
+    ("download ward.toml 'new ward' --source 'a ward' --dry-run", "the same command without --dry-run"),
+    ("download ward.toml 'new ward' --source 'a ward' --save-plan w.json", "ward.toml 'new ward' --from-plan w.json"),
+    ("download ward.toml 'new ward' --source 'a ward'", "cxrprep verify 'new ward' --dataset ward.toml"),
 )  # fmt: skip
 
 
@@ -54,6 +64,7 @@ def test_every_result_says_what_is_next_and_it_works(tmp_path: Path, monkeypatch
     (tmp_path / "mine.csv").write_text("image_id,Edema\n00000001_000,1\n")
     rows = [f"{path.name},{path.name[:8]},train,1" for path in sorted((tmp_path / "mirror/images").iterdir())]
     (tmp_path / "a ward").mkdir()
+    (tmp_path / "own").mkdir()
     for path in (tmp_path / "mirror/images").iterdir():
         shutil.copy(path, tmp_path / "a ward")
     (tmp_path / "a ward/labels.csv").write_text("\n".join(["image,patient,split,Edema", *rows]))
