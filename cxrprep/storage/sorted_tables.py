@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 PART_ROWS: Final = 16_384
+PATHS: Final = pa.schema([("path", pa.string())])
 # Of a run so many rows are in memory at a time, of each run that overlaps with others.
 _BLOCK_ROWS: Final = 4_096
 _RUN_ROWS: Final = 65_536

@@ -26,7 +26,7 @@ from cxrprep.digests import file_digest
 from cxrprep.events import Sink, StageStarted
 from cxrprep.record.entry import Origin
 from cxrprep.storage.paths import CACHE_NAME
-from cxrprep.storage.sorted_tables import HeldRows, by_path
+from cxrprep.storage.sorted_tables import PATHS, HeldRows, by_path
 from cxrprep.verification.check_cache import Checks
 from cxrprep.verification.file_checks import STAGE, FileCheck
 from cxrprep.verification.finding import REPAIRABLE, Finding, Kind, Level, make_finding
@@ -208,7 +208,7 @@ def _bytes(
         recorded = recorded.filter(options.mask(recorded["path"].to_pylist()))
     problems: list[Finding] = []
     wrong: set[str] = set()
-    seen = [pa.schema([("path", pa.string())]).empty_table()]
+    seen = [PATHS.empty_table()]
     checks = Checks(home / CACHE_NAME)
     check = _MadeFileCheck(folder.root, folder.spec, folder.release, "", checks, on_event, options.jobs)
     check.are_originals = folder.are_originals

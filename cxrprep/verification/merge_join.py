@@ -8,14 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.record.entry import FileState
-from cxrprep.storage.sorted_tables import Rows, SortedCursor
+from cxrprep.storage.sorted_tables import PATHS, Rows, SortedCursor
 from cxrprep.verification.finding import Finding, Kind, make_finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
-_PATHS: Final = pa.schema([("path", pa.string())])
 _RECORDED: Final = pa.schema(
     [("path", pa.string()), ("size", pa.int64()), ("digest", pa.string()), ("origin", pa.string())]
 )
@@ -109,7 +108,7 @@ def absent(disk: Rows, record: Rows, demanded: Mapping[str, Iterable[Rows]]) -> 
 
 def _lacking(wanted: Iterable[pa.Table], there: Rows) -> Iterator[pa.Table]:
     """The rows of ``wanted`` whose path is not in ``there``; both are sorted by path."""
-    walk = SortedCursor(there.tables(["path"]), _PATHS)
+    walk = SortedCursor(there.tables(["path"]), PATHS)
     for part in wanted:
         if part.num_rows:
             near = walk.upto(part["path"][-1].as_py())

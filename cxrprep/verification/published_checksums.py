@@ -15,7 +15,7 @@ from cxrprep.digests import file_digest
 from cxrprep.errors import IntegrityError
 from cxrprep.model import Digest
 from cxrprep.storage.paths import safe_path
-from cxrprep.storage.sorted_tables import Rows, SortedCursor, SortedTable, by_path, parts
+from cxrprep.storage.sorted_tables import PATHS, Rows, SortedCursor, SortedTable, by_path, parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from cxrprep.record.record import Record
 
 SCHEMA: Final = pa.schema([("path", pa.string()), ("digest", pa.string())])
-_PATHS: Final = pa.schema([("path", pa.string())])
 _LINE: Final = re.compile(r"\\?([0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64}) [ *]?(.+?)\r?\n?$")
 _ALGORITHMS: Final = {32: "md5", 40: "sha1", 64: "sha256"}
 _ROWS: Final = 32_768
@@ -51,7 +50,7 @@ def read_sums(path: Path, layout: Layout, release: str, known: Rows | None = Non
         UnsafePathError: A name that leaves the root.
     """
     # Images may follow tables: what was gone past is come back to once. Of a list in disorder each name is placed.
-    walks = [] if known is None else [SortedCursor(known.tables(["path"]), _PATHS) for _ in range(2)]
+    walks = [] if known is None else [SortedCursor(known.tables(["path"]), PATHS) for _ in range(2)]
     last = ""
     for sums in _lines_of(path):
         if sums.num_rows:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +18,7 @@ from cxrprep.events import Sink, StageStarted, ignore
 from cxrprep.humanize import format_count
 from cxrprep.model import ImageCheck
 from cxrprep.record.record import Record
-from cxrprep.storage.sorted_tables import FilteredRows, HeldRows, Rows, SortedTable, by_path
+from cxrprep.storage.sorted_tables import PATHS, FilteredRows, HeldRows, Rows, SortedTable, by_path
 from cxrprep.system import plain_memory
 from cxrprep.verification import table_checks
 from cxrprep.verification.check_cache import Checks
@@ -279,7 +279,7 @@ class _Run:
             file.path for file in self.spec.files_of(self.release) if not file.optional and file.kind != "archive"
         ]
         archives = [file.path for file in self.spec.files_of(self.release) if file.kind == "archive"]
-        paths = pa.concat_tables([_PATHS.empty_table(), *published.tables(["path"])])["path"].combine_chunks()
+        paths = pa.concat_tables([PATHS.empty_table(), *published.tables(["path"])])["path"].combine_chunks()
         whole = [
             pa.array(described, pa.string()),
             paths.filter(pc.invert(pc.is_in(paths, value_set=pa.array(archives, pa.string())))),
@@ -430,8 +430,5 @@ class _Run:
         return check.counts
 
 
-_PATHS: Final = pa.schema([("path", pa.string())])
-
-
 def _rows_of(paths: pa.Array) -> Rows:
-    return HeldRows(by_path(pa.table([paths], schema=_PATHS)))
+    return HeldRows(by_path(pa.table([paths], schema=PATHS)))

@@ -23,7 +23,7 @@ from cxrprep.progress_stats import StageProgress
 from cxrprep.record.entry import FileEntry, FileState, Origin
 from cxrprep.record.record import Record
 from cxrprep.storage.sorted_tables import HeldRows, SortedCursor
-from cxrprep.verification import findings_table, published_checksums
+from cxrprep.verification import file_checks, findings_table, published_checksums
 from tests.record.entries import entries_of
 from tests.verification.trees import MIMIC, check, files, flip, found, mimic, nih, nih_spec, remember, write_sums
 
@@ -289,6 +289,15 @@ def test_quick_reads_nothing_that_is_as_it_was_and_says_so(tmp_path: Path) -> No
     assert found(report) == []
     assert any(sentence.startswith("the bytes of 10 files") for sentence in report.not_checked)
     assert found(check(tmp_path)) == [("altered", IMAGE)]
+
+
+def test_nothing_is_held_of_parts_of_which_no_file_is_read() -> None:
+    reading, files = file_checks._Queue(), pa.table({"path": ["a", "b", "c"]})
+    for part in (files.slice(0, 0), files.slice(0, 1), files.slice(0, 0), files.slice(1)):
+        reading.put(part)
+    assert len(reading._tables) == 2
+    assert reading.take(3) == files
+    assert not reading._tables
 
 
 def test_a_file_found_altered_is_not_believed_afterwards(tmp_path: Path) -> None:
