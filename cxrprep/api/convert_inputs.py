@@ -326,14 +326,8 @@ def _plain(
             "--sample",
         )
     place = open_store(root)
-    on_event(
-        Note(
-            "convert",
-            "read as a plain folder of images: it is no dataset that cxrprep knows",
-            "info",
-            root,
-        )
-    )
+    message = "read as a plain folder of images: it is no dataset that cxrprep knows"
+    on_event(Note("convert", message, "info", root))
     found = plain_images(place, without=_inside(root, without))
     _note_found(found, root, on_event)
     stated = _stated(base, rows=rows)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, BinaryIO
 
 from cxrprep.errors import IMAGE_AGAIN, ImageError, StorageError
 from cxrprep.images import codec_headers, dicom, dicom_file, file_formats, png_jpeg
 from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits, Radiograph
+from cxrprep.storage.small_files import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -59,10 +61,11 @@ def decode(
 def read_bytes(path: Path, limits: SizeLimit = DEFAULT_LIMITS) -> bytes:
     """The bytes of a file. Raises ``ImageError`` for one past ``limits`` or gone, ``StorageError`` when unreadable."""
     try:
-        size = path.stat().st_size
-        if size > limits.size:
-            raise ImageError(f"{path}: {size:,} bytes are more than the limit of {limits.size:,}")
-        return path.read_bytes()
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limits.size:
+                raise ImageError(f"{path}: {size:,} bytes are more than the limit of {limits.size:,}")
+            return file.read()
     except FileNotFoundError as error:
         # It may lie in a bucket alone, whose tables are here.
         from cxrprep.storage.unfetched import stored_bytes
@@ -78,7 +81,7 @@ def read_bytes(path: Path, limits: SizeLimit = DEFAULT_LIMITS) -> bytes:
 def header(path: Path) -> tuple[int, int, str] | None:
     """Width, height and mode (photometric interpretation) of an image file; ``None`` when its header cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return header_of(file, str(path))
     except OSError:
         return None

@@ -22,6 +22,7 @@ from cxrprep.images.radiograph import DEFAULT_LIMITS
 from cxrprep.storage.atomic import TEMPORARY, replace_file
 from cxrprep.storage.filesystem import ImageStore, SizeLimit, StoredFile
 from cxrprep.storage.paths import is_file, is_folder
+from cxrprep.storage.small_files import open_file
 from cxrprep.storage.unfetched import found_there, unfetched
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class LocalStore:
     def head(self, name: str, size: int) -> bytes | None:
         """The first bytes of a file."""
         try:
-            with Path(self.full(name)).open("rb") as file:
+            with open_file(Path(self.full(name))) as file:
                 return file.read(size)
         except OSError:
             found = found_there(Path(self.address), name)
@@ -173,7 +174,7 @@ class LocalStore:
         """The file itself."""
         path = Path(self.full(name))
         try:
-            return path.open("rb")
+            return open_file(path)
         except FileNotFoundError as error:
             found = found_there(Path(self.address), name)
             if found is not None:

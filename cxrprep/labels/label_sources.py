@@ -72,24 +72,20 @@ def put_back_if_refused(*tables: Path) -> Iterator[None]:
         for table, copy in copies.items():
             with storage_errors(copy, "write"):
                 shutil.copyfile(table, copy)
-    except CxrprepError:
-        for copy in copies.values():
-            copy.unlink(missing_ok=True)
-        raise
-    try:
-        yield
-    except CxrprepError:
-        # Another run's, as this one was suspended, stay.
-        check_writing(tables[0])
-        for table in tables:
-            if table in copies:
-                _put_back(copies[table], table)
-            else:
-                # What keeps it there, such as a folder of that name, is the error that is on its way.
-                with contextlib.suppress(OSError):
-                    table.unlink()
-                forget_checksum(table.parent, table.name)
-        raise
+        try:
+            yield
+        except CxrprepError:
+            # Another run's, as this one was suspended, stay.
+            check_writing(tables[0])
+            for table in tables:
+                if table in copies:
+                    _put_back(copies[table], table)
+                else:
+                    # What keeps it there, such as a folder of that name, is the error that is on its way.
+                    with contextlib.suppress(OSError):
+                        table.unlink()
+                    forget_checksum(table.parent, table.name)
+            raise
     finally:
         for copy in copies.values():
             copy.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ from zlib_ng import gzip_ng, zlib_ng
 from cxrprep.errors import ArchiveError, StorageError, storage_error
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.paths import safe_path
-from cxrprep.storage.small_files import GZIP, parse_json, read_text
+from cxrprep.storage.small_files import GZIP, open_file, parse_json, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -177,7 +177,7 @@ def tar_entries(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]
 
 def _uncompressed(path: Path) -> IO[bytes]:
     """The tar inside ``path``; gzip with CRC32 and length of each member checked, as the other two do by themselves."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start = file.read(6)
     if start.startswith(GZIP):
         # As fast as tarfile without the check (240 MB: 0.21 s both), where the standard library's takes twice as long.

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import cxrprep
-from cxrprep.errors import NothingSelectedError, TableError, UsageError
+from cxrprep.errors import NothingSelectedError, StorageError, TableError, UsageError
 from cxrprep.executors import Engine
 from cxrprep.labels.splits import SplitRule
 from cxrprep.manifest.export.coco import _of_runs, runs_of
+from cxrprep.manifest.export.target import Target
 from cxrprep.model import LabelTest, Selection, Split
 from tests.commands import cxrprep as command
 from tests.commands import ok
@@ -626,6 +627,37 @@ def test_a_file_of_one_s_own_is_kept_where_one_file_is_named(cx, tmp_path):
     with pytest.raises(UsageError, match=r"mine\.csv is here already"):
         cxrprep.export(cx, form="csv", out=tmp_path / "mine.csv")
     assert (tmp_path / "mine.csv").read_text() == "the only copy"
+
+
+@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize(("form", "name"), [("csv", "cohort.csv"), ("coco", "boxes.json")])
+def test_one_file_that_was_named_is_known_again_wherever_its_export_ended(tmp_path, monkeypatch, form, name, beside):
+    """A full disk between the file and its card: the next run took the file for somebody else's, exit code 2."""
+    root = made("nih-chestxray14", tmp_path / "nih")
+    out = tmp_path / "out" / name
+    if beside:
+        out.parent.mkdir()
+        (out.parent / "notes.txt").write_text("mine")
+    write, finish = Target.write, Target.finish
+
+    def full(target, *args, **options):
+        if not room:
+            raise StorageError("no space left", hint="free space")
+        room.pop()
+        return (write if args else finish)(target, *args, **options)
+
+    for files in range(4):
+        room = [None] * files
+        with monkeypatch.context() as disk:
+            disk.setattr(Target, "write", full)
+            disk.setattr(Target, "finish", full)
+            with contextlib.suppress(StorageError):
+                cxrprep.export(root, form=form, out=out)
+        cxrprep.export(root, form=form, out=out)
+        assert out.is_file()
+        for path in out.parent.iterdir():
+            if path.name != "notes.txt":
+                path.unlink()
 
 
 def test_a_list_from_elsewhere_removes_nothing_outside_of_its_folder(cx, tmp_path):

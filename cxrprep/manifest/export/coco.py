@@ -132,12 +132,13 @@ def export(task: ExportTask) -> ExportResult:
         },
         ensure_ascii=False,
     )
-    task.target.write(task.target.file("annotations.json"), lambda part: part.write_text(text + "\n", encoding="utf-8"))
-    task.on_event(Advanced(STAGE, items=len(boxed)))
     kinds = {type(one["segmentation"]) for held in regions.values() for one in held}
     front = _front(task.target.file("annotations.json").name, task.spec, kinds)
     about_it = card_of(replace(task, dataset=boxed), front=front)
+    # The card first: by it the next run knows a file that was named for one of ours, wherever this one ends.
     task.target.write(task.target.card, lambda part: part.write_text(about_it, encoding="utf-8"))
+    task.target.write(task.target.file("annotations.json"), lambda part: part.write_text(text + "\n", encoding="utf-8"))
+    task.on_event(Advanced(STAGE, items=len(boxed)))
     reasons = (("without boxes and masks" if region_names else "without boxes", left_out),) if left_out else ()
     return ExportResult("coco", task.target.out, len(boxed), tuple(task.target.files), reasons)
 

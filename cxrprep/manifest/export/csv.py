@@ -100,13 +100,14 @@ def export(task: ExportTask) -> ExportResult:
         with part.open("wb") as file:
             _write_csv(file, lambda: map(_rows_of, dataset.parts()))
 
-    task.target.write(task.target.file("images.csv"), fill)
-    task.on_event(Advanced(STAGE, items=len(dataset)))
-    _write_regions(task)
     features = _features(_rows_of(dataset.rows(0, 1)))
     front = front_matter([Config([(EVERY_SPLIT, task.target.file("images.csv").name)], features)], task.spec)
     text = card_of(task, front=front) + _NOTE
+    # The card first: by it the next run knows a file that was named for one of ours, wherever this one ends.
     task.target.write(task.target.card, lambda part: part.write_text(text, encoding="utf-8"))
+    task.target.write(task.target.file("images.csv"), fill)
+    task.on_event(Advanced(STAGE, items=len(dataset)))
+    _write_regions(task)
     return ExportResult("csv", task.target.out, len(task.dataset), tuple(task.target.files))
 
 
