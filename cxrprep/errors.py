@@ -270,13 +270,18 @@ class MissingExtraError(UsageError):
     """Raise when an optional package is needed; the hint is the command that installs it."""
 
 
+FAILING: Final = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ENODEV})
+"""What the system says where a disk, or a share, fails: more room, or other permissions, would not help."""
+FAILING_HINT: Final = "its disk or share fails: look at it, or mount it again; then run the same again"
+
+
 def storage_error(path: Path | str, doing: str, error: OSError) -> StorageError:
     """The error for a disk that refused: names the path, the reason, and what to do about it."""
     hint = "free space or make the folder writable; for a read-only ROOT keep the record beside it with --state DIR"
     if doing in ("list", "read"):
         hint = f"make {'the folder' if doing == 'list' else 'it'} readable"
-    if error.errno in (errno.EIO, errno.ESTALE):
-        hint = "its disk or share fails: look at it, or mount it again; then run the same again"
+    if error.errno in FAILING:
+        hint = FAILING_HINT
     if error.errno == errno.ENOTDIR:
         hint = "a part of this path is a file: name another folder"
     if error.errno == errno.EISDIR:

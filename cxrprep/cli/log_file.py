@@ -6,6 +6,7 @@ a folder which cxrprep only looked at stays as it was.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shlex
@@ -135,8 +136,9 @@ class RunLog:
     def _home(self) -> Path | None:
         if self._file is not None:
             return self._file.parent
-        if self._folder is not None and self._folder.is_dir() and os.access(self._folder, os.W_OK):
-            return self._folder / "logs"
+        with contextlib.suppress(OSError):
+            if self._folder is not None and self._folder.is_dir() and os.access(self._folder, os.W_OK):
+                return self._folder / "logs"
         return None
 
     def _open(self, folder: Path) -> None:
@@ -192,9 +194,6 @@ def _own_folder() -> Path:
 
 
 def _prune(folder: Path) -> None:
-    logs = sorted(folder.glob("*-*-*.log"))
-    for old in logs[:-_KEPT]:
-        try:
+    with contextlib.suppress(OSError):
+        for old in sorted(folder.glob("*-*-*.log"))[:-_KEPT]:
             old.unlink()
-        except OSError:
-            return

@@ -16,7 +16,7 @@ from cxrprep._version import __version__
 from cxrprep.cli.context import Invocation
 from cxrprep.cli.output import lead_nowhere
 from cxrprep.credentials.secret import withdraw
-from cxrprep.errors import CxrprepError, ExitCode, did_you_mean
+from cxrprep.errors import FAILING, FAILING_HINT, CxrprepError, ExitCode, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -299,9 +299,10 @@ def _limit_of(error: BaseException) -> tuple[str, str] | None:
             "there is not enough memory",
             "give it more (ulimit -v, the scheduler's limit) or take fewer workers: -j 1",
         )
-    if isinstance(error, OSError) and error.errno in _STORAGE:
+    if isinstance(error, OSError) and error.errno in _STORAGE | FAILING:
         hint = "free some space or make the folder writable, then run the same command again"
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror), hint
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}", FAILING_HINT if error.errno in FAILING else hint
     return None
 
 

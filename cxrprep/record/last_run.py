@@ -159,8 +159,8 @@ class LastRun:
     def _put(path: Path, body: bytes) -> None:
         # A disk that refuses it does not stop the run, and half of it is read as nothing.
         cache = path.parent.parent
-        if cache.is_dir() or (cache.parent / "manifests").is_dir():
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if cache.is_dir() or (cache.parent / "manifests").is_dir():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 part = path.with_name(f".{path.name}.{os.getpid()}")
                 part.write_bytes(body)

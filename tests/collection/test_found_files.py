@@ -17,6 +17,7 @@ import pytest
 from cxrprep.collection.lineage import read_export
 from cxrprep.errors import TableError
 from cxrprep.storage.parquet import read_footer
+from cxrprep.storage.table_checksums import note_checksum
 from tests.api.convert import hospital
 from tests.collection.found_files import cells, draw, prepared
 from tests.commands import cxrprep, ok
@@ -46,6 +47,7 @@ def test_a_manifest_without_a_column_is_refused_by_name(everything: Path, tmp_pa
     (tmp_path / "r.csv").write_text("study_id,report\n1,IMPRESSION: Edema.\n")
     path = root / "manifests/images.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["study_id"]), path)
+    note_checksum(path)
     put = {"ROOT": root, "R": tmp_path / "r.csv"}
     done = cxrprep(*(put.get(word, word) for word in words.split()))
     assert (done.returncode, "images.parquet cannot be read: there is no column study_id" in done.stderr) == (4, True)

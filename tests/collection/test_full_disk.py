@@ -72,3 +72,35 @@ def test_a_file_system_that_is_not_asked_to_sync(
     monkeypatch.setattr("os.fsync", refuse)
     done = cxrprep(verb[0], tmp_path / "root", *verb[1:])
     assert done.returncode == code, done
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("verb", [*VERBS, ("digest",), ("status",)], ids=" ".join)
+def test_a_share_that_fails_is_said_and_is_no_bug(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], number: int
+) -> None:
+    """From some question on each one about a file of the folder fails, as where an NFS server has lost it."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(root, tmp_path / "root")
+    (tmp_path / "reports.csv").write_text("study_id,report\nx,IMPRESSION: Edema.\n")
+    (tmp_path / "theirs.csv").write_text("study_id,Edema\nx,1\n")
+    tables = {path: path.read_bytes() for path in tmp_path.glob("root/manifests/*.parquet")}
+    ask, asked = os.stat, 0
+
+    def stale(path: os.PathLike[str] | str | int, *more: object, **named: object) -> os.stat_result:
+        nonlocal asked
+        asked += str(path).startswith("root")
+        if asked > answered and str(path).startswith("root"):
+            raise OSError(number, os.strerror(number), str(path))
+        return ask(path, *more, **named)  # type: ignore[arg-type]
+
+    for answered in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55):
+        asked = 0
+        with monkeypatch.context() as share:
+            share.setattr(os, "stat", stale)
+            done = cxrprep(verb[0], "root", *verb[1:])
+        assert done.returncode in (0, 2, 4, 7), (answered, done)
+        assert "bug in cxrprep" not in done.stderr, (answered, done)
+        assert done.returncode != 7 or "disk or share fails" in done.stderr, (answered, done)
+        assert {path: path.read_bytes() for path in tables} == tables or not done.returncode
+    ok(verb[0], "root", *verb[1:])
