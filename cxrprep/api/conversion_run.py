@@ -171,14 +171,9 @@ class ConversionRun:
             return None
         # As they were made: scores are asked of the images of this run alone.
         task, before = replace(task, scores=False), len(totals.images)
+        below, on_event = manifests_below(self.shard), self.on_event
         earlier = add_previous(
-            self.inputs,
-            finished,
-            task,
-            totals,
-            below=manifests_below(self.shard),
-            allow_loss=self.allow_loss,
-            on_event=self.on_event,
+            self.inputs, finished, task, totals, below=below, allow_loss=self.allow_loss, on_event=on_event
         )
         totals.earlier = len(totals.images) - before + len(earlier)
         return earlier

@@ -111,8 +111,8 @@ class UnwrittenManifest:
 
         known = self.spec if self.spec.name in catalog() else None
         images = self.folder / IMAGES_NAME
-        write_croissant(self.folder, known, str(self.made_from.get("release") or ""), (IMAGES_NAME, STUDIES_NAME))
         write_card_beside(images, known)
+        write_croissant(self.folder, known, str(self.made_from.get("release") or ""), (IMAGES_NAME, STUDIES_NAME))
         if self.stamps is not None and not self.result.second_copies and not self.result.foreign:
             self.stamps.keep(images)
         for note in join_notes(self.result, has_labels=self.has_labels):
@@ -253,13 +253,8 @@ def notes_of(notes: list[NoteWords], result: ManifestResult, *, has_labels: bool
 def note_disagreeing(studies: int, on_event: Sink) -> None:
     """Say how many studies have images that are labelled differently."""
     if studies:
-        on_event(
-            Note(
-                STAGE,
-                f"{format_count(studies, 'study', 'has')} images with different labels: the first of 1, -1, 0, null",
-                "warning",
-            )
-        )
+        words = f"{format_count(studies, 'study', 'has')} images with different labels: the first of 1, -1, 0, null"
+        on_event(Note(STAGE, words, "warning"))
 
 
 def origin_of(

@@ -21,7 +21,8 @@ from cxrprep.manifest.image_sizes import untouched, written_at
 from cxrprep.storage.folder_stamps import FolderStamps
 from cxrprep.storage.parquet import count_nulls, count_rows, footer_of, read_footer, read_groups
 from cxrprep.storage.paths import OWN_FOLDERS
-from cxrprep.storage.table_checksums import is_as_listed
+from cxrprep.storage.small_files import read_text
+from cxrprep.storage.table_checksums import is_as_listed, listed_checksums
 from cxrprep.storage.unfetched import unfetched
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def _made(
         if (
             all(made.get(name) == value for name, value in due.items())
             and all(is_as_listed(manifests / name) for name in (IMAGES_NAME, STUDIES_NAME, CROISSANT_NAME))
+            and _is_described(manifests)
             and (
                 (recorded is not None and stamps.are_of_record(images))
                 or made.get("files") == (str(digest_of_sorted(entries(RECORDED))) if folder.record.exists else None)
@@ -80,6 +82,12 @@ def _made(
         ):
             return made
     return None
+
+
+def _is_described(manifests: Path) -> bool:
+    """Whether the description, which is written last, is of these tables: a run may have ended before it."""
+    stated, text = listed_checksums(manifests), read_text(manifests / CROISSANT_NAME)
+    return all(stated[name][-1] in text for name in (IMAGES_NAME, STUDIES_NAME))
 
 
 def _same_files(folder: DatasetFolder, images: Path, stamps: FolderStamps, *, is_measured: bool, every: bool) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cxrprep.errors import StorageError
 from tests.commands import cxrprep, ok
 from tests.manifest.made import made
 
@@ -72,6 +73,33 @@ def test_a_file_system_that_is_not_asked_to_sync(
     monkeypatch.setattr("os.fsync", refuse)
     done = cxrprep(verb[0], tmp_path / "root", *verb[1:])
     assert done.returncode == code, done
+
+
+@pytest.mark.parametrize("verb", ["manifest", "extract-labels"])
+@pytest.mark.parametrize(
+    "at", ["cxrprep.manifest.dataset_card.write_card_beside", "cxrprep.manifest.croissant.write_croissant"]
+)
+def test_what_describes_the_tables_is_of_them_though_a_run_ended_before_it(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, at: str
+) -> None:
+    """The next run found the tables current, and left the card and the description of those before."""
+    words = ("--split-by", "patient", "--uncertain", "ones")
+    for name in ("one", "two"):
+        shutil.copytree(root, tmp_path / name)
+        ok(verb, tmp_path / name)
+
+    def full(*_: object) -> None:
+        raise StorageError("no space left", hint="free space")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(at, full)
+        assert cxrprep(verb, tmp_path / "one", *words).returncode == 7
+    for name in ("one", "two"):
+        ok(verb, tmp_path / name, *words)
+    for name in ("README.md", "croissant.json", "images.parquet", "studies.parquet"):
+        one, two = ((tmp_path / place / "manifests" / name).read_bytes() for place in ("one", "two"))
+        assert one == two, name
+    ok("verify", tmp_path / "one")
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])

@@ -113,11 +113,7 @@ def _source_rows(dataset: Dataset, options: ExportOptions, on_event: Sink) -> pa
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         on_event(
-            Note(
-                "export",
-                f"no {LABELS_NAME} is here: cells are those of the manifest, in the release's spelling",
-                "info",
-            )
+            Note("export", f"no {LABELS_NAME} is here: cells are the manifest's, in the release's spelling", "info")
         )
         return _rows_of_manifest(dataset.stated)
     table = read_rows(path).combine_chunks()
