@@ -37,11 +37,13 @@ class FetchOptions(TransferOptions):
 
     ``then`` names a recipe by which each image is converted as it arrives, below ``then_out`` (``derived/RECIPE``), and
     ``discard_raw`` keeps the converted image only. Options of single services are ignored by the others. ``is_named``
-    is false when the source stands in a file that was found and not named: see ``MirrorChoice``.
+    is false when the source stands in a file that was found and not named: see ``MirrorChoice``. ``has_link`` says that
+    an option of this run names a signed URL.
     """
 
     then: str = ""
     discard_raw: bool = False
+    has_link: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,11 @@ def opened(
         check_stated(root, record.home, spec)
     place = find_mirror(spec, source or remembered or held.mirror or None, where.release or held.release or None)
     place = replace(place, is_named=bool(source) and chosen.is_named)
+    if chosen.has_link and not place.url.startswith("url:"):
+        raise UsageError(
+            f"--url-file: {place.mirror.name if place.mirror else place.url} takes no signed URL",
+            hint="name the mirror that does with --source, or leave --url-file out",
+        )
     stream = open_source(place.url, source_options(spec, place, chosen))
     if place.url.startswith("file:") and read_lineage(Path(stream.address) / "manifests") is not None:
         # They have the names of originals, and took their place.

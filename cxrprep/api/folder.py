@@ -13,6 +13,7 @@ from cxrprep.datasets.catalog import name_or_file
 from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.record.record import Record, folder_words
 from cxrprep.sources import check_scheme
+from cxrprep.sources.endpoints import from_hub
 from cxrprep.sources.urls import behind
 from cxrprep.storage.paths import home_path, is_served, perhaps_address, refuse_unserved
 
@@ -53,7 +54,7 @@ def find_mirror(spec: DatasetSpec, source: str | None, release: str | None = Non
             f"no mirror of {spec.name} can be listed",
             hint=f"get its files as {spec.homepage or 'its publisher'} says, then name their folder with --source DIR",
         )
-    name = behind(source or spec.default_mirror)
+    name = behind(from_hub(source or spec.default_mirror))
     if "://" in name:
         lowered = name.lower()
         if "sig=" in lowered or "x-goog-signature=" in lowered or "x-amz-signature=" in lowered:

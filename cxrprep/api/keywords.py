@@ -119,13 +119,15 @@ class Keywords:
     def fetching(self, options: FetchOptions | None, *more: str) -> FetchOptions | None:
         """How a mirror is reached, and what is done with what comes (``more``)."""
         from cxrprep.api.download_context import FetchOptions
+        from cxrprep.credentials.files import link_file
         from cxrprep.credentials.lookup import Credentials
 
         given = self.take(*_NETWORK, "url_file", *more)
         for name in ("url_file", "cookie_file", "then"):
             refuse_address(str(given.get(name) or ""), name)
         if "url_file" in given:
-            given["credentials"] = Credentials(files={"chexpert": Path(given.pop("url_file"))})
+            given["credentials"] = Credentials(files={"chexpert": link_file(Path(given.pop("url_file")))})
+            given["has_link"] = True
         _change(given, "limit_rate", lambda rate: parse_rate(rate) if isinstance(rate, str) else rate)
         _change(given, "cookie_file", str)
         _change(given, "shard", shard_of)

@@ -149,6 +149,7 @@ def fetch_options(invocation: Invocation) -> FetchOptions:
     cookies = invocation.path(download.cookie_file)
     told: dict[str, Any] = {
         "credentials": invocation.credentials(),
+        "has_link": "download.url_file" in invocation.flags,
         "limit_rate": parse_rate(download.limit_rate) if download.limit_rate else None,
         "user_agent": _given(download.user_agent),
         "cookie_file": None if cookies is None else str(cookies),

@@ -304,6 +304,7 @@ class Invocation:
         """Credentials; with ``asks``, and where a person sits at the terminal, that person is asked last."""
         from importlib.util import find_spec
 
+        from cxrprep.credentials.files import link_file
         from cxrprep.credentials.lookup import Credentials
 
         if find_spec("structlog") is not None:
@@ -317,7 +318,8 @@ class Invocation:
         if named == "-":
             values["chexpert"] = _from_stdin()
         elif named:
-            files["chexpert"] = self.path(named) or Path(named)
+            file = self.path(named) or Path(named)
+            files["chexpert"] = link_file(file) if "download.url_file" in self.flags else file
         return Credentials(files=files, values=values, prompt=_ask if asks and self.has_person else None)
 
     @property

@@ -6,17 +6,17 @@ import datetime as dt
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from cxrprep.credentials.secret import Secret
 from cxrprep.credentials.services import ADVICE, KAGGLE_HOSTS
-from cxrprep.errors import AccessError
+from cxrprep.errors import AccessError, UsageError
 from cxrprep.storage.paths import home_path
 from cxrprep.storage.small_files import encoding_of, parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 # No credential is longer; a larger file was named by mistake.
@@ -84,6 +84,13 @@ def secret_in(path: Path) -> Secret:
     return Secret(text.strip())
 
 
+def link_file(path: Path) -> Path:
+    """``path``, which an option named as the file with a signed URL. Raises ``UsageError`` where nothing is there."""
+    if not home_path(path).exists():
+        raise UsageError(f"--url-file: {path} does not exist", hint="save the link in a file, and name that")
+    return path
+
+
 def _text_of(path: Path, hint: str) -> str:
     """The text of a small file, in UTF-8 or as Windows writes it. Raises ``AccessError``.
 
@@ -101,8 +108,16 @@ def _text_of(path: Path, hint: str) -> str:
         raise AccessError(f"{path}: cannot be read: {why}", hint=hint) from None
 
 
-def netrc_hosts(path: Path) -> Mapping[str, tuple[str, str | None, str | None]]:
-    """Host -> user, account and password of a netrc file. Raises ``AccessError``."""
+class _Entries(dict[str, Any]):
+    """All entries of each host, in their order: the library keeps the last of a host, curl and wget take the first."""
+
+    def __setitem__(self, host: str, entry: object) -> None:
+        # What it puts in first is empty, and stands for what it is about to read.
+        super().__setitem__(host, [*self.get(host, ()), *([entry] if entry else [])])
+
+
+def netrc_hosts(path: Path) -> Mapping[str, Sequence[tuple[str, str, str]]]:
+    """Host in lower case -> user, account and password of its entries in a netrc file. Raises ``AccessError``."""
     import io
     import netrc
 
@@ -110,7 +125,7 @@ def netrc_hosts(path: Path) -> Mapping[str, tuple[str, str | None, str | None]]:
     # ``port``, which curl and wget know, is a word that Python's parser refuses.
     text = _NETRC_PORT.sub(r"\1", text)
     table = netrc.netrc.__new__(netrc.netrc)
-    table.hosts, table.macros = {}, {}
+    table.hosts, table.macros = _Entries(), {}
     try:
         # The constructor opens the file by itself, and would take a byte order mark for part of the first word.
         table._parse(str(path), io.StringIO(text), False)  # type: ignore[attr-defined]  # noqa: SLF001  # the library's
@@ -120,7 +135,10 @@ def netrc_hosts(path: Path) -> Mapping[str, tuple[str, str | None, str | None]]:
             f"{path}, line {error.lineno}: not a netrc file",
             hint="write one line per host: machine physionet.org login USER password PASSWORD",
         ) from None
-    return table.hosts
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    for host, entries in table.hosts.items():
+        found.setdefault(host.lower(), []).extend(entries)
+    return found
 
 
 def signed_url_of(secret: Secret, origin: str) -> Token:

@@ -141,8 +141,8 @@ class Credentials:
     def host(self, host: str) -> Login | None:
         """The netrc login of any other ``host``; a ``default`` entry is not used, it would go to every stranger."""
         name = host.lower()
-        found = self._once(f"host {name}", lambda: self._netrc((name,), f"host {name}"))
-        return found if isinstance(found, Login) and found.user != BEARER else None
+        found = self._once(f"host {name}", lambda: next((e for e in self._netrc((name,)) if e.user != BEARER), None))
+        return found if isinstance(found, Login) else None
 
     def bearer(self, host: str) -> Token | None:
         """The token that web servers of ``host`` take in place of a password; ``None`` when there is none.
@@ -238,9 +238,8 @@ class Credentials:
         if user and file:
             yield Login(user, secret_in(Path(file)), f"PHYSIONET_PASSWORD_FILE ({file})", hosts)
         yield from self._from_keyring("physionet", user or None, hosts)
-        written = self._netrc(hosts, "physionet")
-        if written is not None:
-            yield written
+        # The one of the user who is named comes first.
+        yield from sorted(self._netrc(hosts), key=lambda login: bool(user) and login.user != user)
         if self._prompt is not None:
             where = "" if hosts == PHYSIONET_HOSTS else f" at {hosts[0]}"
             user = user or self._prompt(f"PhysioNet user name or e-mail{where}", False) or ""
@@ -314,32 +313,22 @@ class Credentials:
     def _bearer(self, host: str) -> Token | None:
         wanted = token_variable(host)
         named = next((value.strip() for name, value in self._environment.items() if name.upper() == wanted), "")
-        login = None if named else self._netrc((host,), f"token {host}")
         if named:
-            token = Token(token_of(named), wanted, (host,))
-        elif login is not None and login.user == BEARER:
-            token = Token(login.password, login.origin, (host,))
-        else:
-            return None
-        return sendable(token)
+            return sendable(Token(token_of(named), wanted, (host,)))
+        written = (login for login in self._netrc((host,)) if login.user == BEARER)
+        return next((sendable(Token(login.password, login.origin, (host,))) for login in written), None)
 
     def _folder(self) -> Path:
         return self._home or Path.home()
 
-    def _netrc(self, hosts: tuple[str, ...], service: str) -> Login | None:
+    def _netrc(self, hosts: tuple[str, ...]) -> Iterator[Login]:
         named = self._environment.get("NETRC")
         paths = [Path(named)] if named else [self._folder() / ".netrc", self._folder() / "_netrc"]
         path = next((p for p in paths if p.is_file()), None)
-        if path is None:
-            return None
-        table = netrc_hosts(path)
+        table = {} if path is None else netrc_hosts(path)
         for host in hosts:
-            if host in table:
-                user, _, password = table[host]
-                login = Login(user, Secret(password or ""), str(path), hosts)
-                if (service, self._identity(login)) not in self._refused:
-                    return login
-        return None
+            for user, _, password in table.get(host, ()):
+                yield Login(user, Secret(password or ""), str(path), hosts)
 
     def _from_keyring(self, service: str, user: str | None, hosts: tuple[str, ...]) -> Iterator[Login]:
         if not self._keyring or self._environment.get("CXRPREP_KEYRING") == "0":

@@ -50,6 +50,20 @@ def named(service: str) -> str | None:
     return address
 
 
+def from_hub(text: str) -> str:
+    """``text``, an address or a line with one, with Hugging Face itself in place of the mirror that is named for it.
+
+    Raises ``UsageError`` for the page of a mirror that the environment does not name: it holds no list of files.
+    """
+    hub = named("huggingface")
+    if hub is None and "//hf-mirror.com/datasets/" in text:
+        raise UsageError(
+            "hf-mirror.com is a mirror of Hugging Face, and its pages list no files",
+            hint="set HF_ENDPOINT=https://hf-mirror.com, and give the same address; your token goes there then",
+        )
+    return text if hub is None else text.replace(f"{hub}/datasets/", f"{ENDPOINTS['huggingface']}/datasets/")
+
+
 def is_here(host: str) -> bool:
     """Whether ``host`` is this machine: ``localhost``, 127.0.0.0/8 or ::1, by its spelling alone."""
     try:

@@ -32,7 +32,7 @@ from cxrprep.sources.listing_cache import RemoteList
 from cxrprep.sources.network_errors import NotConnectedError
 from cxrprep.sources.retry import with_retries
 from cxrprep.sources.s3_objects import described, error_code, is_listing, read_listing, read_pages
-from cxrprep.sources.urls import FILE_NAME, Endpoint, parts_of, quoted, split_url, without_query
+from cxrprep.sources.urls import FILE_NAME, Endpoint, parts_of, quoted, split_url, without_listing_words, without_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 # The page of a folder, as a browser's address line names it.
 _PAGE_SUFFIXES: Final = (".html", ".htm", ".xhtml", ".shtml", ".php", ".asp", ".aspx")
-# What asks for a listing at an object store.
-_LISTING_WORDS: Final = frozenset({"prefix", "delimiter", "list-type", "max-keys", "encoding-type", "marker"})
 # Up to this many files, sizes that no listing states are asked for one by one.
 _ASKED_SINGLY: Final = 256
 _LOOK: Final = "open that address in a browser"
@@ -63,7 +61,7 @@ class HttpSource(OverHttp):
     def __init__(self, url: str, options: SourceOptions) -> None:
         """Nothing is requested yet. Raises ``UsageError`` for an address that carries a login."""
         endpoint, _ = split_url(url)
-        url = _without_listing_words(url)
+        url = without_listing_words(url)
         parts = parts_of(url)
         self._query = parts.query
         path = parts.path or "/"
@@ -210,7 +208,9 @@ class HttpSource(OverHttp):
             reader.peek()
         except (NotInSourceError, AccessError, SourceUnreachableError) as error:
             if isinstance(error, SourceUnreachableError) and not error.lasting:
-                raise
+                away = isinstance(error, NotConnectedError) and error.endpoint in self._own
+                if away or error.overloaded or not shown:
+                    raise
             # Some sites answer 403, or their home page, for what does not exist.
             self.holes += [error] if shown else []
             return
@@ -269,8 +269,8 @@ class HttpSource(OverHttp):
             if not error.lasting:
                 raise
             self._refused = error
-        if top is None and self._speaks_s3:
-            # Of a folder inside a bucket there is no page.
+        if top is None and (self._speaks_s3 or self._refused is None):
+            # Of a folder inside a bucket there is no page; some stores say so in words of their own.
             self._is_store = self._bucket() is not None
         return top
 
@@ -396,16 +396,6 @@ class HttpSource(OverHttp):
         return dataclasses.replace(
             file, size=size, digest=file.digest or answer.digest(), validator=answer.validator(size)
         )
-
-
-def _without_listing_words(url: str) -> str:
-    """``url`` as a folder's address, where its query asks an object store for a listing: the prefix is the folder."""
-    parts = parts_of(url)
-    words = dict(urllib.parse.parse_qsl(parts.query))
-    if not words or not _LISTING_WORDS.issuperset(words):
-        return url
-    folder = parts.path.rstrip("/") + "/" + urllib.parse.quote(words.get("prefix", ""))
-    return urllib.parse.urlunsplit(parts._replace(path=folder, query=""))
 
 
 def _parents(folder: str) -> Iterator[str]:

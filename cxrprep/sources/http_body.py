@@ -5,37 +5,35 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.sources.base import Body, ConnectionState
-from cxrprep.sources.http_response import HttpResponse, expects_page, is_html_page, page_instead
 from cxrprep.sources.network_errors import FEW_TRIES
+from cxrprep.sources.zip_member import Inflated
 from cxrprep.storage.small_files import GZIP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cxrprep.sources.http_connection import HttpConnection
+    from cxrprep.sources.http_response import HttpResponse
 
 _PIECE: Final = 65_536
+# What is undone here, alone or one over the other.
+DECODABLE: Final = frozenset({"gzip", "x-gzip", "deflate"})
 
 
 class HttpBody(Body):
     """An open body. See ``ByteStream`` for the attributes; ``answer`` holds status and headers."""
 
     def __init__(
-        self, key: str, answer: HttpResponse, connection: HttpConnection, release: Callable[[HttpConnection], None]
+        self, answer: HttpResponse, connection: HttpConnection, release: Callable[[HttpConnection], None]
     ) -> None:
         """Wrap an answer of status 200, 203 or 206 whose body was not read yet.
 
-        Args:
-            key: the file's key, for messages.
-            answer: status and headers.
-            connection: where the body comes from.
-            release: gets the connection back after the last byte; closed earlier, it is dropped.
+        ``release`` gets the connection back after the last byte; closed earlier, it is dropped.
         """
-        self._key = key
         self._connection: HttpConnection | None = connection
         self._release = release
         self.answer = answer
@@ -46,14 +44,11 @@ class HttpBody(Body):
             self.offset, self.length = first or 0, total
         self.validator = answer.validator(self.length)
         self.digest = answer.digest()
-        # A page may come where data was asked for, whatever the headers claim; the first bytes tell.
-        self._first = self.offset == 0 and not expects_page(key)
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill ``buffer`` from the start; the number of bytes, 0 at the end.
 
-        Raises ``SourceUnreachableError`` when the body ends before its stated length or the line goes silent, and
-        ``AccessError`` for a web page in place of data.
+        Raises ``SourceUnreachableError`` when the body ends before its stated length or the line goes silent.
         """
         connection = self._connection
         if connection is None:
@@ -63,11 +58,6 @@ class HttpBody(Body):
         except BaseException:
             self.close()
             raise
-        if self._first:
-            self._first = False
-            if is_html_page(bytes(buffer[: min(count, 1024)])):
-                self.close()
-                raise page_instead(self._key, self.answer)
         if connection.complete:
             self._connection = None
             self._release(connection)
@@ -83,22 +73,19 @@ class HttpBody(Body):
                 self._release(connection)
 
 
-class GzipBody(Body):
+class DecodedBody(Body):
     """A body that a server compressed on its way although identity was asked for, as the file that it stands for.
 
     Neither its length nor an offset in it can be known, and the stated digest is of other bytes; so it begins at 0 and
-    has no validator: nothing is ever continued on it. ``decoded`` when libcurl has undone the coding already. ``gzip``
-    reads several members (RFC 1952, 2.2), which pigz and bgzip write. ``packed_size`` counts the bytes on the way: what
-    S3 lists as the size of an object that was stored so.
+    has no validator: nothing is ever continued on it. What is cut short within its coding is an error, which libcurl
+    says nothing of; and ``gzip`` reads several members (RFC 1952, 2.2), which pigz and bgzip write. ``packed_size``
+    counts the bytes on the way: what S3 lists as the size of an object that was stored so.
     """
 
-    def __init__(self, body: HttpBody, *, decoded: bool = False) -> None:
-        self._body, self._raw = body, _Raw(body)
-        self._plain: HttpBody | io.BufferedReader | gzip.GzipFile = body
-        if not decoded:
-            packed: io.BufferedReader = io.BufferedReader(self._raw, _PIECE)
-            # Some servers say so of all files of a kind, and stores keep what an upload said of itself.
-            self._plain = gzip.GzipFile(fileobj=packed) if packed.peek(2).startswith(GZIP) else packed
+    def __init__(self, body: HttpBody, codings: Sequence[str]) -> None:
+        """``codings`` in the order in which they were put on: of ``DECODABLE``, none where libcurl undid them."""
+        self._body, self._raw, self._codings = body, _Raw(body), list(codings)
+        self._plain: io.BufferedReader[Any] = io.BufferedReader(self._raw, _PIECE)
         self.came_over = body.came_over
 
     @property
@@ -110,6 +97,8 @@ class GzipBody(Body):
     def readinto(self, buffer: memoryview) -> int:
         """Fill ``buffer`` with decoded bytes; 0 at the end. Raises as ``HttpBody`` does, and for a damaged stream."""
         try:
+            while self._codings:
+                self._plain = _undone(self._plain, self._codings.pop())
             return self._plain.readinto(buffer)
         except (EOFError, OSError, zlib.error) as error:
             raise SourceUnreachableError(
@@ -121,6 +110,18 @@ class GzipBody(Body):
     def close(self) -> None:
         """Close the body beneath."""
         self._body.close()
+
+
+def _undone(packed: io.BufferedReader[Any], coding: str) -> io.BufferedReader[Any]:
+    head = packed.peek(2)[:2]
+    if coding == "deflate" and head:
+        # With the frame of zlib or, as old servers send it, without (RFC 9110, 8.4.1.2).
+        framed = head[0] & 15 == 8 and int.from_bytes(head, "big") % 31 == 0
+        return io.BufferedReader(Inflated(packed.read1, framed=framed, alone=True), _PIECE)
+    # Some servers say so of all files of a kind, and stores keep what an upload said of itself.
+    if coding != "deflate" and head.startswith(GZIP):
+        return io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=packed, mode="rb")), _PIECE)
+    return packed
 
 
 class _Raw(io.RawIOBase):

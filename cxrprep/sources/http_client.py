@@ -25,7 +25,7 @@ from cxrprep.errors import (
 )
 from cxrprep.sources.base import Body
 from cxrprep.sources.http_auth import HostSession, load_cookies, wants_digest
-from cxrprep.sources.http_body import GzipBody, HttpBody
+from cxrprep.sources.http_body import DECODABLE, DecodedBody, HttpBody
 from cxrprep.sources.http_connection import AskAgainError, ConnectionSettings, HttpConnection, Request
 from cxrprep.sources.http_response import HttpResponse, expects_page, is_html_page, page_instead, refusal
 from cxrprep.sources.network_errors import FEW_TRIES
@@ -50,9 +50,6 @@ _OF_A_PART: Final = frozenset({"content-md5", "content-range", "transfer-encodin
 _MOST_REDIRECTS: Final = 10
 _MOST_LOGINS: Final = 5
 _LONGEST_PAGE: Final = 64 * 1024 * 1024
-_GZIP: Final = frozenset({"gzip", "x-gzip"})
-# What libcurl undoes, when it is asked to: alone, or one over the other.
-_DECODABLE: Final = frozenset({"gzip", "x-gzip", "deflate", "br"})
 _COMPRESSED_NAMES: Final = (".gz", ".tgz", ".zip", ".bz2", ".xz")
 _NONE: Final[Mapping[str, str]] = {}
 _PLAIN: Final = ("Accept: */*", "Accept-Encoding: identity")
@@ -150,13 +147,13 @@ class HttpClient:
             # Past the end, another part or one without its place, or a part of something compressed: all of it, then.
             return self.open(url, key=key, private=private)
         self._accept(response, connection, query)
-        if (
-            response.is_page
-            and not expects_page(key)
-            and (response.codings or is_html_page(connection.peek(), claimed=True))
-        ):
-            connection.close()
-            raise page_instead(key, response)
+        # A page may come where data was asked for, whatever the headers claim; the first bytes tell.
+        begins = response.status != 206 or not response.content_range[0]
+        if not expects_page(key) and (response.is_page or (begins and not response.codings)):
+            start = b"" if response.codings else connection.peek()
+            if is_html_page(start, claimed=response.is_page):
+                connection.close()
+                raise page_instead(key, response)
         request.byte_range = None
         return self._body(request, query, response, connection)
 
@@ -260,26 +257,23 @@ class HttpClient:
         self, request: Request, query: _Query, response: HttpResponse, connection: HttpConnection, *, page: bool = False
     ) -> ByteStream:
         """The body as the file that it stands for, whatever coding a server put on that nobody asked for."""
-        codings, key = response.codings, query.key
+        codings, key, raw = response.codings, query.key, HttpBody(response, connection, self.release)
         if not codings or (not page and _own_compression(codings, key)):
-            return HttpBody(key + ".html" if page else key, response, connection, self.release)
-        if len(codings) == 1 and codings[0] in _GZIP:
-            # libcurl refuses a second member, which pigz and bgzip write.
-            return GzipBody(HttpBody(key + ".html", response, connection, self.release))
-        if not _DECODABLE.issuperset(codings) or request.decode:
-            connection.close()
+            return raw
+        if DECODABLE.issuperset(codings) or request.decode:
+            return DecodedBody(raw, () if request.decode else codings)
+        connection.close()
+        if codings != ("br",):
             raise SourceUnreachableError(
                 f"{key}: {response.url} sent it in the coding {', '.join(codings)}, which was not asked for",
                 hint="the server, or a proxy before it, must not compress what is fetched; try another mirror",
                 lasting=True,
             )
-        connection.close()
+        # libcurl undoes it.
         request.decode = True
         response, connection = self._exchange(request, query)
         self._accept(response, connection, query)
-        if not response.codings:
-            return self._body(request, query, response, connection, page=page)
-        return GzipBody(HttpBody(key + ".html", response, connection, self.release), decoded=True)
+        return self._body(request, query, response, connection, page=page)
 
     def _accept(self, response: HttpResponse, connection: HttpConnection, query: _Query) -> None:
         """Raises the error that a response without a file means."""
@@ -454,7 +448,7 @@ def _check_redirect(endpoint: Endpoint, response: HttpResponse, key: str) -> Non
 
 def _own_compression(codings: tuple[str, ...], key: str) -> bool:
     """Whether the coding is the file's own: some servers call an archive's compression one. That stays."""
-    return len(codings) == 1 and codings[0] in (*_GZIP, "deflate") and key.lower().endswith(_COMPRESSED_NAMES)
+    return len(codings) == 1 and codings[0] in DECODABLE and key.lower().endswith(_COMPRESSED_NAMES)
 
 
 def _beginning(connection: HttpConnection) -> bytes:

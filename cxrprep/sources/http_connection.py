@@ -86,7 +86,7 @@ class ConnectionSettings:
 
 
 class AskAgainError(SourceUnreachableError):
-    """Raise where an answer was there before its request: a new connection may bring the right one.
+    """Raise where a new connection may bring the right answer: this one was there before, or to an old nonce.
 
     Do not raise over a connection that was made for this reason.
     """
@@ -136,10 +136,13 @@ class HttpConnection:
         if not self._has_head():
             raise self._failure()
         made = bool(self._curl.getinfo(pycurl.NUM_CONNECTS))
-        # A balancer that ends an idle connection says 408, which may cross the next request.
-        if not made and (self._was_there or self.status == _ENDS_IDLE):
-            if self._was_there:
-                self._soil()
+        if not made and self._was_there:
+            self._soil()
+        # A balancer that ends an idle connection says 408, which may cross the next request. A nonce of Digest may end
+        # without a word of that, or belong to another node; a new handle asks for its own.
+        if (not made and (self._was_there or self.status == _ENDS_IDLE)) or (
+            self._asked_before and self.status == 401 and request.digest
+        ):
             raise AskAgainError(f"{self.endpoint.authority} answered before it was asked", hint="run again")
         if made:
             self._handshake_us = self._curl.getinfo(pycurl.CONNECT_TIME_T) - self._curl.getinfo(
@@ -169,7 +172,7 @@ class HttpConnection:
         self._sent_at, self._answered_at = time.perf_counter(), 0.0
         # Without TLS nothing can hide behind the socket: libcurl closes a connection that brought too much at once.
         self._had = _bytes_received(self._socket) if self._tls and self.served and not self._multiplexed else None
-        self._was_there = False
+        self._was_there, self._asked_before = False, self.served
         self._multi.add_handle(self._curl)
         self.running = True
         self._turn()
@@ -410,7 +413,7 @@ def set_request(curl: Any, request: Request) -> None:
             pycurl.NOBODY: int(request.head),
             **({} if request.head else {pycurl.HTTPGET: 1}),
             pycurl.HTTPHEADER: request.headers,
-            pycurl.ACCEPT_ENCODING: "" if request.decode else None,
+            pycurl.ACCEPT_ENCODING: "br" if request.decode else None,
             pycurl.USERNAME: login.user.encode() if login else None,
             pycurl.PASSWORD: login.password.reveal().encode() if login else None,
             pycurl.HTTPAUTH: pycurl.HTTPAUTH_DIGEST if request.digest else pycurl.HTTPAUTH_BASIC,
@@ -438,7 +441,9 @@ def _header(line: bytes) -> tuple[str, str]:
     """Name and value in a line of a head; no name in what is none. Most lines of most answers are the same."""
     name, colon, value = line.decode("latin-1").partition(":")
     name = name.lower()
-    return (name if name == _UNREAD else name.strip(), value.strip()) if colon else ("", "")
+    bare = name.strip()
+    is_unread = bare == "transfer-encoding" and name != bare
+    return (_UNREAD if is_unread else bare, value.strip()) if colon else ("", "")
 
 
 class _Borrowed(socket.SocketType):

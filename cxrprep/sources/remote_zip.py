@@ -135,7 +135,7 @@ class RemoteZip:
                 body.offset = offset
             else:
                 raw.limit(start + place.packed)
-                body = InflatedBody(raw, file.key, size=file.size, packed=place.packed, offset=offset, end=end)
+                body = InflatedBody(raw, file.key, size=file.size, offset=offset, end=end)
         except BaseException:
             raw.close()
             raise

@@ -84,16 +84,13 @@ def _default_files() -> Iterator[Path]:
     import certifi
 
     # ssl, which knows a place of its own, takes longer to load than all that these hold takes to read.
-    found = next((path for path in _SYSTEM_FILES if os.path.exists(path)), None) or _own_file()  # noqa: PTH110  # texts
+    found = next((path for path in _SYSTEM_FILES if os.path.exists(path)), None)  # noqa: PTH110  # texts
+    found = found or ssl.get_default_verify_paths().cafile or None
     if found is not None:
         yield Path(found)
     elif sys.platform == "win32":
         yield _windows_store()
     yield Path(certifi.where())
-
-
-def _own_file() -> str | None:
-    return ssl.get_default_verify_paths().cafile
 
 
 def _windows_store() -> Path:
@@ -111,8 +108,6 @@ def _certificates(path: Path) -> Sequence[bytes]:
         data = data.decode("utf-16", "replace").encode()
     found = list(_CERTIFICATE.finditer(data))
     if not found and _is_der(data):
-        import ssl
-
         return [ssl.DER_cert_to_PEM_cert(data).strip().encode("ascii")]
     for block in found:
         try:

@@ -147,10 +147,11 @@ _KAGGLE: Final = (
 _KAGGLE_LINE: Final = (
     r"(?s).*?\bkaggle(?:hub)?(?: datasets |\.dataset_)download\b(?:\s+(?:-p|--path)[ =]\S+|\s+--?[a-z]+(?=\s+-))*"
 )
-_HF: Final = r"(?:https://|(?:git clone )?git@)(?:huggingface|hf)\.co[:/]datasets/([\w.-]+/[\w.-]+?)(?:\.git)?"
+_HF: Final = r"(?:https?://|(?:git clone )?git@)(?:huggingface|hf)\.co[:/]datasets/([\w.-]+/[\w.-]+?)(?:\.git)?"
 # A line that names a revision is read with it, or not at all.
 _HF_REVISION: Final = r"(?:(?=.*\brevision[\s=\"']+([\w.-]+)(?![\w./-]))|(?!.*\brevision\b))"
 _HF_PAGE: Final = r"(?:viewer|discussions|(?:blob|raw|resolve|commits)/main)(?:/[^?#]*)?"
+_S3: Final = r"s3(?:\.dualstack)?(?:[.-][a-z0-9-]+)?\.amazonaws\.com"
 # Pages, and lines of other tools, with the address of the source behind them.
 _PAGES: Final = (
     # The list of checksums, and any page about the project, stand for the whole of it; a folder for what lies below it.
@@ -162,7 +163,7 @@ _PAGES: Final = (
     (r"(?i:https?://([\w-]+)(?:\.app)?\.box\.com)/v/([\w.-]+)/?(?:(?:file|folder)/\d+)?/?(?:[?#].*)?", r"box://\1/\2"),
     (
         r"(?s)(?:.*\W)?(?:hf|huggingface-cli) download (?=.*\bdataset\b)" + _HF_REVISION
-        + r"(?:--[\w-]+[ =][^\s/]+ )*([\w.-]+/[\w.-]+)(?:\s.*)?", r"hf://datasets/\2@\1",
+        + r"(?:--[\w-]+(?:[ =][^\s/-][^\s/]*)? )*([\w.-]+/[\w.-]+)(?:\s.*)?", r"hf://datasets/\2@\1",
     ),
     (
         r"(?s)(?:.*\W)?(?:load_dataset|snapshot_download(?=.*dataset))\(" + _HF_REVISION
@@ -172,20 +173,22 @@ _PAGES: Final = (
     (_HF + rf"(?:/tree/main|/{_HF_PAGE})?/?(?:[?#].*)?", r"hf://datasets/\1"),
     (_HF + r"/tree/([^/?#]+)/?([^?#]*?)/?(?:[?#].*)?", r"hf://datasets/\1@\2/\3"),
     (_HF + r"/(?:blob|raw|resolve|commits?)/([^/?#]+)(?:[/?#].*)?", r"hf://datasets/\1@\2"),
-    (r"https://console\.cloud\.google\.com/storage/browser/(?:_details/)?([^?#;]+?)/?(?:[;?#].*)?", r"gs://\1"),
-    (r"https://(?:storage|www)\.googleapis\.com/(?:download/)?storage/v1/b/([^/?#]+)(?:[/?#].*)?", r"gs://\1"),
-    (r"https://storage\.(?:googleapis|cloud\.google)\.com/([^?#]+?)/?", r"gs://\1"),
-    (r"https://([a-z0-9][a-z0-9.-]+)\.storage\.googleapis\.com(/[^?#]+?|)/?", r"gs://\1\2"),
+    (r"https?://console\.cloud\.google\.com/storage/browser/(?:_details/)?([^?#;]+?)/?(?:[;?#].*)?", r"gs://\1"),
+    (r"https?://(?:storage|www)\.googleapis\.com/(?:download/)?storage/v1/b/([^/?#]+)(?:[/?#].*)?", r"gs://\1"),
+    (r"https?://storage\.(?:googleapis|cloud\.google)\.com/([^?#]+?)/?", r"gs://\1"),
+    (r"https?://([a-z0-9][a-z0-9.-]+)\.storage\.googleapis\.com(/[^?#]+?|)/?", r"gs://\1\2"),
     (
-        r"https://(?:[\w-]+\.)?console\.aws\.amazon\.com/s3/buckets/([^/?#]+)/?(?:\?(?:.*?&)?prefix=([^&#]*)|\?)?.*",
+        r"https?://(?:[\w-]+\.)?console\.aws\.amazon\.com/s3/buckets/([^/?#]+)/?(?:\?(?:.*?&)?prefix=([^&#]*)|\?)?.*",
         r"s3://\1/\2",
     ),
     (r"((?:gs|s3)://.+?)/\*+", r"\1"),
-    (r"https://s3(?:\.dualstack)?(?:[.-][a-z0-9-]+)?\.amazonaws\.com/([^?#]+?)/?", r"s3://\1"),
-    (r"https://([a-z0-9][a-z0-9.-]+)\.s3(?:\.dualstack)?(?:[.-][a-z0-9-]+)?\.amazonaws\.com/([^?#]*?)/?", r"s3://\1/\2"),
+    (rf"https?://{_S3}/([^?#]+?)/?", r"s3://\1"),
+    (rf"https?://([a-z0-9][a-z0-9.-]+)\.{_S3}(?:/([^?#]*?))?/?", r"s3://\1/\2"),
 )  # fmt: skip
 
 
+# What asks for a listing at an object store.
+_LISTING_WORDS: Final = frozenset({"prefix", "delimiter", "list-type", "max-keys", "encoding-type", "marker"})
 _INDEX: Final = re.compile(r"(?<=/)index\.html?(?=[?#]|$)", re.IGNORECASE)
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _LINK: Final = re.compile(rf"{_SCHEME.pattern}[^\s\"'<>\u2018\u2019\u201c\u201d]+")
@@ -193,6 +196,16 @@ _LINK: Final = re.compile(rf"{_SCHEME.pattern}[^\s\"'<>\u2018\u2019\u201c\u201d]
 
 # Where a slash at the end means something: web servers tell folders by it, and / is a folder.
 _AS_THEY_ARE: Final = ("http://", "https://", "file://", "/")
+
+
+def without_listing_words(url: str) -> str:
+    """``url`` as a folder's address, where its query asks an object store for a listing: the prefix is the folder."""
+    parts = parts_of(url)
+    words = dict(urllib.parse.parse_qsl(parts.query))
+    if not words or not _LISTING_WORDS.issuperset(words):
+        return url
+    folder = parts.path.rstrip("/") + "/" + urllib.parse.quote(words.get("prefix", ""))
+    return urllib.parse.urlunsplit(parts._replace(path=folder, query=""))
 
 
 def behind(url: str) -> str:
@@ -206,9 +219,11 @@ def behind(url: str) -> str:
     # In quotes, in a sentence, or in the command of another tool.
     url = links[0].rstrip(").,;]") if len(links) == 1 else line
     url = _SCHEME.sub(lambda scheme: scheme[0].lower(), url, count=1) if _SCHEME.match(url) else url
+    # Of some commands more than the address counts, and of the question for a listing its folder.
+    listed = [without_listing_words(url)] if url.startswith("http") else []
+    forms = [_INDEX.sub("", url), *listed, *([line] if links else [])]
     for page, source in _PAGES:
-        # Of some commands more than the address counts.
-        found = re.fullmatch(page, _INDEX.sub("", url)) or (re.fullmatch(page, line) if links else None)
+        found = next(filter(None, (re.fullmatch(page, form) for form in forms)), None)
         if found is not None:
             address = found.expand(source).removesuffix("@")
             # A slash in the name of a revision begins no folder.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from typing import TYPE_CHECKING, Final
 
@@ -87,25 +88,48 @@ class Ranged(Body):
             stream.close()
 
 
-class InflatedBody(Body):
-    """A deflated member, inflated while it is read. ``packed`` is its size in the archive, ``size`` outside of it."""
+class Inflated(io.RawIOBase):
+    """A deflated stream as the bytes that it stands for. Raises ``EOFError`` where it is cut, ``zlib.error``."""
 
-    def __init__(
-        self, raw: Ranged, key: str, *, size: int | None, packed: int, offset: int = 0, end: int | None = None
-    ) -> None:
-        """``raw`` stands where the member's data begins. Raises as ``readinto``, when ``offset`` is passed over.
+    def __init__(self, read: Callable[[int], bytes], *, framed: bool = False, alone: bool = False) -> None:
+        """``read`` gives up to so many bytes of it; ``framed`` by zlib (RFC 1950); ``alone``: none may follow it."""
+        self._read, self._decoder, self._alone = read, zlib.decompressobj(15 if framed else -15), alone
+
+    def readable(self) -> bool:
+        """``True``."""
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        """Fill ``buffer`` from the start; 0 at the end."""
+        view = memoryview(buffer)  # type: ignore[arg-type]  # any writable buffer
+        while view and not self._decoder.eof:
+            piece = self._decoder.unconsumed_tail or self._read(_PIECE)
+            data = self._decoder.decompress(piece, len(view))
+            if data:
+                view[: len(data)] = data
+                return len(data)
+            if not piece:
+                raise EOFError("it ends before its end")
+        if self._alone and view and (self._decoder.unused_data or self._read(1)):
+            raise EOFError("it goes on behind its end")
+        return 0
+
+
+class InflatedBody(Body):
+    """A deflated member, inflated while it is read; ``size`` is that outside of the archive."""
+
+    def __init__(self, raw: Ranged, key: str, *, size: int | None, offset: int = 0, end: int | None = None) -> None:
+        """``raw`` holds the member's data. Raises as ``readinto``, when ``offset`` is passed over.
 
         Args:
-            raw: the bytes of the archive.
+            raw: the bytes of the archive, of this member alone.
             key: what messages call the member.
             size: its bytes unpacked; ``None`` where the archive does not say.
-            packed: its bytes in the archive.
             offset: the member's first byte to read; those before are unpacked and passed over.
             end: the byte after the last; ``None`` reads to the end.
         """
-        self._raw, self._key, self._size, self._left = raw, key, size, packed
-        self._decoder = zlib.decompressobj(wbits=-15)
-        self._pending = b""
+        self._raw, self._key, self._size = raw, key, size
+        self._plain = Inflated(raw.read)
         self._done = 0
         self._end = end
         before = memoryview(bytearray(_PIECE))
@@ -120,31 +144,20 @@ class InflatedBody(Body):
         """
         if self._end is not None:
             buffer = buffer[: max(self._end - self._done, 0)]
-        while len(buffer):
-            try:
-                data = self._decoder.decompress(self._pending, len(buffer))
-            except zlib.error as error:
-                raise ArchiveError(
-                    f"{self._key} is damaged after {self._done} bytes: {error}",
-                    hint="run again; the copy may be at fault",
-                ) from None
-            self._pending = self._decoder.unconsumed_tail
-            if data:
-                self._done += len(data)
-                if self._size is not None and self._done > self._size:
-                    raise ArchiveError(f"{self._key} is longer than its archive says", hint="do not trust this archive")
-                buffer[: len(data)] = data
-                return len(data)
-            if self._decoder.eof:
-                break
-            piece = self._raw.read(min(_PIECE, self._left))
-            if not piece:
-                raise ArchiveError(f"{self._key} ends within its data", hint="the archive is damaged")
-            self._left -= len(piece)
-            self._pending += piece
-        if len(buffer) and self._size is not None and self._done != self._size:
+        try:
+            count = self._plain.readinto(buffer)
+        except zlib.error as error:
+            raise ArchiveError(
+                f"{self._key} is damaged after {self._done} bytes: {error}", hint="run again; the copy may be at fault"
+            ) from None
+        except EOFError:
+            raise ArchiveError(f"{self._key} ends within its data", hint="the archive is damaged") from None
+        self._done += count
+        if self._size is not None and self._done > self._size:
+            raise ArchiveError(f"{self._key} is longer than its archive says", hint="do not trust this archive")
+        if len(buffer) and not count and self._size not in (None, self._done):
             raise ArchiveError(f"{self._key} is shorter than its archive says", hint="the archive is damaged")
-        return 0
+        return count
 
     def close(self) -> None:
         """Close the range beneath."""

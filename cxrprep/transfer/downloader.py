@@ -101,13 +101,8 @@ class Transfer:
 
     def local_state(self, *, same_mirror: bool = True) -> FolderState:
         """What is here, for ``make_plan``."""
-        return FolderState(
-            self.record,
-            self.partial_folder,
-            same_mirror=same_mirror,
-            spent=self.options.spent,
-            wrong=self.options.wrong,
-        )
+        spent, wrong = self.options.spent, self.options.wrong
+        return FolderState(self.record, self.partial_folder, same_mirror=same_mirror, spent=spent, wrong=wrong)
 
     def stop(self) -> None:
         """Ask the run to end soon and keep what it has; from any thread."""
@@ -162,30 +157,15 @@ class Transfer:
         rate, idle = Rate(self.options.limit_rate, self._stop), IdleTimer()
         self._retrier = retrier = Retrier(self.options.retry_policy, self._stop, self.on_event, refused=tuner.refused)
         fetcher = Fetcher(
-            source,
-            self.partial_folder,
-            retrier=retrier,
-            rate=rate,
-            stop=self._stop,
-            connection_limit=limit,
-            idle_timer=idle,
-            on_event=self.on_event,
-            listing_origin=self.options.listing_origin,
+            source, self.partial_folder, retrier=retrier, rate=rate, stop=self._stop, connection_limit=limit,
+            idle_timer=idle, on_event=self.on_event, listing_origin=self.options.listing_origin,
             split_from=self.options.split_from,
-        )
+        )  # fmt: skip
         worker = Worker(
-            plan,
-            source,
-            fetcher,
-            record=self.record,
-            partial_folder=self.partial_folder,
-            layout=self.layout,
-            stop=self._stop,
-            options=self.options,
-            check=self._stop_if_lost,
-            on_complete=self.on_complete,
+            plan, source, fetcher, record=self.record, partial_folder=self.partial_folder, layout=self.layout,
+            stop=self._stop, options=self.options, check=self._stop_if_lost, on_complete=self.on_complete,
             on_event=self.on_event,
-        )
+        )  # fmt: skip
         switching = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_SECONDS)
         try:
@@ -218,17 +198,10 @@ class Transfer:
         if requests is None:
             return None
         return SmallFiles(
-            worker,
-            requests,
-            take=work.take_file,
-            hand_on=work.hand_on,
-            settle=lambda outcome: self._settle(work, outcome),
-            await_first=lambda: work.await_first(self._stop),
-            connection_limit=limit,
-            retrier=retrier,
-            idle_timer=idle,
-            stop=self._stop,
-        )
+            worker, requests, take=work.take_file, hand_on=work.hand_on,
+            settle=lambda outcome: self._settle(work, outcome), await_first=lambda: work.await_first(self._stop),
+            connection_limit=limit, retrier=retrier, idle_timer=idle, stop=self._stop,
+        )  # fmt: skip
 
     def _work_off(
         self,

@@ -120,14 +120,9 @@ class Fetcher:
         for last in (False, True):
             partial = self.partial_folder.open(item.dest)
             byte_counter = ByteCounter(
-                item.dest,
-                item.file.size,
-                partial.done,
-                rate=self.rate,
-                stop=self.stop,
-                idle_timer=self.idle_timer,
-                on_event=self.on_event,
-            )
+                item.dest, item.file.size, partial.done,
+                rate=self.rate, stop=self.stop, idle_timer=self.idle_timer, on_event=self.on_event,
+            )  # fmt: skip
             try:
                 with self.idle_timer:
                     way = self._bring(item, partial, byte_counter, buffer)
@@ -222,14 +217,11 @@ class Fetcher:
                 way.unanswered += 1 if offset and not away else 0
                 raise
             way.unanswered = 0
-            arrived = 0
             if segment.done and not continues(partial, stream, segment.done, item.file):
                 if stream.offset or partial.size not in (None, stream.length):
                     # Of another length than before, what came may be the rest alone, without a word of that.
                     stream.close()
                     stream = self.source.open(item.file, 0)
-                # A login page in place of the file shows in its first bytes, and is no reason to forget ours.
-                arrived = self._first_bytes(stream, buffer)
                 partial.restart([Segment(0, None)])
                 byte_counter.restart()
                 segment = partial.segments[0]
@@ -254,7 +246,7 @@ class Fetcher:
                 packed = getattr(stream, "packed_size", None) is not None
                 size = None if packed else item.file.size
                 way.length = None if packed else stream.length
-                whole = self._copy(stream, partial, way, size, counter=byte_counter, buffer=buffer, arrived=arrived)
+                whole = self._copy(stream, partial, way, size, counter=byte_counter, buffer=buffer)
                 if whole and packed and item.file.size == stream.packed_size:  # type: ignore[attr-defined]  # seen above
                     # S3 lists the size of an object as it is stored, compressed: all of that came.
                     item.file = dataclasses.replace(item.file, size=None)
@@ -267,13 +259,6 @@ class Fetcher:
             item.file = dataclasses.replace(item.file, size=stream.length, validator=now)
             self.on_event(Note("download", "the mirror replaced it since it was listed", "info", item.dest))
 
-    def _first_bytes(self, stream: ByteStream, buffer: memoryview) -> int:
-        try:
-            return stream.readinto(buffer[: self.rate.piece])
-        except BaseException:
-            stream.close()
-            raise
-
     def _copy(
         self,
         stream: ByteStream,
@@ -283,9 +268,8 @@ class Fetcher:
         *,
         counter: ByteCounter,
         buffer: memoryview,
-        arrived: int = 0,
     ) -> bool:
-        """Bring the stream to its end. ``size`` is what the listing says; ``arrived`` bytes are in the buffer already.
+        """Bring the stream to its end. ``size`` is what the listing says.
 
         ``False`` for a range of some length that ended as the server said; raises for a body that is too short.
         """
@@ -293,8 +277,7 @@ class Fetcher:
         assert hasher is not None
         piece = self.rate.piece
         target = buffer if piece is None else buffer[:piece]
-        while count := arrived or stream.readinto(target):
-            arrived = 0
+        while count := stream.readinto(target):
             data = target[:count]
             partial.write(segment, data)
             hasher.update(data)

@@ -69,10 +69,10 @@ def measured_rate(address: str) -> MeasuredRate | None:
 def _known() -> dict[str, dict[str, float]]:
     try:
         body: Any = parse_json(read_text(_path()))
-        entries = {str(name): (float(e["bytes_per_second"]), float(e["when"])) for name, e in body.items()}
+        known = {name: {key: float(e[key]) for key in ("bytes_per_second", "when")} for name, e in body.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return {name: {"bytes_per_second": rate, "when": at} for name, (rate, at) in entries.items() if rate > 0}
+    return {name: entry for name, entry in known.items() if entry["bytes_per_second"] > 0}
 
 
 def _path() -> Path:

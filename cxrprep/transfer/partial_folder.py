@@ -102,9 +102,9 @@ class PartialFolder:
         """
         self._make_folder()
         path = self._small
-        write_whole(path, data)
+        written_at = write_whole(path, data)
         try:
-            note(os.stat(path).st_mtime_ns)  # noqa: PTH116  # as everywhere that files are counted
+            note(written_at)
             move(path, final, self._folders, dest)
         except BaseException as error:
             with contextlib.suppress(OSError):

@@ -128,13 +128,7 @@ class Worker:
             return None
 
         def note(mtime_ns: int) -> None:
-            # Before it has its name, as in ``_brought``.
-            self.check()
-            entry = FileEntry(
-                item.dest, len(data), digest, self.options.listing_origin,
-                source_key=item.file.key, validator=validator, fetched=True, mtime_ns=mtime_ns,
-            )  # fmt: skip
-            self.record.add(entry)
+            self._note(item, Fetched(len(data), digest, self.options.listing_origin, validator, 0, mtime_ns=mtime_ns))
 
         self.partial_folder.place(item.dest, data, self._place(item), note)
         return Outcome(item, OutcomeStatus.OK, len(data))
@@ -163,8 +157,8 @@ class Worker:
             and item.dest in self.options.wrong
             and item.file.digest is None
             and recorded.digest is not None
+            and not self._is_as_recorded(item, recorded)
         )
-        again = again and not self._is_as_recorded(item, recorded)
         if recorded is not None and again:
             # The mirror states nothing of it: what was recorded once is what it must be again.
             item = dataclasses.replace(item, file=dataclasses.replace(item.file, digest=recorded.digest))
@@ -200,15 +194,9 @@ class Worker:
 
     def _entry(self, item: Item, got: Fetched, *, fetched: bool) -> FileEntry:
         return FileEntry(
-            item.dest,
-            got.size,
-            got.digest,
-            got.origin,
-            source_key=item.file.key,
-            validator=got.validator,
-            fetched=fetched,
-            mtime_ns=got.mtime_ns if fetched else None,
-        )
+            item.dest, got.size, got.digest, got.origin, source_key=item.file.key, validator=got.validator,
+            fetched=fetched, mtime_ns=got.mtime_ns if fetched else None,
+        )  # fmt: skip
 
     def _taken_over(self, item: Item, buffer: memoryview, note: Callable[[Fetched], None] | None) -> Fetched | None:
         """A clone or a link of a file of this machine, read once for its digest; ``None`` when it must be copied."""

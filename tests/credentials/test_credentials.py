@@ -157,6 +157,23 @@ def test_a_mirror_that_the_user_named_has_its_own_netrc_entry(home: Path) -> Non
     assert not login.permits("physionet.org")
 
 
+def test_of_several_entries_of_a_host_the_first_counts(home: Path) -> None:
+    # As curl and wget read the file; Python's own reader keeps the last.
+    (home / ".netrc").write_text(
+        "machine Mirror.Example.ORG login bearer password token\n"
+        "machine mirror.example.org login first password one\nmachine mirror.example.org login second password two\n"
+        "machine physionet.org login me password x\nmachine physionet.org login you password y\n"
+    )
+    found = look(home).host("mirror.example.org")
+    assert found is not None
+    assert (found.user, found.password.reveal()) == ("first", "one")
+    token = look(home).bearer("MIRROR.example.org")
+    assert token is not None, "which another entry holds"
+    assert token.secret.reveal() == "token"
+    users = [look(home, **named).physionet() for named in ({}, {"PHYSIONET_USERNAME": "you"})]
+    assert [login and login.user for login in users] == ["me", "you"]
+
+
 def test_a_refused_login_is_passed_over(home: Path) -> None:
     (home / ".netrc").write_text("machine physionet.org login file password right\n")
     credentials = look(home, PHYSIONET_USERNAME="env", PHYSIONET_PASSWORD="wrong")

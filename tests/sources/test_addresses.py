@@ -61,6 +61,14 @@ from cxrprep.sources.urls import behind
         ("https://s3.dualstack.eu-west-1.amazonaws.com/bucket/x/", "s3://bucket/x"),
         ("https://s3-copy.s3.amazonaws.com/x/", "s3://s3-copy/x"),
         ("https://us-east-1.console.aws.amazon.com/s3/buckets/bucket?prefix=a%2Fb%2F", "s3://bucket/a/b/"),
+        ("http://bucket.s3.amazonaws.com/x/", "s3://bucket/x"),
+        ("https://bucket.s3.us-east-1.amazonaws.com", "s3://bucket/"),
+        ("https://bucket.s3.amazonaws.com/?list-type=2&prefix=nih%2Fpng%2F", "s3://bucket/nih/png"),
+        ("https://s3.us-west-2.amazonaws.com/bucket/?prefix=nih/&delimiter=/", "s3://bucket/nih"),
+        ("https://bucket.s3.amazonaws.com/?prefix=x/&X-Amz-Signature=a", "https://bucket.s3.amazonaws.com/?prefix=x/&X-Amz-Signature=a"),
+        ("http://storage.googleapis.com/bucket/png/", "gs://bucket/png"),
+        ("https://storage.googleapis.com/bucket?delimiter=/&prefix=png/", "gs://bucket/png"),
+        ("https://bucket.storage.googleapis.com/?prefix=png", "gs://bucket/png"),
         ("HTTPS://EXAMPLE.ORG/Data/", "https://EXAMPLE.ORG/Data/"),
         ("S3://bucket/Data/", "s3://bucket/Data"),
         ("HF://datasets/a/b", "hf://datasets/a/b"),
@@ -161,6 +169,21 @@ def test_an_address_without_its_scheme_is_taken_for_none(
         assert find_mirror(find_dataset("nih-chestxray14"), name).url.startswith("file://"), (
             "a folder that is here is it"
         )
+
+
+@pytest.mark.parametrize("line", ["{}", "{}/tree/main", "wget {}/resolve/main/train.csv"])
+def test_a_page_of_the_hubs_mirror_is_one_of_the_hub_where_the_environment_names_it(
+    monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    pasted = line.format("https://hf-mirror.com/datasets/StanfordAIMI/CheXpert-v1.0-512")
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    with pytest.raises(UsageError, match=r"hf-mirror\.com is a mirror of Hugging Face") as caught:
+        find_mirror(find_dataset("chexpert"), pasted)
+    assert caught.value.hint.startswith("set HF_ENDPOINT=https://hf-mirror.com, and give the same address")
+    monkeypatch.setenv("HF_ENDPOINT", "https://hf-mirror.com/")
+    found = find_mirror(find_dataset("chexpert"), pasted)
+    assert found.url == "hf://datasets/StanfordAIMI/CheXpert-v1.0-512"
+    assert found.mirror is not None
 
 
 @pytest.mark.parametrize("name", ["chexpert", "mimic-cxr", "mimic-cxr-jpg", "nih-chestxray14"])

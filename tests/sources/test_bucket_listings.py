@@ -13,6 +13,7 @@ from cxrprep.errors import CxrprepError, ExitCode
 from cxrprep.model import Digest
 from cxrprep.sources import open_source
 from cxrprep.sources.base import Source, SourceOptions
+from tests.servers import fake_gcs
 from tests.servers.loopback import Reply, Request, Server, running
 from tests.servers.s3 import S3, Rules
 from tests.sources.contract import content
@@ -103,6 +104,18 @@ def test_what_the_answer_states_of_an_object_is_its_digest(rules: Rules, server:
 def test_a_real_emulator_is_read_over_plain_http(aws: S3) -> None:
     bucket = aws.bucket(FILES)
     assert contents(source_of(f"{aws.url}/{bucket}/nih/")) == BELOW
+
+
+def test_a_store_that_says_not_found_in_words_of_its_own(rules: Rules, server: Server, tmp_path: Path) -> None:
+    def app(request: Request) -> Reply:
+        found = rules(request)
+        return Reply(404, b"Not Found", {"Content-Type": "text/plain"}) if found.status == 404 else found
+
+    server.app = app
+    assert contents(source_of(f"{server.url}/bucket/nih/")) == BELOW
+    with fake_gcs.serving(FILES, tmp_path) as address:
+        images = {key.removeprefix("images/"): data for key, data in BELOW.items() if key.startswith("images/")}
+        assert contents(source_of(f"{address}/bucket/nih/images")) == images
 
 
 def test_a_folder_that_is_not_there_and_a_bucket_that_is_shut(rules: Rules, server: Server) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import random
+import re
 import socket
 import threading
 import time
@@ -132,10 +134,12 @@ def test_a_length_that_libcurl_does_not_heed_ends_the_body(client: HttpClient, l
     "sent",
     [
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding : chunked\r\n\r\n1b\r\n" + BODY + b"\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding  : chunked\r\n\r\n1b\r\n" + BODY + b"\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding\t: chunked\r\n\r\n1b\r\n" + BODY + b"\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + BODY + b"\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"a" * 9_000) for n in range(40)) + b"\r\n",
     ],
-    ids=["blank before the colon", "size that is none", "endless head"],
+    ids=["blank before the colon", "two blanks", "tab", "size that is none", "endless head"],
 )
 def test_framing_that_cannot_be_read_is_no_file(client: HttpClient, sent: bytes) -> None:
     with (
@@ -230,6 +234,24 @@ def test_a_coding_that_nobody_asked_for_is_undone(
         stream = client.open(server.url + "/x.png", offset=offset)
         assert stream.offset == 0
         assert content(stream) == DATA
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "gzip, gzip", "deflate, gzip"])
+@pytest.mark.parametrize("framed", [True, False])
+@pytest.mark.parametrize("change", ["cut", "cut by one", "longer"])
+def test_what_is_cut_or_longer_within_its_coding_is_no_file(
+    client: HttpClient, coding: str, framed: bool, change: str
+) -> None:
+    """All bytes that the length states came, and libcurl calls such a stream whole."""
+    data = random.Random(1).randbytes(3_000)
+    packed = gzip.compress(data) if coding.startswith("gzip") else zlib.compress(data) if framed else _deflated(data)
+    packed = {"cut": packed[:-20], "cut by one": packed[:-1], "longer": packed + b"x"}[change]
+    sent = gzip.compress(packed) if coding.endswith(", gzip") else packed
+    with raw_http.serving(lambda c, *_: c.send(answer(sent, f"Content-Encoding: {coding}"))) as server:
+        with pytest.raises(SourceUnreachableError, match="damaged"):
+            content(client.open(server.url + "/x.png"))
+        with pytest.raises(SourceUnreachableError, match="damaged"):
+            client.read(server.url + "/list")
 
 
 def test_brotli_is_undone(client: HttpClient) -> None:
@@ -783,6 +805,33 @@ def test_digest_is_answered_by_digest(tmp_path: Path, algorithm: str, also: str)
     ):
         assert [content(client.open(f"{server.url}/{n}")) for n in range(3)] == [b"/0", b"/1", b"/2"]
         assert not any(headers.get("authorization", "").startswith("Basic") for _, _, headers in server.seen)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_nonce_that_ended_without_a_word_is_asked_for_anew(tmp_path: Path, times: int, closes: bool) -> None:
+    """Each nonce serves so many requests, and no ``stale`` says so: so do nodes that do not know each other's."""
+    served: dict[str, int] = {}
+
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> bool:
+        said = dict(re.findall(r'(\w+)="?([^",]*)"?', headers.get("authorization", "")))
+        nonce = said.get("nonce", "")
+        if nonce in served and served[nonce] < times:
+            served[nonce] += 1
+            connection.send(answer(DATA))
+        else:
+            served[f"n{len(served)}"] = 0
+            challenge = f'WWW-Authenticate: Digest realm="r", nonce="n{len(served) - 1}", qop="auth"'
+            connection.send(answer(b"", challenge, status="401 Unauthorized"))
+        return not closes
+
+    with (
+        raw_http.serving(app) as server,
+        closing(with_netrc(tmp_path, "machine 127.0.0.1 login u password p")) as client,
+    ):
+        for number in range(7):
+            assert content(client.open(f"{server.url}/{number}.png")) == DATA
+        assert not any("basic" in headers.get("authorization", "").lower() for _, _, headers in server.seen)
 
 
 def test_a_balancers_cookie_is_no_session(tmp_path: Path) -> None:

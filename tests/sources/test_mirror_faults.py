@@ -215,6 +215,7 @@ def test_no_silence_is_waited_for_twice_where_an_answer_is_optional(monkeypatch:
         Reply(403),
         Reply(404),
         Reply(418),
+        Reply(500),
         Reply(204),
         Reply(302),
         Reply(302, b"", {"Location": "ftp://127.0.0.1/"}),
