@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.api.folder import DatasetFolder, open_folder
 from cxrprep.api.manifest import keep_manifest_current
 from cxrprep.collection import FolderKind
+from cxrprep.collection.dataset_folder import require_joined
 from cxrprep.datasets.own_folder import NAME
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, Sink, ignore
@@ -150,10 +151,7 @@ def _own_table(folder: DatasetFolder) -> Path:
     """The image table of converted images, which are their own source. Raises ``UsageError`` where there is none."""
     tables = folder.image_tables
     if len(tables) != 1:
-        raise UsageError(
-            f"{folder.root} has a manifest for each shard of a job array",
-            hint="join them first: the same convert without --shard finds all of it done",
-        )
+        require_joined(folder.root, folder.read_from)
     return tables[0]
 
 
@@ -361,15 +359,9 @@ def _plain(
         return items([pair for pair in everything if pair[0].name in paths])
 
     return Inputs(
-        root,
-        len(wanted),
-        functools.partial(items, wanted),
-        base=base,
-        place=place,
-        unusable=found.unusable,
-        others=None if selection.is_everything else others,
-        left_out=tuple(found.words().items()),
-    )
+        root, len(wanted), functools.partial(items, wanted), base=base, place=place, unusable=found.unusable,
+        others=None if selection.is_everything else others, left_out=tuple(found.words().items()),
+    )  # fmt: skip
 
 
 def _stated(base: Path | None, *, rows: bool) -> dict[str, SourceImage]:

@@ -126,14 +126,8 @@ class LabelledFolder:
             ).value
             rows += [("images with labels", f"{own.labelled:,} of {own.images:,}")]
             if not own.labelled:
-                on_event(
-                    Note(
-                        "extract-labels",
-                        f"no label is of a study here: study_id has to be as in {own.images_path}, "
-                        "or for DICOM the StudyInstanceUID",
-                        "warning",
-                    )
-                )
+                asked = f"study_id has to be as in {own.images_path}, or for DICOM the StudyInstanceUID"
+                on_event(Note("extract-labels", f"no label is of a study here: {asked}", "warning"))
         return rows
 
     def _study_by_uid(self) -> Callable[[str], ImageId | None] | None:

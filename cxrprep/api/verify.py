@@ -13,7 +13,7 @@ from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.api.status import after_labels, again_command
 from cxrprep.collection.file_table import files_of, files_of_images, image_rows, shards_of_images, with_others
-from cxrprep.collection.lineage import FolderKind, files_of_exports, read_export, stated_tables
+from cxrprep.collection.lineage import IMAGES_NAME, FolderKind, files_of_exports, read_export, stated_tables
 from cxrprep.errors import IntegrityError, TableError, UnsafePathError, UsageError
 from cxrprep.events import Note, Sink, ignore
 from cxrprep.model import FolderRef, ImageCheck
@@ -184,7 +184,9 @@ def _following(folder: DatasetFolder, *, is_sound: bool) -> tuple[str, ...]:
     if folder.kind is FolderKind.RELEASE and (folder.manifests / "labels.parquet").is_file():
         images = folder.image_tables[0] if is_sound and folder.image_tables else None
         return (after_labels(folder.home, folder.words, images),)
-    verbs = {FolderKind.RELEASE: "extract-labels", FolderKind.CONVERTED: "report", FolderKind.EXPORTED: ""}
+    # Parts of a job array that were not joined have no report.
+    made = "report" if (folder.read_from / IMAGES_NAME).is_file() else "status"
+    verbs = {FolderKind.RELEASE: "extract-labels", FolderKind.CONVERTED: made, FolderKind.EXPORTED: ""}
     verb = verbs.get(folder.kind, "report" if folder.image_tables else "manifest")
     return (f"cxrprep {verb} {folder.words}",) if verb else ()
 

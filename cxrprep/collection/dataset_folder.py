@@ -14,8 +14,9 @@ from cxrprep.collection.lineage import (
     marked,
     read_export,
     read_lineage,
+    shard_tables,
     trace_of_conversion,
-)
+)  # fmt: skip
 from cxrprep.collection.recognition import contradicts, holds_nothing_of, recognise, release_here, sample_names
 from cxrprep.collection.state_folder import check_state
 from cxrprep.datasets.catalog import catalog, find_dataset, is_built_in, known_dataset
@@ -240,8 +241,18 @@ def require_image_table(root: Path, path: Path) -> None:
             f"{root} holds an export in the form {form}, which has no manifest",
             hint="name the folder that was exported",
         )
+    require_joined(root, path.parent)
     words = shlex.join(folder_words(root, home, dataset))
     raise UsageError(f"{root} has no manifest ({path})", hint=f"make it: cxrprep manifest {words}")
+
+
+def require_joined(root: Path, manifests: Path) -> None:
+    """Raise ``UsageError`` where the parts of a job array have image tables of their own."""
+    if shard_tables(manifests):
+        raise UsageError(
+            f"{root} holds parts of a job array that were not joined",
+            hint="when every part has run, the same convert once without --shard joins them",
+        )
 
 
 def _again(root: Path) -> str:

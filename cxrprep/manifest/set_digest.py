@@ -155,14 +155,9 @@ def set_digest(
         rows.add_rows(_leaves(part, files.shown(part), hashed=not leaves))
     files.close()
     if files.unread:
-        on_event(
-            Note(
-                STAGE,
-                f"{files.unread:,} of {len(dataset):,} images were not read, and their digests taken from the record: "
-                f"cxrprep verify {shlex.quote(str(dataset.root))} reads them",
-                "warning",
-            )
-        )
+        reads = f"cxrprep verify {shlex.quote(str(dataset.root))} reads them"
+        words = f"{files.unread:,} of {len(dataset):,} images were not read, and their digests taken from the record"
+        on_event(Note(STAGE, f"{words}: {reads}", "warning"))
     held: dict[str, list[bytes]] = {}
 
     def hashes() -> Iterator[tuple[str, bytes]]:

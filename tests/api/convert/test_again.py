@@ -401,3 +401,22 @@ def test_a_part_of_an_array_to_which_no_image_falls_is_done(tmp_path: Path, to: 
     assert {name: found[name] for name in found if "/shards/" not in name} == wanted
     nothing = command(*words, "--out", tmp_path / "none", "--shard", "1/2", "--include", "nowhere*")
     assert (nothing.returncode, "no image" in nothing.stderr) == (8, True), nothing
+
+
+def test_parts_that_were_not_joined_say_how_they_are(tmp_path: Path) -> None:
+    """They led to ``manifest``, which is refused there, and ``verify`` to a report that is."""
+    root, out = tmp_path / "in", tmp_path / "out"
+    nih_chestxray14.write(root)
+    words = ("convert", root, "--recipe", "square-224", "--out", out)
+    reading = [("export", out, "--format", "csv"), ("digest", out), ("report", out), ("duplicates", out)]
+    for part in ("1/2", "2/2"):
+        ok(*words, "--shard", part)
+        for verb in reading:
+            done = command(*verb)
+            said = ("parts of a job array" in done.stderr, "once without --shard" in done.stderr)
+            assert (done.returncode, *said) == (2, True, True), done
+        assert f"cxrprep status {out}" in ok("verify", out)
+    ok(*words)
+    for verb in reading:
+        ok(*verb)
+    assert f"cxrprep report {out}" in ok("verify", out)
