@@ -265,11 +265,7 @@ def _digests_at_once(root: Path, file: FileToRead) -> FileDigests | None:
 
 
 def _digests_of(
-    root: Path,
-    file: FileToRead,
-    buffer: memoryview,
-    count_bytes: Callable[[int], None],
-    elsewhere: Elsewhere | None,
+    root: Path, file: FileToRead, buffer: memoryview, count_bytes: Callable[[int], None], elsewhere: Elsewhere | None
 ) -> FileDigests:
     try:
         digests, size = _read(f"{root}/{file.path}", file.algorithms, buffer, count_bytes)

@@ -131,8 +131,7 @@ def _checked(wanted: str, path: Path) -> Result[Proof | SetDigest]:
         holds, about = made.holds(wanted), dict(parse_json(made.leaf))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UsageError(
-            f"{path} is no proof of a training set",
-            hint="make one: cxrprep prove DIGEST ROOT --image ID --out FILE",
+            f"{path} is no proof of a training set", hint="make one: cxrprep prove DIGEST ROOT --image ID --out FILE"
         ) from error
     rows = (("image", about.get("id", "")), ("split", made.split or "none"), ("of", format_count(made.size, "image")))
     return Result("prove", made, _code(holds), rows=rows, data={"expected": wanted, "holds": holds, "leaf": about})

@@ -232,10 +232,7 @@ def mirror_check(
     spec, mirror = place
     name = f"{spec.name} from {mirror.name}"
     options = SourceOptions(
-        credentials=credentials,
-        timeout=timeout,
-        billing_project=project,
-        extra=mirror.source_settings(),
+        credentials=credentials, timeout=timeout, billing_project=project, extra=mirror.source_settings()
     )
     try:
         source = open_source(mirror.url, options)

@@ -34,11 +34,7 @@ def command(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-@verb(
-    "check",
-    asks=True,
-    examples=(("cxrprep config check configs/*.toml", "every ready-made job file"),),
-)
+@verb("check", asks=True, examples=(("cxrprep config check configs/*.toml", "every ready-made job file"),))
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="FILE...")
 def check(invocation: Invocation, files: tuple[Path, ...]) -> int:
     """Read job files and say what is wrong with them: syntax, keys, values, names. Asks no server."""

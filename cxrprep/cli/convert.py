@@ -28,10 +28,7 @@ if TYPE_CHECKING:
         ),
         ("cxrprep convert /hospital/dicom --recipe square-512 --out /data/ours", "a plain folder of DICOM files"),
         ("cxrprep convert /hospital/dicom --check-phi", "which tags of it look like an identity"),
-        (
-            "cxrprep convert /data/nih --recipe square-224 --to parquet",
-            "for load_dataset, labels beside the images",
-        ),
+        ("cxrprep convert /data/nih --recipe square-224 --to parquet", "for load_dataset, labels beside the images"),
     ),
 )
 @options.folder

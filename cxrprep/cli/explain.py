@@ -48,6 +48,13 @@ def command(invocation: Invocation, file: Path | None, *, selftest: bool) -> int
 
     out, labels = invocation.out, invocation.job.labels
     if selftest:
+        given = [] if file is None else [str(file)]
+        given += [option for key, (_, option) in invocation.flags.items() if key.startswith("labels.")]
+        if given:
+            raise UsageError(
+                f"--selftest runs examples that state their own policy and rules: it does not take {given[0]}",
+                hint="leave out one of the two",
+            )
         return out.result("The report labeler's own examples", check_labeler(), command="explain")
     if file is None:
         raise UsageError("which report?", hint="name a text file, or - for standard input")

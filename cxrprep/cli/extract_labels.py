@@ -80,12 +80,7 @@ if TYPE_CHECKING:
 @options.split("--seed", "--split-seed")
 @options.allow_loss
 @options.engine
-def command(
-    invocation: Invocation,
-    *,
-    compare: tuple[Path, Path] | None,
-    also: tuple[Path, ...],
-) -> int:
+def command(invocation: Invocation, *, compare: tuple[Path, Path] | None, also: tuple[Path, ...]) -> int:
     """Read the label tables of ROOT into manifests/labels.parquet; with --reports or --import, add a label source.
 
     Every cell is 1, 0, -1 or null; the release's own columns stand beside ours as text. Labelled reports are the label

@@ -56,12 +56,7 @@ class Setting(click.Option):
 
 
 def setting(
-    key: str,
-    *declarations: str,
-    section: str = "Options",
-    metavar: str | None = None,
-    text: str = "",
-    **more: Any,
+    key: str, *declarations: str, section: str = "Options", metavar: str | None = None, text: str = "", **more: Any
 ) -> Callable[[F], F]:
     """A decorator: the option ``declarations`` sets ``key``; type, choices and help come from the setting.
 
@@ -180,13 +175,7 @@ selection = several(
     setting("selection.split", "--split", section="Selection", metavar="NAME", shell_complete=completers.split),
     setting("selection.view", "--view", section="Selection", metavar="NAME", shell_complete=completers.view),
     setting("selection.label", "--label", section="Selection", metavar="NAME[=V]", shell_complete=completers.label),
-    setting(
-        "selection.where",
-        "--where",
-        section="Selection",
-        metavar="CONDITION",
-        shell_complete=completers.column,
-    ),
+    setting("selection.where", "--where", section="Selection", metavar="CONDITION", shell_complete=completers.column),
     setting("selection.patients", "--patients", section="Selection", metavar="ID|FILE", shell_complete=completers.file),
     setting("selection.studies", "--studies", section="Selection", metavar="ID|FILE", shell_complete=completers.file),
     setting("selection.ids", "--ids", section="Selection", metavar="FILE", shell_complete=completers.file),
@@ -231,11 +220,7 @@ def split(*seed: str) -> Callable[[F], F]:
         setting("split.seed", *seed, section="Split"),
         setting("split.within", "--split-within", section="Split", metavar="NAME", shell_complete=completers.split),
         setting(
-            "split.stratify",
-            "--stratify",
-            section="Split",
-            metavar="LABEL[,LABEL]",
-            shell_complete=completers.stratify,
+            "split.stratify", "--stratify", section="Split", metavar="LABEL[,LABEL]", shell_complete=completers.stratify
         ),
         setting("split.folds", "--folds", section="Split", metavar="K"),
     )

@@ -179,8 +179,7 @@ class LabelSettings:
         default_factory=dict, metadata=_about('the same for single observations: Edema = "zeros"', BLANK)
     )
     observations: tuple[str, ...] = _set(
-        (),
-        "the labels to export: a preset (chexpert-competition, chexpert, nih-chestxray14) or names; default: all",
+        (), "the labels to export: a preset (chexpert-competition, chexpert, nih-chestxray14) or names; default: all"
     )
     reports: str = _set("", "radiology reports to label: a zip, folder, CSV, Parquet or Open-i XML", form="path")
     imports: tuple[str, ...] = _set(

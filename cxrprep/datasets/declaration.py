@@ -27,8 +27,8 @@ SHAPES: Final = ("columns", "list", "rows", "class")
 class CellRule:
     """What the cells of a column must be: ``match`` is a pattern, ``what`` says it in words, for the error.
 
-    ``blank`` cells may be there too; ``unique`` cells stand there once. Of a longer cell that ``trim`` matches, its one
-    group counts.
+    ``blank`` cells may be there too; ``unique`` cells stand there once. Of another cell that ``trim`` matches, its one
+    group counts, with ``ending`` behind it.
     """
 
     match: str = ""
@@ -36,6 +36,7 @@ class CellRule:
     blank: bool = False
     unique: bool = False
     trim: str = ""
+    ending: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cxrprep.datasets.catalog import declaration_of, is_built_in
 from cxrprep.datasets.declaration import MANY_FILES, Declaration, PathRule
-from cxrprep.datasets.facts import unpacked_name
+from cxrprep.datasets.facts import unpacked_name, whole_table
 from cxrprep.datasets.patterns import compiled
 from cxrprep.model import ImageId
 
@@ -75,7 +75,7 @@ class DeclaredLayout:
         return key if self._is_table(key) else None
 
     def _is_table(self, key: str) -> bool:
-        name = key.lower()
+        name = whole_table(key.lower())
         spelled = (name, name.rsplit("/", 1)[-1])
         one = any(fnmatchcase(unpacked_name(word, pattern), pattern) for pattern in self.tables for word in spelled)
         return one or any(fnmatchcase(name, form) for pattern in self.sets for form in (pattern, f"*/{pattern}"))

@@ -175,28 +175,43 @@ class Table:
 
 def _is_named(key: str, pattern: str) -> bool:
     """Whether a pattern means a key: its name, and the folder where the pattern names one."""
-    folder, _, name = key.rpartition("/")
+    folder, _, name = whole_table(key).rpartition("/")
     inside, _, wanted = pattern.rpartition("/")
     if inside and not fnmatchcase(f"/{folder}", f"*/{inside}"):
         return False
     return fnmatchcase(unpacked_name(name, wanted), wanted)
 
 
-RESAVED: Final = ("parquet", "pq", "feather", "arrow", "xlsx", "tsv", "xls", "ods")
+RESAVED: Final = ("parquet", "pq", "feather", "arrow", "xlsx", "tsv", "xls", "ods", "json", "jsonl", "ndjson")
 """What the name of a table ends in that was saved again in another form: read all the same, or refused by its form."""
 # Windows hides the ending of a name, and what is saved as labels.csv there becomes labels.csv.txt.
 _PACKED: Final = re.compile(r"(\.(gz|zip|xz|bz2|zst)|(?<=\.[ct]sv)\.txt)+$")
+COPY: Final = re.compile(
+    r"^(?:copy of|copie de|copia de|kopie von) |(?: -)? (?:copy|copie|copia|kopie)(?: \d+)?(?=[ .])| *\(\d+\)(?=\.|$)"
+    r"|(?<=\.(?:csv|tsv|txt))\.\d+$|(?<=\.gz)\.\d+$| +(?=\.)| +$"
+)
+"""What browsers, desktops and ``wget`` add to the name of a file that is there already; blanks. In lower case."""
+PART_FILE: Final = re.compile(r"part[-.]?(\d+)|(\d+)\.part$", re.IGNORECASE)
+"""The names of the files that Spark and Dask write a table as, in a folder that has the table's name."""
+_BESIDE_PARTS: Final = re.compile(r"\.\w.*\.crc|_success|_(common_)?metadata", re.IGNORECASE)
+
+
+def whole_table(key: str) -> str:
+    """What a key is a part of: the folder that Spark or Dask wrote a table into; else the key itself."""
+    folder, _, name = key.rpartition("/")
+    return folder if "." in folder and (PART_FILE.match(name) or _BESIDE_PARTS.fullmatch(name)) else key
 
 
 def unpacked_name(file: str, pattern: str) -> str:
     """The name of what a file holds: Kaggle packs a table of its own accord, and keeps the name before ``.zip``.
 
     Both in lower case; a pattern that has a suffix of a packed file means that file. A table that is published as CSV
-    may have been saved again as Parquet or as a workbook, or as JSON lines, which are refused by their name.
+    may have been saved again as Parquet, as JSON or as a workbook, and may be a copy of a file that was there already.
     """
+    file = file if COPY.search(pattern) else COPY.sub("", file)
     stem, _, end = _PACKED.sub("", file).rpartition(".")
     name = _PACKED.sub("", pattern)
-    if stem and end in (*RESAVED, "jsonl", "ndjson") and name.endswith(".csv"):
+    if stem and end in RESAVED and name.endswith(".csv"):
         return f"{stem}.csv{pattern.removeprefix(name)}"
     return file if name != pattern else _PACKED.sub("", file)
 

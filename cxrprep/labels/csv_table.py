@@ -51,7 +51,6 @@ _MISSING: Final = (
 # What no table begins with: what it is, and what helps. A zero or another sign of no text may stand in a cell alone.
 _NO_TABLE: Final = (
     (rb"\s*<", "a web page, or other XML", "sign in at the source, then fetch it again"),
-    (rb"\s*[\[{]", "JSON", "save it as CSV; what is a message of a server in place of the table: fetch it again"),
     (rb"version https://git-lfs", "a pointer of Git LFS, in place of the file", "git lfs pull, then run again"),
     (rb"/annex/objects/", "a pointer of git-annex, in place of the file", "git annex get, then run again"),
     (rb"\xd0\xcf\x11\xe0", "a workbook of Excel 97", "save it as CSV or .xlsx, then run again"),

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import pyarrow as pa
 from zlib_ng import zlib_ng
 
+from cxrprep.datasets.facts import PART_FILE
 from cxrprep.errors import TableError, UsageError
-from cxrprep.labels.resaved_formats import ARROW, csv_of_arrow, csv_of_workbook
+from cxrprep.humanize import format_count
+from cxrprep.labels.resaved_formats import ARROW, csv_of_arrow, csv_of_json, csv_of_workbook
 from cxrprep.model import Digest
 from cxrprep.storage.small_files import GZIP, encoding_of, open_file, read_file
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 _LIMIT: Final = 2 << 30
 _ZIP: Final = b"PK\x03\x04"
 AGAIN: Final = "fetch the table again, or correct that line by hand"
+_ALL_PARTS: Final = "fetch the folder again with all of its files, or save the table as one CSV"
+_JSON: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*[\[{]")
 _DELIMITERS: Final = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 # What Excel writes and reads; saved again by another program it has quotation marks, or blanks.
 _NAMED_DELIMITER: Final = re.compile(rb'"?sep\s*=\s*([,;\t|])"?[,;\t|]*\r?\n', re.IGNORECASE)
@@ -59,6 +63,8 @@ def read_content(path: Path, written: Written = AS_IT_STANDS) -> CsvContent:
     """The file's contents. Raises ``UsageError`` where there is none, ``TableError`` where it cannot be read."""
     try:
         packed = read_file(path)
+    except IsADirectoryError:
+        return _of_parts(path, written)
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}", hint="check the path") from error
     except OSError as error:
@@ -70,6 +76,8 @@ def read_content(path: Path, written: Written = AS_IT_STANDS) -> CsvContent:
             f"{path} is larger than {_LIMIT >> 30} GiB", hint="no published table is that large: fetch it again"
         )
     data = _with_line_ends(_as_utf8(path, data, notes), notes)
+    if _JSON.match(data):
+        data = csv_of_json(path, data, notes)
     content = _delimited(packed, _without_blank_end(data), notes, written.delimiter)
     if not written.header:
         return content
@@ -77,6 +85,31 @@ def read_content(path: Path, written: Written = AS_IT_STANDS) -> CsvContent:
     csv.writer(names, delimiter=content.delimiter, lineterminator="\n").writerow(written.header)
     data = names.getvalue().encode() + content.data.removeprefix(b"\xef\xbb\xbf")
     return content._replace(data=data, lines_before=content.lines_before - 1)
+
+
+def _of_parts(path: Path, written: Written) -> CsvContent:
+    """The contents of a folder that Spark or Dask wrote a table into; lines are counted through all of its parts.
+
+    Raises ``TableError`` where a part is missing, or has other columns. What is empty has no part, so that numbers may
+    be left out; on a disk Spark writes a checksum beside each.
+    """
+    names = {one.name for one in path.iterdir()}
+    of_parts = sorted((int(found[1] or found[2]), name) for name in names if (found := PART_FILE.match(name)))
+    parts = {name: one for _, name in of_parts if (one := read_content(path / name, written)).packed}
+    lost = {name[1:-4] for name in names if name.startswith(".") and name.endswith(".crc")} - names
+    if not parts or lost or "_temporary" in names:
+        what = f"{min(lost)} is missing" if lost else "it is still being written" if parts else "it holds no part files"
+        raise TableError(f"{path} is a folder, not a table: {what}", hint=_ALL_PARTS)
+    (first, whole), *others = parts.items()
+    header = whole.data.partition(b"\n")[0]
+    for name, part in others:
+        if part.data.partition(b"\n")[0] != header:
+            raise TableError(f"{path / name}, line 1: its header is another than that of {first}", hint=_ALL_PARTS)
+    rows = (part.data.partition(b"\n")[2].rstrip(b"\r\n") for part in parts.values())
+    said = "" if "_SUCCESS" in names else "; without _SUCCESS, which says that they are all"
+    notes = (f"a folder of {format_count(len(parts), 'part file')}{said}", *whole.notes)
+    packed = b"".join(part.packed for part in parts.values())
+    return whole._replace(packed=packed, data=b"\n".join((header, *rows)) + b"\n", notes=notes)
 
 
 def _with_line_ends(data: bytes, notes: list[str]) -> bytes:
@@ -101,11 +134,13 @@ def _uncompressed(path: Path, packed: bytes, notes: list[str]) -> bytes:
         notes.append("a table, although its name ends in .txt")
     if named == ".gz" and packed and not packed.startswith((GZIP, _ZIP)):
         notes.append("not compressed, although its name ends in .gz")
-    for begin, (what, end, unpack, refusal) in _PACKED.items():
+    # What is packed twice is a file that a program packed, and a server once more; a file of no end stops at eight.
+    for begin, (what, end, unpack, refusal) in [*_PACKED.items()] * 8:
         if not packed.startswith(begin):
             continue
         if named != end:
             notes.append(f"compressed by {what}, whatever its name says")
+        named = ""
         try:
             packed = unpack(packed)
         except refusal as error:
@@ -202,6 +237,8 @@ def digest_of(path: Path) -> Digest:
     try:
         with open_file(path) as file:
             return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
+    except IsADirectoryError:
+        return Digest("sha256", hashlib.sha256(read_content(path).packed).hexdigest())
     except OSError as error:
         raise _unreadable(path, error) from error
 

@@ -42,11 +42,7 @@ _AGREED: Final[Mapping[str, Callable[[pd.DataFrame, Any], pd.DataFrame]]] = {
 
 
 def add_rows(
-    declared: Declaration,
-    here: Mapping[str, TableRead],
-    images: pd.DataFrame,
-    others: pd.Series,
-    label_rows: LabelRows,
+    declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, others: pd.Series, label_rows: LabelRows
 ) -> None:
     """Add the rows of all labels, boxes and masks, and one for each image that nobody labelled.
 
@@ -264,10 +260,7 @@ def _label_cells(block: _Labels, column: str) -> pd.Series:
     meanings = block.rule.values  # noqa: PD011  # a field of the rule, not of a data frame
     if "1" in meanings and "0" in meanings:
         # What spreadsheets and databases make of 1 and 0.
-        meanings = {
-            **{word: meanings[digit] for word, digit in TRUTH.items()},
-            **meanings,
-        }
+        meanings = {**{word: meanings[digit] for word, digit in TRUTH.items()}, **meanings}
 
     def of_words(words: pd.Series) -> pd.Series:
         unknown = words[words.notna() & ~words.isin(list(meanings))]

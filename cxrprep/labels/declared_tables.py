@@ -16,16 +16,13 @@ from cxrprep.datasets.catalog import is_built_in
 from cxrprep.datasets.declaration import MANY_FILES, CellRule, Declaration, DeclaredTable
 from cxrprep.datasets.patterns import compiled
 from cxrprep.errors import ConfigError, TableError
+from cxrprep.humanize import format_count
+from cxrprep.labels.columns import first_of_each
 from cxrprep.labels.csv_table import Form, line_of_name, read_names, read_table
 from cxrprep.labels.csv_text import AS_IT_STANDS, Written, digest_of
-from cxrprep.labels.declared_columns import (
-    TABLE,
-    TableRead,
-    columns_as_they_stand,
-    columns_of,
-    columns_of_blocks,
-)
+from cxrprep.labels.declared_columns import TABLE, TableRead, columns_as_they_stand, columns_of, columns_of_blocks
 from cxrprep.labels.declared_values import categories_of
+from cxrprep.labels.joins import all_distinct
 from cxrprep.labels.text_table import TextTable, are_plain, first_true, plain_form
 from cxrprep.model import Digest
 from cxrprep.storage.small_files import MAX_BYTES, parse_json, read_file, read_text
@@ -148,11 +145,12 @@ def _of_file(table: DeclaredTable, path: Path) -> tuple[pd.DataFrame, Digest]:
 def _checked_names(table: DeclaredTable, names: pa.Array, path: Path, label_rows: LabelRows) -> pa.Array:
     """The lines of a list, as its cells must be. Raises ``TableError`` with the line of anything else."""
     rule = table.cells.get("name", CellRule())
-    if rule.trim and are_plain(names, plain_form(rule.trim)):
-        if plain_form(rule.trim) == rule.match:
+    plain = plain_form(rule.trim, rule.ending) if rule.trim else ""
+    if plain and are_plain(names, plain):
+        if plain == rule.match:
             return names
-    elif rule.trim:
-        names = pc.replace_substring_regex(names, rule.trim, r"\1")
+    elif plain:
+        names = pc.replace_substring_regex(names, rule.trim, "\\1" + rule.ending.replace("\\", r"\\"))
     if not rule.match:
         return names
     wrong = pc.invert(pc.match_substring_regex(names, rule.match))
@@ -171,10 +169,7 @@ def _checked_names(table: DeclaredTable, names: pa.Array, path: Path, label_rows
 
 
 def _texts_here(
-    declared: Declaration,
-    here: Mapping[str, tuple[DeclaredTable, Sequence[Path]]],
-    label_rows: LabelRows,
-    hook: Hook,
+    declared: Declaration, here: Mapping[str, tuple[DeclaredTable, Sequence[Path]]], label_rows: LabelRows, hook: Hook
 ) -> dict[str, TextTable]:
     """The CSV tables as text, checked: each cell is what the declaration says."""
     csv = {name: (table, paths[0]) for name, (table, paths) in here.items() if table.form == "csv"}
@@ -212,12 +207,23 @@ def _csv(declared: Declaration, table: DeclaredTable, path: Path, hook: Hook) ->
     for name in csv.names:
         csv = csv.without_edges(name) if name in wanted and name not in as_it_stands else csv
     for name, rule in table.cells.items():
-        csv = csv.trimmed(name, rule.trim) if rule.trim and name in csv else csv
+        csv = csv.trimmed(name, rule.trim, rule.ending) if rule.trim and name in csv else csv
+    if any(rule.unique and name in csv and not all_distinct(csv.text(name)) for name, rule in table.cells.items()):
+        csv = _without_repeated_rows(csv)
     stated = dict.fromkeys(spelled.get(name, name) for name in columns_of(declared, table.name) if name != "all")
     gone = [repr(name) for name in stated if name not in csv and name not in table.optional_columns]
     if gone:
         csv = replace(csv, notes=(*csv.notes, f"columns that its dataset's file names are not here: {', '.join(gone)}"))
     return _with_slashes(csv)
+
+
+def _without_repeated_rows(csv: TextTable) -> TextTable:
+    """The table without rows that say in every column what one before them says."""
+    kept = pc.indices_nonzero(first_of_each({name: csv.columns.column(name) for name in csv.names}))
+    if not (left := csv.rows - len(kept)):
+        return csv
+    note = f"{format_count(left, 'row')} that repeat another one left out"
+    return replace(csv.ordered(kept), notes=(*csv.notes, note))
 
 
 def _check_cells(table: DeclaredTable, csv: TextTable) -> None:

@@ -221,11 +221,7 @@ def _in_order(table: pa.Table) -> bool:
 
 def provenance(dataset: str, labels: Labels) -> dict[str, Any]:
     """What the footer says: dataset, release, and every table with its digest and what became of its rows."""
-    return {
-        "dataset": dataset,
-        "release": labels.release,
-        "tables": [described_table(use) for use in labels.tables],
-    }
+    return {"dataset": dataset, "release": labels.release, "tables": [described_table(use) for use in labels.tables]}
 
 
 def described_table(use: TableUse) -> dict[str, Any]:

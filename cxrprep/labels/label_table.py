@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import TableError, UsageError
 from cxrprep.labels.csv_text import read_content, records_of
-from cxrprep.storage.parquet import read_rows, read_schema
-from cxrprep.storage.small_files import parse_json
 from cxrprep.vocabulary import CHEXPERT, NIH, column_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     _Rows = Iterator[tuple[int, list[Any]]]
@@ -37,7 +35,6 @@ _KEYS: Final = (
 # Columns of our own tables that look like an observation and are none.
 _NO_OBSERVATIONS: Final = frozenset(("label_source", "labels_raw"))
 _LIST: Final = "Finding Labels"
-_JSON_LINES: Final = re.compile(r"\.(?:jsonl|ndjson)(?:\.gz)?$")
 _REPORT_FILE: Final = re.compile(r"(?:.*/)?s(\d{8})(?:\.txt)?")
 _CELLS: Final[Mapping[str, int | None]] = {
     "": None, "_": None,
@@ -72,7 +69,7 @@ class LabelTable:
 
 
 def read_label_table(path: Path, *, key: str | None = None, source: str | None = None) -> LabelTable:
-    """The labels of ``path``: Parquet, JSON lines, CSV (also gzipped) of chexpert-labeler, CheXbert, NegBio and others.
+    """The labels of ``path``: Parquet, JSON, CSV (also gzipped) of chexpert-labeler, CheXbert, NegBio and others.
 
     Columns are known by their names in any order and spelling ("Airspace Opacity", ``label_pleural_effusion``); NIH's
     "Finding Labels" is a list of what is there, so that what it does not name is 0.
@@ -86,7 +83,7 @@ def read_label_table(path: Path, *, key: str | None = None, source: str | None =
         TableError: the table cannot be read, or a cell is no label.
         UsageError: there is no such column or label source, or the table has several and none is named.
     """
-    header, rows = _reader(path)(path)
+    header, rows = _csv(path)
     rows = _of_chexbert(header, rows)
     rows = _of_source(path, header, rows, source)
     header, rows = _without_repeated_columns(path, header, rows)
@@ -115,12 +112,6 @@ def read_label_table(path: Path, *, key: str | None = None, source: str | None =
         {name: tuple(one.labels) for name, one in further.items() if not one.first and one.stated},
         {name: one.first for name, one in further.items() if one.first},
     )
-
-
-def _reader(path: Path) -> Callable[[Path], tuple[list[str], _Rows]]:
-    if path.suffix.lower() in (".parquet", ".pq"):
-        return _parquet
-    return _json_lines if _JSON_LINES.search(path.name.lower()) else _csv
 
 
 def _of_chexbert(header: Sequence[str], rows: _Rows) -> _Rows:
@@ -280,28 +271,6 @@ def _value(cell: Any, path: Path, line: int, name: str) -> int | None:
         ) from None
 
 
-def _json_lines(path: Path) -> tuple[list[str], _Rows]:
-    """An object a line; what one leaves out is not mentioned, and labels may stand in an object of their own."""
-    found: list[tuple[int, dict[str, Any]]] = []
-    content = read_content(path)
-    text = content.data.decode("utf-8-sig", errors="replace")
-    for number, line in enumerate(text.splitlines(), 1 + content.lines_before):
-        if not line.strip():
-            continue
-        try:
-            row = dict(parse_json(line))
-        except (ValueError, TypeError):
-            raise TableError(f"{path}, line {number}: no JSON object") from None
-        nested = [row.pop(name) for name in [*row] if isinstance(row[name], dict)]
-        for labels in nested:
-            row |= labels
-        found.append((number, row))
-    header = [*dict.fromkeys(name for _, row in found for name in row)]
-    if not header:
-        raise TableError(f"{path} is empty")
-    return header, ((line, [row.get(name) for name in header]) for line, row in found)
-
-
 def _csv(path: Path) -> tuple[list[str], _Rows]:
     csv.field_size_limit(128 << 20)
     content = read_content(path)
@@ -317,16 +286,3 @@ def _full_rows(path: Path, records: _Rows, width: int) -> _Rows:
         if len(row) != width:
             raise TableError(f"{path}, line {line}: {len(row)} cells, the header has {width}")
         yield line, row
-
-
-def _parquet(path: Path) -> tuple[list[str], _Rows]:
-    import pyarrow as pa
-
-    try:
-        # Anyone's table will do, whatever its name is: it need not have the columns of ours.
-        table = read_rows(path, columns=read_schema(path).names)
-        # Text that is no UTF-8 shows only now.
-        columns = [column.to_pylist() for column in table.columns]
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise TableError(f"{path} is not a readable Parquet file: {error}") from error
-    return table.column_names, enumerate((list(row) for row in zip(*columns, strict=True)), 2)

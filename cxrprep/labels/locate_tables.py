@@ -1,4 +1,4 @@
-"""Location of label tables: at the top of a folder, in a ``--tables`` folder, or one or two folders down."""
+"""Location of label tables: at the top of a folder, in a ``--tables`` folder, or some folders down."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.collection.lineage import IMAGES_NAME, image_tables
-from cxrprep.datasets.facts import DatasetSpec, Table, unpacked_name
+from cxrprep.datasets.facts import COPY, PART_FILE, DatasetSpec, Table, unpacked_name
 from cxrprep.errors import TableError, UsageError, storage_error
 from cxrprep.events import Note, Sink
 from cxrprep.labels.csv_text import read_content
@@ -18,11 +19,12 @@ from cxrprep.storage.paths import is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 
 STAGE: Final = "extract-labels"
 # Folders of images hold up to 112,120 entries and no table: looking into them would only cost time.
+# Beside them a folder that Spark wrote a table into is a table.
+_TABLE_FOLDER: Final = re.compile(r"\.(csv|tsv|parquet|pq|json)(\.\w+)?$", re.IGNORECASE)
 _PICTURES: Final = (".png", ".jpg", ".jpeg", ".dcm")
 _IMAGES: Final = re.compile(
     r"^(.* batch \d+ \(train \d+\)|\..*|images.*|train|valid|val|test|files|p\d+|patient\d+"
@@ -58,10 +60,10 @@ class Tables:
         return (one,) if one is not None else next((paths for table, paths in self.sets if table.name == name), ())
 
 
-def _listed(base: Path) -> Iterator[tuple[Path, list[str]]]:
+def _listed(base: Path, depth: int) -> Iterator[tuple[Path, list[str]]]:
     """``base``, then the folders in it, then theirs, each with its files; images and their folders are left out."""
     level = [base]
-    for _ in range(3):
+    for _ in range(depth):
         inner = []
         for folder in level:
             files, folders = list[str](), list[str]()
@@ -69,10 +71,33 @@ def _listed(base: Path) -> Iterator[tuple[Path, list[str]]]:
                 for entry in entries:
                     if entry.name.lower().endswith(_PICTURES):
                         continue
-                    (folders if is_folder(entry) else files).append(entry.name)
+                    (folders if is_folder(entry) and not _is_of_parts(entry) else files).append(entry.name)
             yield folder, sorted(files)
             inner += [folder / name for name in sorted(folders) if not _IMAGES.match(name)]
         level = inner
+
+
+def _listed_in(bases: Sequence[Path], depth: int) -> list[tuple[Path, list[str]]]:
+    """The folders to ``depth`` in all of ``bases``, each once. Raises ``UsageError`` for one that is not there."""
+    listed: dict[Path, list[str]] = {}
+    for base in bases:
+        if not base.is_dir():
+            raise UsageError(
+                f"{base} is not a folder", hint="name the folder that holds the dataset, or download it first"
+            )
+        try:
+            for folder, files in _listed(base, depth):
+                listed.setdefault(folder, files)
+        except OSError as error:
+            raise storage_error(error.filename, "list", error) from error
+    return [*listed.items()]
+
+
+def _is_of_parts(entry: os.DirEntry[str]) -> bool:
+    """Whether a folder is a table that Spark or Dask wrote as part files."""
+    return bool(_TABLE_FOLDER.search(entry.name)) and any(
+        PART_FILE.match(one.name) for one in Path(entry.path).iterdir()
+    )
 
 
 def _files(table: Table, listed: list[tuple[Path, list[str]]], bases: Sequence[Path]) -> list[Path]:
@@ -88,7 +113,15 @@ def _files(table: Table, listed: list[tuple[Path, list[str]]], bases: Sequence[P
         if inside and not found:
             # A folder of images, or one far down, is looked into where a pattern names it.
             found += [path for base in bases for path in sorted(base.glob(pattern)) if path.is_file()]
-    return list(dict.fromkeys(found))
+    return sorted(dict.fromkeys(found), key=_is_copy)
+
+
+def _is_named_so(table: Table, path: Path) -> bool:
+    return any(fnmatchcase(path.name.lower(), one.lower().rpartition("/")[2]) for one in table.patterns)
+
+
+def _is_copy(path: Path) -> bool:
+    return COPY.search(path.name.lower()) is not None
 
 
 def _is_whole(path: Path) -> bool:
@@ -137,21 +170,18 @@ def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: P
     """
     if release is not None and release not in spec.releases:
         raise UsageError(f"{spec.name} has no release {release!r}", hint=f"its releases: {', '.join(spec.releases)}")
-    listed: list[tuple[Path, list[str]]] = []
     bases = tuple(filter(None, (tables, root)))
-    for base in bases:
-        if not base.is_dir():
-            raise UsageError(
-                f"{base} is not a folder", hint="name the folder that holds the dataset, or download it first"
-            )
-        try:
-            known = {folder for folder, _ in listed}
-            listed += [entry for entry in _listed(base) if entry[0] not in known]
-        except OSError as error:
-            raise storage_error(error.filename, "list", error) from error
     of_sets = [table for table in spec.table if table.settings.get("files") == "many"]
     sets = tuple((table, held) for table in of_sets if (held := _set_of(table, bases)))
-    found = [(table, _files(table, listed, bases)) for table in spec.table if table not in of_sets]
+    found: list[tuple[Table, list[Path]]] = []
+    # Farther down is looked only where no table is near: it takes as long as there are folders.
+    for depth in (3, 6):
+        if not sets and not any(paths for _, paths in found):
+            listed = _listed_in(bases, depth)
+            found = [(table, _files(table, listed, bases)) for table in spec.table if table not in of_sets]
+    # labels.json is labels.csv that was saved again, unless it is another table by its own name.
+    own = {path for table, paths in found for path in paths if _is_named_so(table, path)}
+    found = [(table, [one for one in paths if one not in own or _is_named_so(table, one)]) for table, paths in found]
     present = {table.release for table, paths in found if paths and table.release}
     newest = next((name for name in spec.releases if name in present), None)
     chosen = release if release in {table.release for table in spec.table} else newest
@@ -166,6 +196,8 @@ def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: P
         if paths and table.release in ("", chosen):
             files.append((table, taken := next(filter(_is_whole, paths), paths[0]) if paths[1:] else paths[0]))
             others, why = [path for path in paths if path != taken], f"{taken} is another copy of the same table"
+            if _is_copy(taken) and not _is_named_so(table, taken):
+                on_event(Note(STAGE, "a copy by its name: taken for the table, which is not here", "info", str(taken)))
         else:
             others, why = paths[:1], f"it belongs to release {table.release}; {chosen} is taken"
         for path in others:

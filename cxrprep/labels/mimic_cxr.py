@@ -18,14 +18,7 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
 from cxrprep.humanize import format_count
-from cxrprep.labels.columns import (
-    constant,
-    constant_where,
-    count_true,
-    filled_with_zeros,
-    labels_of_rows,
-    whole,
-)
+from cxrprep.labels.columns import constant, constant_where, count_true, filled_with_zeros, labels_of_rows, whole
 from cxrprep.labels.csv_table import Form, read_table
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.joins import are_in, positions, row_numbers

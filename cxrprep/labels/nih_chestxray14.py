@@ -6,6 +6,8 @@ Google's labels circulate apart and joined, and an image's name says whose it is
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -15,8 +17,8 @@ from cxrprep.errors import TableError
 from cxrprep.labels import declared
 from cxrprep.labels.columns import count_true, whole
 from cxrprep.labels.declared_tables import Hook
-from cxrprep.labels.text_table import TextTable, first_true
-from cxrprep.vocabulary import slug
+from cxrprep.labels.text_table import TextTable, first_true, with_words
+from cxrprep.vocabulary import NIH, slug
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from cxrprep.labels.locate_tables import Tables
 
 _FINDINGS: Final = {"v2020": "Data_Entry_2017_v2020.csv", "2017": "Data_Entry_2017.csv"}
+_FINDING: Final = {slug(name): name for name in NIH.names}
 _SEVEN: Final = (
     "Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Sex", "View Position",
 )  # fmt: skip
@@ -73,9 +76,24 @@ def _arranged(tables: dict[str, TextTable], label_rows: LabelRows) -> dict[str, 
     found = next((name for name in _FINDINGS.values() if name in tables), "")
     if not found:
         return tables
-    table = tables.pop(found)
+    table = _with_bars(tables.pop(found))
     label_rows.release = _release(table, label_rows)
     return {_FINDINGS[label_rows.release]: table, **tables}
+
+
+def _with_bars(table: TextTable) -> TextTable:
+    """The table with bars between findings that are joined by other signs, or written as a list of Python."""
+
+    def joined(cell: str | None) -> str | None:
+        words = [slug(word) for word in re.split(r"[,;|]", cell or "")]
+        return "|".join(_FINDING[word] for word in words) if _FINDING.keys() >= {*words} else cell
+
+    def respelled(cells: pa.Array) -> pa.Array:
+        return pa.array([joined(cell) for cell in cells.to_pylist()], cells.type)
+
+    columns = with_words(table.columns, "Finding Labels", respelled)
+    said = () if columns is table.columns else ("column 'Finding Labels': its lists are read as findings joined by |",)
+    return replace(table, columns=columns, notes=(*table.notes, *said))
 
 
 def _release(table: TextTable, label_rows: LabelRows) -> str:

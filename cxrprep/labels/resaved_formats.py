@@ -1,10 +1,12 @@
-"""Tables that were saved again as Parquet, Arrow or a workbook of Excel, as the text of a CSV."""
+"""Tables that were saved again as Parquet, Arrow, JSON or a workbook of Excel, as the text of a CSV."""
 
 from __future__ import annotations
 
 import csv
 import datetime as dt
 import io
+import json
+import re
 import zipfile
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,17 +17,24 @@ import pyarrow.parquet as pq
 
 from cxrprep.errors import MissingExtraError, TableError
 from cxrprep.extras import install_command
+from cxrprep.storage.small_files import parse_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 ARROW: Final = (b"PAR1", b"ARROW1")
 """How Parquet and Arrow files begin."""
+_NO_RECORDS: Final = "save it as CSV; what is a message of a server in place of the table: fetch it again"
+_LINES: Final = re.compile(r"\.(jsonl|ndjson)\b", re.IGNORECASE)
+_NO_WORKBOOK: Final = (
+    OSError, KeyError, ValueError, IndexError, AttributeError, TypeError, zipfile.BadZipFile, SyntaxError,
+)  # fmt: skip
 _INDEX: Final = "__index_level_0__"  # pandas' own numbers of rows
 
 
 def csv_of_arrow(path: Path, data: bytes, notes: list[str]) -> bytes:
-    """The cells of a Parquet or Arrow file as CSV. Raises ``TableError`` for one that is damaged, or holds lists."""
+    """The cells of a Parquet or Arrow file as CSV. Lists are JSON. Raises ``TableError`` where it is damaged."""
     parquet = data.startswith(ARROW[0])
     notes.append(f"{'a Parquet' if parquet else 'an Arrow'} file: its rows are counted as lines from 2")
     try:
@@ -42,6 +51,10 @@ def csv_of_arrow(path: Path, data: bytes, notes: list[str]) -> bytes:
 
 
 def _words(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_nested(column.type):
+        return pa.chunked_array(
+            [[None if cell is None else json.dumps(cell, default=str) for cell in column.to_pylist()]]
+        )
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_boolean(column.type):
@@ -57,9 +70,58 @@ def csv_of_workbook(path: Path, data: bytes, notes: list[str]) -> bytes:
     sheets = sheets_of(path, data)
     (name, rows), *others = [(name, rows) for name, rows in sheets.items() if rows] or [("", [])]
     notes.append("a workbook of Excel" + (f": its sheet {name!r} alone is read" if others else ""))
+    return _csv([_word(cell) for cell in row] for row in rows)
+
+
+def _csv(rows: Iterable[Iterable[Any]]) -> bytes:
     out = io.StringIO(newline="")
-    csv.writer(out).writerows([_word(cell) for cell in row] for row in rows)
+    csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue().encode()
+
+
+def csv_of_json(path: Path, data: bytes, notes: list[str]) -> bytes:
+    """The cells of JSON as CSV: a list of objects, an object a line, or what ``to_json`` of pandas writes.
+
+    What stands in an object of its own is columns beside the others. Raises ``TableError`` for any other JSON.
+    """
+
+    def parsed(text: str) -> Any:
+        # Numbers as they are written: 1.0 is no 1, and an id may have more digits than a float.
+        return parse_json(text, parse_float=str, parse_int=str, parse_constant=lambda _: None)
+
+    try:
+        text = data.decode("utf-8-sig")
+        try:
+            value = parsed(text)
+        except ValueError:
+            value = [parsed(line) for line in text.split("\n") if line.strip()]
+        # One line of JSON lines is an object like any message of a server: the name tells them apart.
+        alone = isinstance(value, dict) and _LINES.search(path.name)
+        found = [_flat(row) for row in ([value] if alone else _rows_of(value))]
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise TableError(f"{path}, line 1: this is JSON, and no list of rows ({error})", hint=_NO_RECORDS) from error
+    names = [*dict.fromkeys(name for row in found for name in row)]
+    if not names or any(isinstance(cell, list) for row in found for cell in row.values()):
+        raise TableError(f"{path}, line 1: this is JSON, and its rows hold nothing, or lists", hint=_NO_RECORDS)
+    notes.append("JSON: its rows are counted as lines from 2")
+    return _csv([names, *([row.get(name) for name in names] for row in found)])
+
+
+def _rows_of(value: Any) -> Iterable[dict[str, Any]]:
+    """The rows of a list, or of what pandas writes: by columns or by index, with names or types apart."""
+    if isinstance(value, list):
+        return value
+    if "data" in value:
+        names = value.get("columns")
+        return value["data"] if names is None else [dict(zip(names, row, strict=True)) for row in value["data"]]
+    rows = next(iter(value.values()))
+    numbered = all(name.isdecimal() for name in value)
+    return value.values() if numbered else [{name: column[row] for name, column in value.items()} for row in rows]
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    inner = [cell for cell in row.values() if isinstance(cell, dict)]
+    return {name: cell for one in (row, *inner) for name, cell in one.items() if not isinstance(cell, dict)}
 
 
 def sheets_of(path: Path, data: bytes) -> dict[str, list[tuple[Any, ...]]]:
@@ -72,16 +134,7 @@ def sheets_of(path: Path, data: bytes) -> dict[str, list[tuple[Any, ...]]]:
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
         sheets = {sheet.title: list(sheet.iter_rows(values_only=True)) for sheet in book.worksheets}
         book.close()
-    except (
-        OSError,
-        KeyError,
-        ValueError,
-        IndexError,
-        AttributeError,
-        TypeError,
-        zipfile.BadZipFile,
-        SyntaxError,
-    ) as error:
+    except _NO_WORKBOOK as error:
         raise TableError(f"{path} cannot be read as a workbook: {error}", hint="fetch it again") from error
     return sheets
 

@@ -68,20 +68,20 @@ class TextTable:
         columns = self.columns.take(order).combine_chunks()
         return replace(self, columns=columns, origin=order if self.origin is None else self.origin.take(order))
 
-    def trimmed(self, name: str, pattern: str) -> TextTable:
-        """The table with only the first group of ``pattern`` (RE2) left of each cell of a plain column.
+    def trimmed(self, name: str, pattern: str, ending: str = "") -> TextTable:
+        """The table with only the first group of ``pattern`` (RE2) left of each cell of a column, and ``ending``.
 
         For ids with a letter before or ``.0`` behind them. A cell that does not match stays as it is, for
         ``require_match`` to refuse; what changed is said in ``notes``.
         """
         # measured: 377,110 ids are looked at in 0.03 s, and taken apart in 0.4 s
-        plain = plain_form(pattern)
+        plain = plain_form(pattern, ending)
         if (name, plain) in self.matched:
             return self
         column = self.text(name)
         if are_plain(column, plain):
             return replace(self, matched=self.matched | {(name, plain)})
-        cleaned = pc.replace_substring_regex(column, pattern, r"\1")
+        cleaned = pc.replace_substring_regex(column, pattern, "\\1" + ending.replace("\\", r"\\"))
         changed = int(pc.sum(pc.not_equal(cleaned, column)).as_py() or 0)
         if not changed:
             return self
@@ -307,15 +307,15 @@ def are_plain(cells: pa.Array, form: str) -> bool:
     return not cells.null_count and bool(pc.all(pc.match_substring_regex(cells, form)).as_py())
 
 
-def plain_form(pattern: str) -> str:
-    """The pattern of what a trimming pattern leaves: its one capturing group alone."""
+def plain_form(pattern: str, ending: str = "") -> str:
+    """The pattern of what a trimming pattern leaves: its one capturing group alone, and ``ending``."""
     found = re.search(r"(?<!\\)\((?!\?)", pattern)
     begin = end = found.end() if found else 0
     depth = 1
     while depth:
         depth += {"(": 1, ")": -1}.get(pattern[end], 0) if pattern[end - 1] != "\\" else 0
         end += 1
-    return f"^{pattern[begin : end - 1]}$"
+    return f"^{pattern[begin : end - 1]}{re.escape(ending)}$"
 
 
 def first_true(mask: Any) -> int:

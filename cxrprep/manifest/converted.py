@@ -147,11 +147,7 @@ def _official(images: pa.Table, labels: pa.Table | None) -> pa.Table:
 
 
 def rebuild_converted(
-    folder: DatasetFolder,
-    choices: Mapping[str, Any],
-    *,
-    allow_loss: bool = False,
-    on_event: Sink,
+    folder: DatasetFolder, choices: Mapping[str, Any], *, allow_loss: bool = False, on_event: Sink
 ) -> pa.Table:
     """The image table and the studies of converted images, written anew from what lies beside them.
 

@@ -33,13 +33,7 @@ if TYPE_CHECKING:
 
 
 def write_own_manifest(
-    folder: DatasetFolder,
-    found: Iterable[OwnImage],
-    choices: Choices,
-    *,
-    key: str,
-    allow_loss: bool,
-    on_event: Sink,
+    folder: DatasetFolder, found: Iterable[OwnImage], choices: Choices, *, key: str, allow_loss: bool, on_event: Sink
 ) -> pa.Table:
     """``images.parquet``, ``studies.parquet`` and ``headers.parquet`` of images of one's own, checked and written.
 

@@ -113,11 +113,7 @@ class Plan:
         return sum((total for action, total in self.totals().items() if action in MOVING), start=Total())
 
     def disk_need(
-        self,
-        *,
-        keep_archives: bool = False,
-        passing: Callable[[str], bool] | None = None,
-        passing_at_once: int = 0,
+        self, *, keep_archives: bool = False, passing: Callable[[str], bool] | None = None, passing_at_once: int = 0
     ) -> int:
         """Bytes that must be free, as far as sizes are known.
 

@@ -73,10 +73,7 @@ def schema() -> pa.Schema:
     return pa.schema(
         [
             pa.field(
-                name,
-                types.get(name, pa.string()),
-                nullable=name not in required,
-                metadata={"description": description},
+                name, types.get(name, pa.string()), nullable=name not in required, metadata={"description": description}
             )
             for name, description in _DESCRIPTIONS.items()
         ]

@@ -17,15 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.errors import AccessError, CxrprepError, IntegrityError, NotInSourceError, UsageError
 from cxrprep.model import RemoteFile
 from cxrprep.sources import endpoints
-from cxrprep.sources.base import (
-    Access,
-    AccessState,
-    ByteStream,
-    SourceOptions,
-    access_refused,
-    hole,
-    stated_size,
-)
+from cxrprep.sources.base import Access, AccessState, ByteStream, SourceOptions, access_refused, hole, stated_size
 from cxrprep.sources.box_api import BoxApi, BoxEntry
 from cxrprep.sources.http_client import HttpClient, OverHttp, nobody
 from cxrprep.sources.network_errors import NotConnectedError

@@ -17,15 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.credentials.services import ADVICE
 from cxrprep.errors import AccessError, CxrprepError, NotInSourceError, SourceNotFoundError, UsageError
 from cxrprep.model import Digest, RemoteFile
-from cxrprep.sources.base import (
-    Access,
-    AccessState,
-    ByteStream,
-    SourceOptions,
-    access_refused,
-    pages,
-    stated_size,
-)
+from cxrprep.sources.base import Access, AccessState, ByteStream, SourceOptions, access_refused, pages, stated_size
 from cxrprep.sources.endpoints import ENDPOINTS, named
 from cxrprep.sources.http_client import HttpClient, OverHttp, nobody
 from cxrprep.sources.retry import with_retries

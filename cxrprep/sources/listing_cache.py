@@ -32,14 +32,7 @@ class CachedListing:
     """
 
     def __init__(
-        self,
-        name: str,
-        identity: str,
-        *,
-        start: int,
-        end: int,
-        open_at: Callable[[int], ByteStream],
-        validator: str,
+        self, name: str, identity: str, *, start: int, end: int, open_at: Callable[[int], ByteStream], validator: str
     ) -> None:
         """Nothing is read yet.
 

@@ -54,8 +54,7 @@ def _require_listing(page: Mapping[str, Any], sign: str, bucket: str) -> None:
     """Raise for what is no listing, and has no ``sign`` of one: a page to sign in would pass for an empty bucket."""
     if sign not in page:
         raise SourceUnreachableError(
-            f"the list of {bucket}'s objects was answered with something else",
-            hint=ANOTHER_ANSWERS,
+            f"the list of {bucket}'s objects was answered with something else", hint=ANOTHER_ANSWERS
         )
 
 

@@ -68,10 +68,7 @@ _KINDS: Final[dict[Kind, tuple[Level, str]]] = {
     Kind.ALTERED: (Level.ERROR, _FETCH),
     Kind.ZERO_BYTE: (Level.ERROR, _FETCH),
     Kind.UPSTREAM_MISMATCH: (Level.NOTE, "for the publisher's own bytes, fetch these files from another mirror"),
-    Kind.UNPROVEN: (
-        Level.NOTE,
-        "to have them recorded as they are: cxrprep download DATASET ROOT --source SAME",
-    ),
+    Kind.UNPROVEN: (Level.NOTE, "to have them recorded as they are: cxrprep download DATASET ROOT --source SAME"),
     Kind.EXTRA: (Level.WARNING, "the release has no such file: move it out of the folder"),
     Kind.LEFTOVER: (Level.WARNING, "an interrupted or careless tool left it: it can be removed"),
     Kind.UNFINISHED: (Level.NOTE, "it can be removed, once no other tool writes it"),
@@ -86,10 +83,7 @@ _KINDS: Final[dict[Kind, tuple[Level, str]]] = {
     Kind.WRONG_DEPTH: (Level.ERROR, "is it a converted copy? The release's own images have another depth"),
     Kind.CONSTANT: (Level.ERROR, _IMAGE),
     Kind.NO_PIXELS: (Level.ERROR, _IMAGE),
-    Kind.DOUBTFUL: (
-        Level.NOTE,
-        "look at it: a score by its pixels, which is wrong now and then; no pixel was changed",
-    ),
+    Kind.DOUBTFUL: (Level.NOTE, "look at it: a score by its pixels, which is wrong now and then; no pixel was changed"),
     Kind.TABLE: (Level.ERROR, _TABLES),
     Kind.FACT: (Level.ERROR, _TABLES),
     Kind.LEAKAGE: (Level.ERROR, f"a model would be tested on what it was trained on; {_TABLES}"),
@@ -122,15 +116,7 @@ def accepted_kinds(names: Iterable[str]) -> frozenset[Kind]:
 
 
 REPAIRABLE: Final = frozenset({Kind.MISSING, Kind.TRUNCATED, Kind.ALTERED, Kind.ZERO_BYTE})
-WRONG_IMAGES: Final = frozenset(
-    {
-        Kind.UNDECODABLE,
-        Kind.CUT_SHORT,
-        Kind.WRONG_FORMAT,
-        Kind.CONSTANT,
-        Kind.NO_PIXELS,
-    }
-)
+WRONG_IMAGES: Final = frozenset({Kind.UNDECODABLE, Kind.CUT_SHORT, Kind.WRONG_FORMAT, Kind.CONSTANT, Kind.NO_PIXELS})
 """Images that came as they should, and are wrong all the same: a mirror may have mended its copy since."""
 WRONG_TABLES: Final = frozenset({Kind.TABLE, Kind.FACT, Kind.LEAKAGE, Kind.DUPLICATE_ROWS})
 """What is wrong in the release's tables, whichever of them it is."""

@@ -195,11 +195,7 @@ def mark_repaired(manifests: Path, paths: Iterable[str], *, tables: bool = False
         now = pc.or_(now, pc.is_in(table["finding"], value_set=of_tables))
         if not pc.any(now).as_py():
             continue
-        words = {
-            "finding": str(Kind.REPAIRED),
-            "level": str(Level.INFO),
-            "detail": "a download fetched it again",
-        }
+        words = {"finding": str(Kind.REPAIRED), "level": str(Level.INFO), "detail": "a download fetched it again"}
         for name, word in words.items():
             at = table.schema.get_field_index(name)
             column = pc.if_else(now, word, table[name].cast(pa.string())).cast(table.schema.field(at).type)

@@ -32,12 +32,7 @@ _SECONDS: Final = 120.0
 _BAD_WHEN_HIGH: Final = ("inverted_score", "turned_score", "mirrored_score", "not_frontal_score")
 # Images that are named for each score.
 _WORST: Final = 12
-_FORMATS: Final[Mapping[str, str]] = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".dcm": "DICOM",
-}
+_FORMATS: Final[Mapping[str, str]] = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".dcm": "DICOM"}
 
 
 @dataclass(slots=True)

@@ -146,10 +146,5 @@ def outdated_images(images: pa.Table, originals: pa.Table, hint: str, prefix: st
     for row in rows.select(["path", "source_path", "source_digest", "now"]).to_pylist():
         detail = f"it was made from {row['source_path']} when that had other bytes"
         yield make_finding(
-            Kind.OUTDATED,
-            prefix + row["path"],
-            detail,
-            expected=row["now"],
-            found=row["source_digest"],
-            hint=hint,
+            Kind.OUTDATED, prefix + row["path"], detail, expected=row["now"], found=row["source_digest"], hint=hint
         )

@@ -215,11 +215,7 @@ class VerifyReport:
             "files": {
                 "here": files.here,
                 "bytes": files.size_here,
-                "proven": {
-                    "published": files.published,
-                    "transport": files.transport,
-                    "first-read": files.first_read,
-                },
+                "proven": {"published": files.published, "transport": files.transport, "first-read": files.first_read},
                 "listed": files.listed,
                 "unproven": files.unproven,
                 "read": files.read,

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import zipfile
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -201,6 +202,16 @@ FORMS |= {
     "Arrow": (by_pandas(lambda table, out: table.to_feather(out)), "an Arrow file"),
     "a workbook": (by_pandas(lambda table, out: table.to_excel(out, index=False)), "a workbook of Excel"),
     "a workbook with an index": (by_pandas(lambda table, out: table.to_excel(out)), "a workbook of Excel"),
+    "JSON": (by_pandas(lambda table, out: table.to_json(out, orient="records")), "JSON: its rows"),
+    "JSON as pandas writes it": (by_pandas(lambda table, out: table.to_json(out)), "JSON: its rows"),
+    "JSON with names apart": (by_pandas(lambda table, out: table.to_json(out, orient="split")), "JSON: its rows"),
+    "JSON with types": (
+        by_pandas(lambda table, out: table.to_json(out, orient="table", index=False)),
+        "JSON: its rows",
+    ),
+    "JSON by index": (by_pandas(lambda table, out: table.to_json(out, orient="index")), "JSON: its rows"),
+    "JSON lines": (by_pandas(lambda table, out: table.to_json(out, orient="records", lines=True)), "JSON: its rows"),
+    "gzip in gzip": (lambda rows: gzip.compress(gzip.compress(saved(rows), mtime=0), mtime=0), "compressed by gzip"),
     "a remark of PowerShell": (lambda rows: b"#TYPE System.Object\r\n" + saved(rows), "remarks stand before"),
     "the end mark of DOS": (lambda rows: saved(rows) + b"\x1a", ""),
 }
@@ -208,6 +219,9 @@ FORMS |= {
 NOT_PLAIN = {
     ("siim-acr-pneumothorax", "floats"),
     ("siim-acr-pneumothorax", "two decimals"),
+    # A table of one row in it is an object as any message of a server is.
+    ("mimic-cxr", "JSON lines"),
+    ("mimic-cxr-jpg", "JSON lines"),
 }
 
 
@@ -280,12 +294,20 @@ def test_what_is_no_label_is_refused(cell):
         label_of(cell)
 
 
-@pytest.mark.parametrize("end", [".parquet", ".xlsx", ".tsv", ".csv.xz", ".csv.txt"])
+@pytest.mark.parametrize("end", [".parquet", ".xlsx", ".tsv", ".csv.xz", ".csv.txt", ".json", ".jsonl"])
 def test_tables_under_the_name_of_their_form_are_found_and_are_not_extra(copy, end, tmp_path):
     name, root, before = copy
     shutil.copytree(root, tmp_path, dirs_exist_ok=True)
     edit = FORMS[
-        {".parquet": "Parquet", ".xlsx": "a workbook", ".tsv": "tabs", ".csv.xz": "xz", ".csv.txt": "quoted"}[end]
+        {
+            ".parquet": "Parquet",
+            ".xlsx": "a workbook",
+            ".tsv": "tabs",
+            ".csv.xz": "xz",
+            ".csv.txt": "quoted",
+            ".json": "JSON",
+            ".jsonl": "JSON lines",
+        }[end]
     ][0]
     here = tables(tmp_path)
     for path in here:
@@ -314,16 +336,154 @@ def test_a_copy_that_is_cut_short_gives_way_to_one_that_is_whole(tmp_path):
     assert any("is another copy of the same table" in one for one in said)
 
 
-def test_a_table_in_json_lines_is_refused_by_its_name_and_not_extra(tmp_path):
-    """VinDr's labels were null without a word, and verify had its table thrown away."""
+# What desktops, browsers and wget call a file that they have already, and what a name gets by hand.
+COPIES = {
+    "Copy of X": lambda name: f"Copy of {name}",
+    "X (1)": lambda name: (
+        name.replace(".", " (1).", 1) if name.count(".") == 1 else re.sub(r"(\.csv)", r" (1)\1", name)
+    ),
+    "X(2)": lambda name: re.sub(r"(\.csv)", r"(2)\1", name),
+    "X.csv (1)": lambda name: re.sub(r"\.csv(.*)$", r".csv (1)\1", name),
+    "X - Copy": lambda name: re.sub(r"(\.csv)", r" - Copy\1", name),
+    "X copy 2": lambda name: re.sub(r"(\.csv)", r" copy 2\1", name),
+    "X.csv.1": lambda name: f"{name}.1",
+    "a blank": lambda name: re.sub(r"(\.csv)", r" \1", name),
+    "capitals": str.upper,
+}
+
+
+@pytest.mark.parametrize(
+    ("copy", "called"),
+    [(name, called) for name in NAMES for number, called in enumerate(COPIES) if played(name, number)],
+    indirect=["copy"],
+)
+def test_a_copy_by_its_name_is_the_table_where_that_is_not_here(copy, called, tmp_path):
+    name, root, before = copy
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    here = [path.rename(path.with_name(COPIES[called](path.name))) for path in tables(tmp_path)]
+    after, said = read(name, tmp_path)
+    assert [row | {"table_name": ""} for row in after] == [row | {"table_name": ""} for row in before]
+    # Its own name has a place for anything.
+    assert called == "capitals" or name == "padchest" or sum("a copy by its name" in one for one in said) == len(here)
+    assert [one for one in verify(tmp_path, dataset=name).value.findings if one.kind is Kind.EXTRA] == []
+
+
+def test_a_copy_stands_behind_the_table_itself(copy, tmp_path):
+    name, root, before = copy
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    for path in tables(tmp_path):
+        # Nearer by its name and by its folder, and of other contents.
+        (tmp_path / f"Copy of {path.name}").write_bytes(path.read_bytes()[:-9])
+    assert read(name, tmp_path)[0] == before
+
+
+@pytest.mark.parametrize("depth", [3, 4])
+def test_tables_far_down_are_found(copy, depth, tmp_path):
+    name, root, before = copy
+    inner = tmp_path.joinpath(*(f"level {number}" for number in range(depth)))
+    inner.mkdir(parents=True)
+    for path in tables(root):
+        place = inner / path.relative_to(root)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    if tables(root):
+        assert {row["image_id"] for row in read(name, tmp_path)[0]} <= {row["image_id"] for row in before} != set()
+
+
+def in_parts(path: Path, form: str) -> Path:
+    """A table as Spark writes it: a folder with its name, of part files, their checksums and a mark of success."""
+    data = path.read_bytes()
+    head, *rows = list(csv.reader(io.StringIO((gzip.decompress(data) if path.suffix == ".gz" else data).decode())))
+    path.unlink()
+    folder = path.with_name(
+        path.name.removesuffix(".gz") if form == "csv" else re.sub(r"\.csv(\.gz)?$", ".parquet", path.name)
+    )
+    folder.mkdir()
+    third = len(rows) // 3 + 1
+    for number, place in enumerate(range(0, len(rows), third)):
+        part = folder / f"part-{number:05}-0b1c-c000.{'csv' if form == 'csv' else 'snappy.parquet'}"
+        part.write_bytes((saved if form == "csv" else FORMS["Parquet"][0])([head, *rows[place : place + third]]))
+        part.with_name(f".{part.name}.crc").write_bytes(b"crc\0")
+    (folder / "_SUCCESS").touch()
+    (folder / "part-00009-0b1c-c000.csv").touch()  # of nothing
+    return folder
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_folder_of_part_files_is_a_table_and_is_not_extra(copy, form, tmp_path):
+    name, root, before = copy
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    folders = [in_parts(path, form) for path in tables(tmp_path)]
+    after, said = read(name, tmp_path)
+    assert [row | {"table_name": ""} for row in after] == [row | {"table_name": ""} for row in before]
+    assert sum(bool(re.match(r"a folder of \d part files?$", one)) for one in said) == len(folders)
+    findings = verify(tmp_path, dataset=name).value.findings
+    assert [one for one in findings if one.kind is Kind.EXTRA] == []
+    # Again, with nothing new.
+    assert read(name, tmp_path)[0] == after
+
+
+def test_a_folder_of_part_files_that_lacks_one_is_refused(tmp_path):
     generate("vindr-cxr", tmp_path)
-    table = next(tmp_path.rglob("image_labels_train.csv"))
-    pd.read_csv(table).to_json(table.with_suffix(".jsonl"), orient="records", lines=True)
-    table.unlink()
-    with pytest.raises(CxrprepError, match=r"image_labels_train\.jsonl, line 1: this is JSON"):
+    folder = in_parts(next(tmp_path.rglob("image_labels_train.csv")), "csv")
+    first, second = sorted(folder.glob("part-0000[01]*"))
+    kept = second.read_bytes()
+    second.unlink()
+    with pytest.raises(CxrprepError, match=f"{second.name} is missing"):
         read("vindr-cxr", tmp_path)
-    findings = verify(tmp_path, dataset="vindr-cxr").value.findings
-    assert [one for one in findings if one.path.endswith(".jsonl") and one.kind is Kind.EXTRA] == []
+    second.write_bytes(kept.replace(b"rad_id", b"reader"))
+    with pytest.raises(CxrprepError, match=f"{second.name}, line 1: its header is another than that of {first.name}"):
+        read("vindr-cxr", tmp_path)
+    second.write_bytes(kept)
+    (folder / "_SUCCESS").unlink()
+    assert any("without _SUCCESS" in one for one in read("vindr-cxr", tmp_path)[1])
+    (folder / "_temporary").mkdir()
+    with pytest.raises(CxrprepError, match="it is still being written"):
+        read("vindr-cxr", tmp_path)
+
+
+NIH_CELLS = {
+    "no ending": lambda row: [row[0].removesuffix(".png"), *row[1:]],
+    "jpg": lambda row: [row[0].replace(".png", ".jpg"), *row[1:]],
+    "PNG": lambda row: [row[0].replace(".png", ".PNG"), *row[1:]],
+    "a path without an ending": lambda row: ["D:\\x\\" + row[0].removesuffix(".png"), *row[1:]],
+    "semicolons": lambda row: [row[0], row[1].replace("|", ";"), *row[2:]],
+    "commas and blanks": lambda row: [row[0], row[1].replace("|", ", "), *row[2:]],
+    "blanks around bars": lambda row: [row[0], row[1].replace("|", " | "), *row[2:]],
+    "a list of Python": lambda row: [row[0], repr(row[1].split("|")), *row[2:]],
+    "small letters": lambda row: [row[0], row[1].lower().replace("_", " "), *row[2:]],
+}
+
+
+@pytest.mark.parametrize("edit", NIH_CELLS)
+def test_names_and_findings_of_nih_are_read_as_they_are_meant(edit, tmp_path):
+    generate("nih-chestxray14", tmp_path)
+    before = read("nih-chestxray14", tmp_path)[0]
+    assert any("|" in "|".join(row["labels_raw"] or ()) for row in before)
+    for path in (tmp_path / "Data_Entry_2017_v2020.csv", tmp_path / "train_val_list.txt"):
+        head, *rows = csv.reader(io.StringIO(path.read_text()))
+        if path.suffix == ".txt":
+            path.write_text("\n".join(NIH_CELLS[edit]([row[0], ""])[0] for row in [head, *rows]))
+        else:
+            path.write_bytes(saved([head, *map(NIH_CELLS[edit], rows)]))
+    after, said = read("nih-chestxray14", tmp_path)
+    assert after == before
+    assert any("ids are read as" in one or "joined by |" in one for one in said)
+
+
+def test_rows_that_repeat_another_are_left_out_and_contradictions_refused(tmp_path):
+    generate("nih-chestxray14", tmp_path)
+    before = read("nih-chestxray14", tmp_path)[0]
+    path = tmp_path / "Data_Entry_2017_v2020.csv"
+    head, *rows = csv.reader(io.StringIO(path.read_text()))
+    path.write_bytes(saved([head, *rows, *rows[:2]]))
+    after, said = read("nih-chestxray14", tmp_path)
+    assert after == before
+    assert "2 rows that repeat another one left out" in said
+    other = "Mass" if rows[0][1] != "Mass" else "Nodule"
+    path.write_bytes(saved([head, *rows, rows[1], [rows[0][0], other, *rows[0][2:]]]))
+    with pytest.raises(CxrprepError, match=rf"line {len(rows) + 3}.*stands in line 2 already"):
+        read("nih-chestxray14", tmp_path)
 
 
 @pytest.mark.parametrize("edit", ["gone", "more", "thousands"])
@@ -431,17 +591,18 @@ DAMAGED = {
     "a workbook": lambda data: workbook(),
     "a workbook, compressed": lambda data: gzip.compress(workbook(), mtime=0),
     "Parquet": lambda data: parquet(data)[:-8],
-    "Parquet of lists": lambda data: parquet([data]),
+    "lists in Parquet": lambda data: parquet([data]),
     "an old workbook": lambda data: b"\xd0\xcf\x11\xe0" + data,
     "no UTF-8": lambda data: data.replace(b"\n", b"\xe9\n", 2),
     "another table": lambda data: b"a,b\n1,2\n",
     "noise": lambda data: bytes(range(256)) * 4,
     "a workbook of LibreOffice": lambda data: workbook("mimetype", "content.xml", "META-INF/manifest.xml"),
-    "JSON": lambda data: b'[{"id": 1},\n{"id": 2}]',
+    "JSON": lambda data: b'{"message": "Not Found"}',
+    "JSON of lists": lambda data: b'[{"id": [1]},\n{"id": [2]}]',
     "an error of a bucket": lambda data: b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>',
     "a pointer of Git LFS": lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 12\n",
     "a pointer of git-annex": lambda data: b"/annex/objects/SHA256E-s12--4d.csv\n",
-    "gzip twice": lambda data: gzip.compress(gzip.compress(data, mtime=0), mtime=0),
+    "gzip within gzip": lambda data: reduce(lambda packed, _: gzip.compress(packed, mtime=0), range(12), data),
 }
 # What is said of some of them.
 SAID = {
@@ -452,7 +613,7 @@ SAID = {
     "JSON": "this is JSON",
     "an error of a bucket": "this is a web page, or other XML",
     "a pointer": "in place of the file",
-    "gzip twice": "this is no text",
+    "gzip within": "this is no text",
     "noise": "this is no text",
 }
 

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from cxrprep.errors import ArchiveError, NothingSelectedError, TableError, UsageError
 from cxrprep.storage.archives import NOT_READABLE, tar_entries
+from cxrprep.storage.paths import is_safe
 from cxrprep.storage.small_files import encoding_of, parse_json, read_file, regular
 
 if TYPE_CHECKING:
@@ -179,16 +180,8 @@ def _zip(path: Path) -> zipfile.ZipFile:
 
 
 def safe_name(name: str) -> bool:
-    """Whether a member name stays below its root: relative, no "..", no drive, no backslash, no control character."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    return (
-        bool(parts)
-        and not name.startswith("/")
-        and ".." not in parts
-        and "\\" not in name
-        and ":" not in parts[0]
-        and name.isprintable()
-    )
+    """Whether a member's name stays below its root, and can be printed."""
+    return is_safe(name.removeprefix("./")) and name.isprintable()
 
 
 def _zip_report(archive: zipfile.ZipFile, name: str) -> Report:
@@ -199,8 +192,6 @@ def _zip_report(archive: zipfile.ZipFile, name: str) -> Report:
         return Report(name, problem=f"{info.file_size} bytes unpacked is too large for a report", refused=True)
     try:
         data = archive.read(info)
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
-        return Report(name, problem=f"the member is damaged: {error}")
     except Exception as error:  # noqa: BLE001 - zlib.error and lzma.LZMAError share no base but Exception
         return Report(name, problem=f"the member is damaged: {error}")
     return _from_bytes(name, data)

@@ -114,6 +114,10 @@ def test_the_selftest_passes_and_fails_when_the_rules_are_broken(monkeypatch: py
     done = cxrprep("explain", "--selftest")
     assert done.returncode == 0
     assert "examples" in done.stdout
+    for more in ("r.txt", "--policy=foo", "--policy=strict", "--compat=chexpert-labeler", "--sections=findings"):
+        refused = cxrprep("explain", "--selftest", more)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert f"it does not take {more.partition('=')[0]}" in refused.stderr
     monkeypatch.setattr(custom_rules, "examples", lambda: ["No edema. => Edema=1"])
     broken = check_labeler()
     assert int(broken.exit_code) == 4
