@@ -15,6 +15,7 @@ from cxrprep.events import Note, Sink
 from cxrprep.manifest.choices import Choices
 from cxrprep.model import FolderRef, ImageId
 from cxrprep.storage.parquet import footer_of
+from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,7 +65,7 @@ class LabelledFolder:
         known = None
         if where.path.is_dir():
             try:
-                known = open_folder(where)
+                known = open_folder(where, held=False)
             except UsageError:
                 if where.dataset or where.release:
                     raise
@@ -95,6 +96,7 @@ class LabelledFolder:
                 f"{name} is a label source of the release itself", hint=f"import it as another: --import my-{name}=FILE"
             )
 
+    @plain_memory()
     def add_sources(self, on_event: Sink) -> list[tuple[str, str]]:
         """Bring ``labels.parquet``, and the manifest of a known dataset, up to the added label sources."""
         from cxrprep.labels.extract import read_labels, refresh_labels

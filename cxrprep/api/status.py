@@ -142,12 +142,12 @@ def status(
 def _opened(where: FolderRef) -> DatasetFolder:
     """The folder; one into which nothing came so far by what the run was told that failed or goes on there."""
     try:
-        return open_folder(where)
+        return open_folder(where, held=False)
     except UsageError:
         told = next((run.dataset for run in unfinished_runs(_cache(where)) if run.dataset), "")
         if where.dataset or not told:
             raise
-        return open_folder(dataclasses.replace(where, dataset=told))
+        return open_folder(dataclasses.replace(where, dataset=told), held=False)
 
 
 def _cache(where: FolderRef) -> Path:

@@ -102,7 +102,7 @@ class DatasetFolder:
 
     def with_files(self) -> DatasetFolder:
         """The same, for a verb that asks its record about files after all: see ``open_folder``."""
-        return replace(self, record=Record.open(self.root, self.home))
+        return replace(self, record=Record.open(self.root, self.home, held=False))
 
     def require(self, verb: str, *kinds: FolderKind, instead: str = "") -> None:
         """Raise ``FolderKindError`` with the kind and the command ``instead`` where ``verb`` is for other kinds."""

@@ -167,13 +167,13 @@ def _read_again(known: Path, inputs: str, on_event: Sink, *, cells: bool) -> Lab
     if not _is_same(known, footer, inputs):
         return None
     try:
-        table, release, uses = release_labels(known, cells=cells or _has_added(known))
+        release, table, uses = release_labels(known, cells=cells or _has_added(known))
     except TableError:
         return None
     notes = _notes_of(footer)
     for message, name, level in notes:
         on_event(Note(STAGE, message, level, name))
-    return Labels(release, table, tuple(uses), inputs=inputs, notes=notes, unchanged=True)
+    return Labels(release, table, uses, inputs=inputs, notes=notes, unchanged=True)
 
 
 def _is_same(known: Path, footer: Mapping[str, Any], inputs: str) -> bool:
@@ -243,7 +243,7 @@ def with_added(dataset: str, parse: Parse | None, labels: Labels, path: Path, *,
 
 def _with_cells(labels: Labels, path: Path) -> Labels:
     """The labels with the source tables' cells, which are not read of a table that stays as it is."""
-    return replace(labels, table=release_labels(path)[0]) if labels.unchanged and not _has_added(path) else labels
+    return replace(labels, table=release_labels(path)[1]) if labels.unchanged and not _has_added(path) else labels
 
 
 def _has_added(path: Path) -> bool:
@@ -395,16 +395,15 @@ def refresh_labels(
     """
     labels = Labels(release, LABELS.empty_table(), ())
     if path.is_file():
-        asked = None
-        table, release, uses = release_labels(path)
-        if table.num_rows:
+        asked, footer = None, footer_of(path)
+        labels = Labels(*release_labels(path), inputs=footer.get("inputs", ""), notes=_notes_of(footer))
+        if labels.table.num_rows:
             check_as_written(path)
-        footer = footer_of(path)
-        labels = Labels(release, table, tuple(uses), inputs=footer.get("inputs", ""), notes=_notes_of(footer))
     elif read is not None:
         try:
             labels = read()
         except TableError as error:
             on_event(Note(STAGE, f"the release's own tables are not read: {error.message}", "info", str(path)))
-    whole = with_added(dataset, parse, labels, path, on_event=on_event)
-    return write_labels(dataset, whole, path, asked=asked, allow_loss=allow_loss, on_event=on_event)
+    # Those without the added sources are let go before the table is written.
+    labels = with_added(dataset, parse, labels, path, on_event=on_event)
+    return write_labels(dataset, labels, path, asked=asked, allow_loss=allow_loss, on_event=on_event)

@@ -16,6 +16,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,7 +29,9 @@ from cxrprep.schemas import LABELS, RAW_PREFIX, TEXT, as_rows_of, describe, is_o
 from cxrprep.storage.atomic import temporary_for
 from cxrprep.storage.locks import check_writing
 from cxrprep.storage.parquet import check_as_written, read_combined, read_footer, read_rows, read_schema, words_in_order
+from cxrprep.storage.sorted_tables import parts
 from cxrprep.storage.table_checksums import forget_checksum, replace_listed
+from cxrprep.storage.value_codes import take_rows, value_codes
 from cxrprep.vocabulary import OBSERVATIONS
 
 if TYPE_CHECKING:
@@ -170,7 +173,7 @@ def with_added_sources(
     known = set(pc.unique(table.column("label_source").cast(pa.string())).to_pylist())
     blocks: list[tuple[str, pa.Table]] = []
     uses, notes = list[TableUse](), list[str]()
-    release_ids = _ReleaseIds.of(table)
+    release_ids = _ReleaseIds(table)
     for source in sources:
         if source.name in known:
             file, again = (shlex.quote(text) for text in (str(source.path), f"my-{source.name}={source.path}"))
@@ -190,8 +193,8 @@ def with_added_sources(
     return _merged(table, blocks), uses, notes
 
 
-def release_labels(path: Path, *, cells: bool = True) -> tuple[pa.Table, str, list[TableUse]]:
-    """The rows of a ``labels.parquet`` that are of the release, its name, and the tables that they come from.
+def release_labels(path: Path, *, cells: bool = True) -> tuple[str, pa.Table, tuple[TableUse, ...]]:
+    """The name of the release, the rows of a ``labels.parquet`` that are of it, and the tables that they come from.
 
     Without ``cells`` the source tables' cells are left out, half of all columns. Raises ``TableError``.
     """
@@ -200,16 +203,14 @@ def release_labels(path: Path, *, cells: bool = True) -> tuple[pa.Table, str, li
     names = [name for name in read_schema(path).names if cells or not name.startswith(RAW_PREFIX)]
     table = read_combined(path, list(dict.fromkeys((*LABELS.names, *names))))
     # Another program may have written a column without a value as one without a type.
-    untyped = [f.name in LABELS.names and pa.types.is_null(f.type) for f in table.schema]
-    table = table.cast(
-        pa.schema([LABELS.field(f.name) if no else f for f, no in zip(table.schema, untyped, strict=True)])
-    )
+    typed = [LABELS.field(f.name) if f.name in LABELS.names and pa.types.is_null(f.type) else f for f in table.schema]
+    table = table.cast(pa.schema(typed))
     source = table.column("label_source").cast(pa.string())
     if added:
         table = table.filter(pc.invert(pc.is_in(source, value_set=pa.array(sorted(added), pa.string()))))
     theirs = set(footer.get("added_columns", []))
     table = table.drop_columns([name for name in table.column_names if name in theirs])
-    return table.replace_schema_metadata(None), footer["release"], uses_of(footer)
+    return footer["release"], table.replace_schema_metadata(None), tuple(uses_of(footer))
 
 
 def uses_of(footer: Mapping[str, Any]) -> list[TableUse]:
@@ -223,21 +224,21 @@ def uses_of(footer: Mapping[str, Any]) -> list[TableUse]:
     ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _ReleaseIds:
-    """Whose each study and image is, as the release's tables say."""
+    """Whose each study and image is, as the release's ``table`` says; asked of it once a row does not say it."""
 
-    patient: dict[str, str]
-    study: dict[str, str]
+    table: pa.Table
 
-    @classmethod
-    def of(cls, table: pa.Table) -> _ReleaseIds:
-        """From the rows of a labels table."""
-        patients, studies, images = (table.column(name).to_pylist() for name in ("patient_id", "study_id", "image_id"))
-        return cls(
-            dict(zip(studies, patients, strict=True)),
-            {image: study for image, study in zip(images, studies, strict=True) if image is not None},
-        )
+    @functools.cached_property
+    def patient(self) -> dict[str, str]:
+        """The patient of each study."""
+        return dict(zip(*(self.table.column(name).to_pylist() for name in ("study_id", "patient_id")), strict=True))
+
+    @functools.cached_property
+    def study(self) -> dict[str, str]:
+        """The study of each image."""
+        return dict(zip(*(self.table.column(name).to_pylist() for name in ("image_id", "study_id")), strict=True))
 
 
 def _ids(row: Sequence[str | None], parse: Parse | None, release_ids: _ReleaseIds) -> tuple[str, str, str | None]:
@@ -276,15 +277,17 @@ def _read(
 ) -> tuple[pa.Table, TableUse, int]:
     """The rows of ``labels.parquet`` of one source, its table's use, and how many studies had several rows."""
     try:
-        table = read_rows(source.path, use_threads=False)
+        names = [n for n in read_schema(source.path).names if n in _IDS or n.startswith(("label_", RAW_PREFIX))]
+        table = read_rows(source.path, names, use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise TableError(f"{source.path} cannot be read: {error}", hint="label or import it again") from error
-    known = [f"label_{stem}" for stem in OBSERVATIONS if f"label_{stem}" in table.column_names]
-    extra = [n for n in table.column_names if n.startswith(("label_", RAW_PREFIX)) and n not in known]
-    nothing = [None] * table.num_rows
-    ids = (table.column(name).to_pylist() if name in table.column_names else nothing for name in _IDS)
+    known = [f"label_{stem}" for stem in OBSERVATIONS if f"label_{stem}" in names]
+    extra = [n for n in names if n not in (*_IDS, *known)]
+    ids = {name: table.column(name) for name in _IDS if name in names}
+    stated = null_columns(pa.schema([(name, pa.string()) for name in _IDS]), table.num_rows, ids)
+    values = (zip(*(column.to_pylist() for column in part.columns), strict=True) for part in parts(stated))
     grouped: dict[tuple[str, str, str], list[int]] = {}
-    for place, row in enumerate(zip(*ids, strict=True)):
+    for place, row in enumerate(itertools.chain.from_iterable(values)):
         patient, study, image = _ids(row, parse, release_ids)
         grouped.setdefault((patient, study, image or ""), []).append(place)
     keys = sorted(grouped)
@@ -338,15 +341,14 @@ def _merged(table: pa.Table, blocks: list[tuple[str, pa.Table]]) -> pa.Table:
         field.with_metadata({key: value for key, value in (field.metadata or {}).items() if b"field_id" not in key})
         for field in (*fields.values(), *text)
     )
-    parts = sorted([*_runs(table), *blocks], key=lambda part: part[0])
-    whole = [as_rows_of(schema, part) for _, part in parts]
+    whole = [as_rows_of(schema, part) for _, part in sorted([*_runs(table), *blocks], key=lambda part: part[0])]
     # The bytes on disk then depend on the rows alone.
     return words_in_order(pa.concat_tables(whole)).combine_chunks() if whole else schema.empty_table()
 
 
 def _runs(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """The rows of each label source of a labels table, which stand together."""
-    source = table.column("label_source").cast(pa.string())
-    for name in pc.unique(source).to_pylist():
-        mask = pc.is_null(source) if name is None else pc.equal(source, name)
-        yield name or "", table.filter(mask)
+    codes = value_codes(table.column("label_source").cast(pa.string()))
+    for number, name in enumerate([*codes.values.to_pylist(), None]):
+        rows = np.flatnonzero(codes.at == (-1 if name is None else number))
+        yield name or "", take_rows(table, rows)

@@ -177,7 +177,10 @@ class Record:
         if large is not None:
             yield from large.tables(columns)
         elif small is not None:
-            yield from _parts(small if columns is None else small.select(list(columns)))
+            # Imported late: it loads pyarrow.compute, of which a small download has no need.
+            from cxrprep.storage.sorted_tables import parts
+
+            yield from parts(small if columns is None else small.select(list(columns)))
 
     @cached_property
     def is_of_this_copy(self) -> bool:
@@ -467,10 +470,3 @@ def folder_words(root: Path, home: Path, dataset: str | None = None) -> list[str
     """
     state = ["--state", str(home)] if home != root else []
     return [str(root), *state, *([] if dataset is None else naming_options(dataset))]
-
-
-def _parts(table: pa.Table) -> Iterator[pa.Table]:
-    # Imported late: it loads pyarrow.compute, of which a small download has no need.
-    from cxrprep.storage.sorted_tables import parts
-
-    return parts(table)

@@ -132,10 +132,11 @@ def open_collection(path: Path) -> Collection:
         )
     suffix = path.suffix.lower()
     if suffix == ".zip":
-        # Closed again: the directory of a large archive is worth a hundred megabytes, and workers read it themselves.
+        # Let go, with its names: the directory of a large archive is worth a hundred megabytes, and workers read it.
         with _zip(path) as archive:
-            names = sorted({name for name in archive.namelist() if _is_report(name.rpartition("/")[2])})
-        return _named(path, "zip", names)
+            listed = "\0".join(sorted({name for name in archive.namelist() if _is_report(name.rpartition("/")[2])}))
+        del archive
+        return _named(path, "zip", list(filter(None, listed.split("\0"))))
     if suffix in (".txt", ".xml"):
         return Collection(path.parent, "folder", (path.name,))
     if suffix in (".tgz", ".tar") or path.name.lower().endswith(".tar.gz"):
