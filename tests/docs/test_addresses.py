@@ -16,6 +16,7 @@ DATA = frozenset(
         "www.kaggle.com",
         "api.kaggle.com",
         "huggingface.co",
+        "hf-mirror.com",
         "stanfordaimi.azurewebsites.net",
         "stanfordmlgroup.github.io",
         "aimistanforddatasets01.blob.core.windows.net",
