@@ -15,7 +15,7 @@ from cxrprep.datasets.declared import layout_of
 from cxrprep.errors import TableError
 from cxrprep.humanize import format_count
 from cxrprep.labels.declared_columns import TableRead, has_columns, named_columns
-from cxrprep.labels.declared_tables import count_rows
+from cxrprep.labels.declared_tables import count_rows, with_tables
 from cxrprep.labels.declared_values import by_code, in_any_capitals, looked_up, number_of, texts, value_of
 from cxrprep.labels.image_ids import IdColumn
 from cxrprep.model import Split
@@ -30,13 +30,12 @@ def images_of(declared: Declaration, here: Mapping[str, TableRead], label_rows: 
     """A row per image, by id, with everything but labels; what several tables say of one image is put together."""
     rule = declared.image
     parts = []
-    for name in tables_of(rule.table):
-        if name in here:
-            part = _image_facts(declared, here[name])
-            add_notes(here[name], label_rows)
-            parts.append(part)
-            if not any(name in tables_of(block.table) for block in declared.labels):
-                label_rows.use_file(here[name].path, here[name].digest, "images", rows=len(part), used=len(part))
+    for _, name, table in with_tables([rule], here):
+        part = _image_facts(declared, table)
+        add_notes(table, label_rows)
+        parts.append(part)
+        if not any(name in tables_of(block.table) for block in declared.labels):
+            label_rows.use_file(table.path, table.digest, "images", rows=len(part), used=len(part))
     if not parts:
         wanted = " or ".join(declared.named(name).patterns[0] for name in tables_of(rule.table))
         folder = str(next(iter(here.values())).path.parent) if here else "the folder"
@@ -50,7 +49,7 @@ def images_of(declared: Declaration, here: Mapping[str, TableRead], label_rows: 
         label_rows.note(f"{format_count(lost, 'row', 'names')} no image in a known form: left out", "", "warning")
         images = images[images["image_id"].notna()]
     if images.empty:
-        names = ", ".join(str(here[name].path) for name in tables_of(rule.table) if name in here)
+        names = ", ".join(str(table.path) for _, _, table in with_tables([rule], here))
         raise TableError(
             f"{names}: no row names an image as {declared.name} does",
             hint=f"is this its table? The path of an image is {declared.paths.image}",
@@ -78,27 +77,23 @@ def _add_links(
 ) -> bool:
     """Fill what the images' own table leaves open from other tables, by the images' ids; whether patients were told."""
     told = False
-    for rule in declared.link:
-        for name in tables_of(rule.table):
-            if name not in here:
-                continue
-            table = here[name]
-            facts = _about(declared, rule, table, "link")
-            add_notes(table, label_rows)
-            if rule.image is not None:
-                asked = IdColumn(declared, table.cells, rule.image, "[[link]] image", table)
-                facts["image_id"], places = asked.known_images(images)
-                known = places >= 0
-                facts = facts[known].groupby("image_id").first().reindex(images.index)
-            else:
-                owner = "study_id" if rule.study is not None else "patient_id"
-                known = facts[owner].isin(images[owner])
-                facts = facts[known].groupby(owner).first().reindex(images[owner]).set_axis(images.index)
-            count_rows(label_rows, table, "images", known, "are_about_images_that_no_table_lists")
-            for column in facts.columns:
-                if not facts[column].isna().all():
-                    images[column] = images[column].where(images[column].notna(), facts[column])
-            told = told or ("patient_id" in facts and bool(facts["patient_id"].notna().any()))
+    for rule, _, table in with_tables(declared.link, here):
+        facts = _about(declared, rule, table, "link")
+        add_notes(table, label_rows)
+        if rule.image is not None:
+            asked = IdColumn(declared, table.cells, rule.image, "[[link]] image", table)
+            facts["image_id"], places = asked.known_images(images)
+            known = places >= 0
+            facts = facts[known].groupby("image_id").first().reindex(images.index)
+        else:
+            owner = "study_id" if rule.study is not None else "patient_id"
+            known = facts[owner].isin(images[owner])
+            facts = facts[known].groupby(owner).first().reindex(images[owner]).set_axis(images.index)
+        count_rows(label_rows, table, "images", known, "are_about_images_that_no_table_lists")
+        for column in facts.columns:
+            if not facts[column].isna().all():
+                images[column] = images[column].where(images[column].notna(), facts[column])
+        told = told or ("patient_id" in facts and bool(facts["patient_id"].notna().any()))
     return told
 
 
@@ -183,10 +178,7 @@ def add_splits(
     lists = [(rule, name) for rule in declared.splits for name in tables_of(rule.table)]
     stated, whose = np.full(len(images), None, object), np.full(len(images), None, object)
     every = images.index
-    for rule, name in lists:
-        if name not in here:
-            continue
-        table = here[name]
+    for rule, _, table in with_tables(declared.splits, here):
         listed = IdColumn(declared, table.cells, rule.image, "[[splits]] image", table).images()
         if isinstance(rule.split, str) and rule.split not in table.cells:
             words = _split_words(pd.Series([rule.split]), rule.split, table)

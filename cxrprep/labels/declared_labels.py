@@ -14,8 +14,8 @@ from cxrprep.errors import ConfigError
 from cxrprep.labels.columns import constant
 from cxrprep.labels.declared_columns import TABLE, TableRead, columns_of, named_columns
 from cxrprep.labels.declared_images import add_notes, only_listed
-from cxrprep.labels.declared_marks import box_type, boxes_of, masks_of, rows_where
-from cxrprep.labels.declared_tables import count_rows
+from cxrprep.labels.declared_marks import add_masks, box_type, boxes_of, rows_where
+from cxrprep.labels.declared_tables import count_rows, with_tables
 from cxrprep.labels.declared_values import TRUTH, by_word, column_of, value_of
 from cxrprep.labels.image_ids import IdColumn, places_of
 from cxrprep.schemas import CATEGORY
@@ -58,14 +58,13 @@ def add_rows(
         TableError: A column is missing, or a cell is not what the declaration says.
     """
     writer = _Writer(declared, images, boxes_of(declared, here, images, label_rows), label_rows)
-    masks_of(declared, here, images, label_rows)
+    for mask, _, table in with_tables(declared.masks, here):
+        add_masks(declared, mask, table, images, label_rows)
     labelled = np.zeros(len(images), bool)
-    for rule in declared.labels:
-        for name in tables_of(rule.table):
-            if name in here:
-                rows = _label_block(declared, rule, here[name], images, label_rows)
-                plain = tuple(n for n, cell in declared.named(name).cells.items() if cell.unique)
-                labelled[_add_labels(rows, writer, here[name].digest, plain)] = True
+    for rule, name, table in with_tables(declared.labels, here):
+        rows = _label_block(declared, rule, table, images, label_rows)
+        plain = tuple(column for column, cell in declared.named(name).cells.items() if cell.unique)
+        labelled[_add_labels(rows, writer, table.digest, plain)] = True
     for table in here.values():
         add_notes(table, label_rows)
     for rest in (images[~labelled], only_listed(declared, others, images)):

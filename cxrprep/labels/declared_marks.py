@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from cxrprep.datasets.declaration import BoxRule, Declaration, MaskRule, tables_of
 from cxrprep.labels.declared_columns import TableRead, named_columns
+from cxrprep.labels.declared_tables import with_tables
 from cxrprep.labels.declared_values import TRUTH, column_of, looked_up, value_of
 from cxrprep.labels.image_ids import IdColumn
 from cxrprep.schemas import BOX, MASKS, READ_BOX, null_columns
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from cxrprep.datasets.declaration import BoxRule, Declaration, MaskRule
     from cxrprep.labels.label_rows import LabelRows
 
 # The digit of a name such as x1 is none.
@@ -53,50 +54,46 @@ def boxes_of(
         TableError: a column is missing, or a cell is not what the declaration says.
     """
     found: Boxes = {}
-    for rule in declared.boxes:
-        for name in tables_of(rule.table):
-            if name not in here:
-                continue
-            table = here[name]
-            frame = rows_where(table, rule.where)
-            image, places = IdColumn(declared, frame, rule.image, "[[boxes]] image", table).known_images(images)
-            known = places >= 0
-            sides = _sides(rule, frame, table)
-            if rule.size is not None:
-                sides = _in_pixels(rule, sides, places, images, table)
-            # A cell may hold several boxes: its row counts as often.
-            at = frame.index.get_indexer(sides["x"].index)
-            frame = frame.iloc[at].reset_index(drop=True)
-            image, known = (of.iloc[at].reset_index(drop=True) for of in (image, known))
-            cells = {side: of.reset_index(drop=True) for side, of in sides.items()}
-            cells["label"] = _labels_of(declared, frame, rule.label, table)
-            count = len(table.cells) + len(at) - len(places)
-            drawn = pd.DataFrame(cells).notna().all(axis=1)
-            whole = drawn & known
-            reason = declared.image.lacking("are on images that").replace(" ", "_")
-            apart = {reason: int(drawn.sum() - whole.sum()), "draw_no_box": count - int(drawn.sum())}
-            for what in ("reader", "score"):
-                if getattr(rule, what) is not None:
-                    cells[what] = value_of(frame, getattr(rule, what), f"[[boxes]] {what}", table)
-            if "score" in cells:
-                score = pd.to_numeric(cells["score"], errors="coerce")
-                cells["score"] = score.astype(object).where(score.notna(), None)
-            all_of_them = int(whole.sum())
-            whole &= ~pd.DataFrame({"image": image, **cells}).duplicated()
-            used = int(whole.sum())
-            label_rows.use_file(
-                table.path,
-                table.digest,
-                "boxes",
-                rows=count,
-                used=used,
-                source="",
-                repeat_another_box=all_of_them - used,
-                **apart,
-            )
-            rows = zip(image[whole], *(column[whole] for column in cells.values()), strict=True)
-            for key, *values in rows:
-                found.setdefault(key, []).append(dict(zip(cells, values, strict=True)))
+    for rule, _, table in with_tables(declared.boxes, here):
+        frame = rows_where(table, rule.where)
+        image, places = IdColumn(declared, frame, rule.image, "[[boxes]] image", table).known_images(images)
+        known = places >= 0
+        sides = _sides(rule, frame, table)
+        if rule.size is not None:
+            sides = _in_pixels(rule, sides, places, images, table)
+        # A cell may hold several boxes: its row counts as often.
+        at = frame.index.get_indexer(sides["x"].index)
+        frame = frame.iloc[at].reset_index(drop=True)
+        image, known = (of.iloc[at].reset_index(drop=True) for of in (image, known))
+        cells = {side: of.reset_index(drop=True) for side, of in sides.items()}
+        cells["label"] = _labels_of(declared, frame, rule.label, table)
+        count = len(table.cells) + len(at) - len(places)
+        drawn = pd.DataFrame(cells).notna().all(axis=1)
+        whole = drawn & known
+        reason = declared.image.lacking("are on images that").replace(" ", "_")
+        apart = {reason: int(drawn.sum() - whole.sum()), "draw_no_box": count - int(drawn.sum())}
+        for what in ("reader", "score"):
+            if getattr(rule, what) is not None:
+                cells[what] = value_of(frame, getattr(rule, what), f"[[boxes]] {what}", table)
+        if "score" in cells:
+            score = pd.to_numeric(cells["score"], errors="coerce")
+            cells["score"] = score.astype(object).where(score.notna(), None)
+        all_of_them = int(whole.sum())
+        whole &= ~pd.DataFrame({"image": image, **cells}).duplicated()
+        used = int(whole.sum())
+        label_rows.use_file(
+            table.path,
+            table.digest,
+            "boxes",
+            rows=count,
+            used=used,
+            source="",
+            repeat_another_box=all_of_them - used,
+            **apart,
+        )
+        rows = zip(image[whole], *(column[whole] for column in cells.values()), strict=True)
+        for key, *values in rows:
+            found.setdefault(key, []).append(dict(zip(cells, values, strict=True)))
     return found
 
 
@@ -184,27 +181,21 @@ def rows_where(table: TableRead, where: Mapping[str, Any]) -> pd.DataFrame:
 # ---- masks ----
 
 
-def masks_of(declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, label_rows: LabelRows) -> None:
-    """Add the regions that the tables draw, a row each, for ``masks.parquet``.
+def add_masks(
+    declared: Declaration, rule: MaskRule, table: TableRead, images: pd.DataFrame, label_rows: LabelRows
+) -> None:
+    """Add the regions that a table draws, a row each, for ``masks.parquet``.
 
     Args:
         declared: the dataset.
-        here: its tables.
-        images: what is known of its images, by id.
-        label_rows: gets the rows, and what became of the tables'.
+        rule: its block of masks.
+        table: the table.
+        images: what is known of the dataset's images, by id.
+        label_rows: gets the rows, and what became of the table's.
 
     Raises:
         TableError: a column is missing, or run lengths are none.
     """
-    for rule in declared.masks:
-        for name in tables_of(rule.table):
-            if name in here:
-                _add_masks(declared, rule, here[name], images, label_rows)
-
-
-def _add_masks(
-    declared: Declaration, rule: MaskRule, table: TableRead, images: pd.DataFrame, label_rows: LabelRows
-) -> None:
     frame = rows_where(table, rule.where)
     if rule.encoding == "polygons" and rule.points in frame:
         frame = frame[frame[rule.points].notna()]

@@ -9,10 +9,9 @@ import pandas as pd
 import pyarrow as pa
 
 from cxrprep.datasets.catalog import declaration_of
-from cxrprep.datasets.declaration import Declaration, ReportRule, tables_of
 from cxrprep.errors import UsageError
 from cxrprep.events import Sink, ignore
-from cxrprep.labels.declared_tables import count_rows, tables_here
+from cxrprep.labels.declared_tables import count_rows, tables_here, with_tables
 from cxrprep.labels.declared_values import value_of
 from cxrprep.labels.image_ids import IdColumn
 from cxrprep.labels.label_rows import LabelOptions, LabelRows
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from cxrprep.datasets.declaration import Declaration, ReportRule
     from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.labels.declared_columns import TableRead
 
@@ -73,7 +73,7 @@ def reports_in(
 
 
 def _found(declared: Declaration, here: Mapping[str, TableRead]) -> list[tuple[ReportRule, TableRead]]:
-    found = [(rule, here[name]) for rule in declared.reports for name in tables_of(rule.table) if name in here]
+    found = [(rule, table) for rule, _, table in with_tables(declared.reports, here)]
     if not found:
         raise UsageError(
             f"report texts were asked for, and no table here has those of {declared.name}",

@@ -6,14 +6,14 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from xml.etree import ElementTree as ET
 
 import pandas as pd
 import pyarrow.compute as pc
 
 from cxrprep.datasets.catalog import is_built_in
-from cxrprep.datasets.declaration import MANY_FILES, CellRule, Declaration, DeclaredTable
+from cxrprep.datasets.declaration import MANY_FILES, CellRule, Declaration, DeclaredTable, tables_of
 from cxrprep.datasets.patterns import compiled
 from cxrprep.errors import ConfigError, TableError
 from cxrprep.humanize import format_count
@@ -28,7 +28,7 @@ from cxrprep.model import Digest
 from cxrprep.storage.small_files import MAX_BYTES, parse_json, read_file, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -40,6 +40,12 @@ _NO_BOX: Final = dict.fromkeys(("box_x", "box_y", "box_w", "box_h", "score"))
 _WINDOWS_PATH: Final = re.compile(r"\\.*\.(png|jpe?g|dcm|dicom|txt)$", re.IGNORECASE)
 _PICTURE: Final = re.compile(r"\w\.(png|jpe?g|dcm|dicom|img|tiff?)$", re.IGNORECASE)
 _AGAIN: Final = "fetch the table again, or correct the dataset's file if it is of another form"
+_Block = TypeVar("_Block", bound=Any)
+
+
+def with_tables(blocks: Iterable[_Block], here: Mapping[str, TableRead]) -> Iterator[tuple[_Block, str, TableRead]]:
+    """Each block of a declaration with each of its tables that is here, and the table's name."""
+    return ((block, name, here[name]) for block in blocks for name in tables_of(block.table) if name in here)
 
 
 def count_rows(
