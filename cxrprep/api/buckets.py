@@ -79,7 +79,6 @@ class BucketFolders:
             BusyError: another run works there.
             MissingExtraError: the store's package is not installed.
         """
-        from cxrprep.record.merging import merge_records
         from cxrprep.storage.working_copy import WorkingCopy
 
         address = whole_addresses(address).rstrip("/")
@@ -230,6 +229,24 @@ def _is_dataset(value: Any, dataset: str | None) -> bool:
         return True
     # Of one that is not there that is said where it is opened.
     return not names or recognise(frozenset(names[:_SAMPLE])) is not None
+
+
+def merge_records(folder: Path, theirs: Path, part: Shard) -> None:
+    """Add to the record in ``folder`` what the one in ``theirs`` says of files that ``part`` does not hold.
+
+    Raises ``UsageError`` for those of two datasets or releases, ``IntegrityError`` for a damaged one, ``StorageError``.
+    """
+    from cxrprep.record.record import Record
+
+    other = Record.open(theirs)
+    with Record.open(folder) as record:
+        if other.header.dataset:
+            record.describe(dataset=other.header.dataset, release=other.header.release)
+        for selection in other.selections:
+            record.select(selection)
+        for entry in other.entries():
+            if not part.holds(entry.path) and record.get(entry.path) != entry:
+                record.add(entry)
 
 
 def _localised(local: Callable[..., Path], value: Any, role: str, part: Shard | None) -> Any:

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.conversion_run import ConversionRun, ConvertResult
-from cxrprep.api.convert_inputs import Inputs, inputs_with_dropped, open_inputs
+from cxrprep.api.convert_inputs import Inputs, open_inputs
 from cxrprep.api.convert_target import check_target, target_of
 from cxrprep.api.keywords import Keywords, shard_of
 from cxrprep.api.running import notes_progress
 from cxrprep.config.job import TO
 from cxrprep.errors import UsageError
 from cxrprep.events import Sink, ignore
-from cxrprep.executors import Engine
-from cxrprep.images.recipe import Recipe, load_recipe
+from cxrprep.images.recipe import load_recipe
 from cxrprep.model import FolderRef, Selection, Shard
 from cxrprep.storage.working_copy_paths import address_of
 
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from cxrprep.api.folder import DatasetFolder
     from cxrprep.api.result import Result
+    from cxrprep.executors import Engine
     from cxrprep.images.conversion import ConvertItem
     from cxrprep.images.radiograph import ImageLimits
 
@@ -131,27 +130,3 @@ def _from_store(inputs: Inputs) -> Inputs:
             yield replace(item, source=address_of(item.source) or item.source)
 
     return replace(inputs, items=items)
-
-
-def convert_recorded(
-    folder: DatasetFolder, recipe: Recipe, out: Path, shard: Shard | None = None, *, on_event: Sink = ignore
-) -> Result[ConvertResult]:
-    """What became of every image of an open folder, or of one shard of it, originals that were dropped too.
-
-    Args:
-        folder: The open folder.
-        recipe: By which its images were made on arrival.
-        out: The folder of the outputs.
-        shard: The part of a job array; by default all.
-        on_event: Called with progress and remarks.
-
-    Returns:
-        As ``convert``.
-
-    Raises:
-        StorageError: The disk refuses.
-    """
-    folder.record.save()
-    inputs = inputs_with_dropped(folder, recipe, out, shard=shard, on_event=on_event)
-    run = ConversionRun(inputs, recipe, out, "files", PER_SHARD, shard, None, on_event)
-    return run.perform(Engine(), None)

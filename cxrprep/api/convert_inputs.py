@@ -20,9 +20,9 @@ from cxrprep.images.image_folder import PlainImages, plain_images, stem_of
 from cxrprep.images.local_files import LocalStore, is_url, open_store
 from cxrprep.manifest.build import IMAGES_NAME
 from cxrprep.manifest.source_images import SourceImage, chosen_images, ids_of, images_by_split, source_images
-from cxrprep.model import FolderRef, Selection, Shard
 from cxrprep.record.entry import FileState
 from cxrprep.selection.filters import SelectionFilter, draw
+from cxrprep.selection.table_filters import drawn_rows
 from cxrprep.storage.parquet import check_as_written
 from cxrprep.storage.table_on_disk import TableOnDisk
 from cxrprep.storage.unfetched import unfetched
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from cxrprep.images.recipe import Recipe
+    from cxrprep.model import FolderRef, Selection, Shard
     from cxrprep.storage.filesystem import ImageStore, StoredFile
 
 # What is converted in the place of what was made of it.
@@ -71,7 +72,7 @@ class Inputs:
 def open_inputs(
     where: FolderRef,
     *,
-    selection: Selection = Selection(),  # noqa: B008  # frozen
+    selection: Selection,
     shard: Shard | None = None,
     rows: bool = False,
     without: Path | str | None = None,
@@ -126,15 +127,13 @@ def open_inputs(
                 )
             base = _own_table(folder)
             check_as_written(base)
-            found = inputs_of_manifest(folder, base, selection, shard, rows=rows, on_event=on_event)
+            found = _of_manifest(folder, base, selection, shard, rows=rows, on_event=on_event)
         elif made is not None and has_dropped(folder) and not is_url(str(without or "")):
             out = folder.derived(made.name) if without is None else Path(without)
             found = inputs_with_dropped(folder, made, out, selection, shard, on_event=on_event)
             hint = f"originals were dropped once they were converted; download them again, with --then {made.name}"
         else:
-            found = inputs_of_manifest(
-                folder, folder.manifests / IMAGES_NAME, selection, shard, rows=rows, on_event=on_event
-            )
+            found = _of_manifest(folder, folder.manifests / IMAGES_NAME, selection, shard, rows=rows, on_event=on_event)
     if not found.total:
         if shard is not None:
             # A part of an array to which no image falls is done, where the selection matches any at all.
@@ -184,10 +183,10 @@ def inputs_with_dropped(
     folder: DatasetFolder,
     recipe: Recipe,
     out: Path,
-    selection: Selection = Selection(),  # noqa: B008  # frozen
-    shard: Shard | None = None,
+    selection: Selection,
+    shard: Shard | None,
     *,
-    on_event: Sink = ignore,
+    on_event: Sink,
 ) -> Inputs:
     """The images that are here, and those that were dropped of which ``out`` holds what ``recipe`` made.
 
@@ -220,36 +219,22 @@ def inputs_with_dropped(
             for place, name in ((originals, path), (outputs, f"{stem_of(path)}{suffix}"))
         )
 
-    return inputs_of_manifest(folder, base, selection, shard, usable=usable, on_event=on_event)
+    return _of_manifest(folder, base, selection, shard, usable=usable, on_event=on_event)
 
 
-def inputs_of_manifest(
+def _of_manifest(
     folder: DatasetFolder,
     base: Path,
-    selection: Selection = Selection(),  # noqa: B008  # frozen
-    shard: Shard | None = None,
+    selection: Selection,
+    shard: Shard | None,
     *,
     rows: bool = False,
     usable: Callable[[str], bool] | None = None,
-    on_event: Sink = ignore,
+    on_event: Sink,
 ) -> Inputs:
-    """The images of a manifest that are wanted, in its order, or with ``rows`` split by split.
+    """The images of the manifest ``base`` that are wanted, in its order; with ``rows`` split by split, with its words.
 
-    Args:
-        folder: The open folder.
-        base: Its ``images.parquet``.
-        selection: Which images are wanted.
-        shard: The part of a job array.
-        rows: Give each with what the manifest says of it.
-        usable: Says of a path whether anything can be had of it; default: of every one.
-        on_event: Called with progress and remarks.
-
-    Returns:
-        The inputs.
-
-    Raises:
-        UsageError: A selection needs tables where there are none.
-        NothingSelectedError: Nothing is left.
+    ``usable`` says of a path whether anything can be had of it; by default of every one.
     """
     holds: Callable[[str], bool] | None = None
     if shard is not None or usable is not None:
@@ -257,7 +242,7 @@ def inputs_of_manifest(
         def holds(path: str) -> bool:
             return (shard is None or shard.holds(path)) and (usable is None or usable(path))
 
-    held = chosen_images(base, selection, _chooser(folder, selection, on_event), holds)
+    held = drawn_rows(chosen_images(TableOnDisk.open(base), _chooser(folder, selection, on_event), holds), selection)
     images = images_by_split if rows else source_images
     bucket = unfetched(folder.root)
 

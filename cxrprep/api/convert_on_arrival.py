@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from cxrprep.events import ItemFinished
+from cxrprep.model import Selection
 from cxrprep.storage.atomic import sweep
 from cxrprep.storage.journal import Journal, journal_name
 from cxrprep.storage.locks import writer_is_gone
@@ -106,11 +107,17 @@ class ArrivalConverter:
 
     def finish(self) -> Result[ConvertResult]:
         """Build the manifest of the converted images, those of earlier runs too; originals that are here are tried."""
-        from cxrprep.api.convert import convert_recorded
+        from cxrprep.api.conversion_run import ConversionRun
+        from cxrprep.api.convert import PER_SHARD
+        from cxrprep.api.convert_inputs import inputs_with_dropped
+        from cxrprep.executors import Engine
 
         self._sweep()
-        job = self._job
-        return convert_recorded(job.folder, self._recipe, self._out, job.options.shard, on_event=job.on_event)
+        job, shard = self._job, self._job.options.shard
+        job.folder.record.save()
+        inputs = inputs_with_dropped(job.folder, self._recipe, self._out, Selection(), shard, on_event=job.on_event)
+        run = ConversionRun(inputs, self._recipe, self._out, "files", PER_SHARD, shard, None, job.on_event)
+        return run.perform(Engine(), None)
 
     def _sweep(self) -> None:
         """Remove what killed runs were writing; a walk over all folders, so only after such a run."""

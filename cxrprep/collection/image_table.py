@@ -109,7 +109,7 @@ def losses(
             yield Loss(f"cells of {name}", cells)
 
 
-def refuse_loss(path: Path, found: list[Loss], *, hint: str = "") -> None:
+def refuse_loss(path: Path, found: list[Loss], *, hint: str) -> None:
     """Raise ``UsageError`` that says what the table at ``path`` would know no longer, and how to ask for that."""
     if found:
         shown = ", ".join(str(loss) for loss in found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
@@ -117,34 +117,18 @@ def refuse_loss(path: Path, found: list[Loss], *, hint: str = "") -> None:
         raise UsageError(f"{path} would lose {shown}; it is left as it is", hint=ways)
 
 
-def check_images(path: Path, images: pa.Table, root: Path, *, exempt: Collection[str] = (), hint: str = "") -> None:
-    """Raise where a new image table would know less than the one that is there.
+def image_losses(
+    before: pa.Table | TableOnDisk | None, images: pa.Table, root: Path, exempt: Collection[str]
+) -> list[Loss]:
+    """What a new image table would know less than ``before``.
 
     A row may go when the file that it names went; files in shards go with their shard.
-
-    Args:
-        path: The image table that is there, if any.
-        images: What would replace it.
-        root: The folder that the paths of rows are relative to.
-        exempt: Columns whose cells may go; where all labels would go, none of them is exempt.
-        hint: What the person may do instead.
-
-    Raises:
-        UsageError: Names what would go, and the words that ask for it.
-    """
-    refuse_loss(path, image_losses(stored_table(path), images, root, exempt), hint=hint)
-
-
-def image_losses(
-    before: pa.Table | TableOnDisk | None, images: pa.Table, root: Path, exempt: Collection[str] = ()
-) -> list[Loss]:
-    """What a new image table would know less than ``before``; see ``check_images``.
 
     Args:
         before: The image table that is there, if any.
         images: What would replace it.
         root: The folder that the paths of rows are relative to.
-        exempt: Columns whose cells may go.
+        exempt: Columns whose cells may go; where all labels would go, none of them is exempt.
 
     Returns:
         What would go.
@@ -163,33 +147,16 @@ def image_losses(
     return list(losses(before, images, keys=("path", "image_id"), exempt=allowed, gone=gone))
 
 
-def check_studies(path: Path, studies: pa.Table, images: Path, *, exempt: Collection[str] = (), hint: str = "") -> None:
-    """Raise where new studies would know less for another reason than that images of theirs went.
-
-    Which images went is judged by ``check_images``, of those that the image table names: one that was emptied or cut
-    short takes no study with it.
-
-    Args:
-        path: The studies that are there, if any.
-        studies: What would replace them.
-        images: The image table that is there, if any.
-        exempt: Columns whose cells may go.
-        hint: What the person may do instead.
-
-    Raises:
-        UsageError: Names what would go, and the words that ask for it.
-    """
-    found = study_losses(stored_table(path), studies, stored_table(images), exempt)
-    refuse_loss(path, found, hint=hint)
-
-
 def study_losses(
     before: pa.Table | TableOnDisk | None,
     studies: pa.Table,
     images: pa.Table | TableOnDisk | None,
-    exempt: Collection[str] = (),
+    exempt: Collection[str],
 ) -> list[Loss]:
-    """What new studies would know less than ``before``, beside the ``images`` of before; see ``check_studies``.
+    """What new studies would know less than ``before`` for another reason than that images of theirs went.
+
+    Which images went is judged by ``image_losses``, of those that the image table names: one that was emptied or cut
+    short takes no study with it.
 
     Args:
         before: The studies that are there, if any.

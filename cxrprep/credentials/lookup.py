@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 class CredentialFinding:
     """What there is for a service, safe to print: ``account`` is a user name or ``""``."""
 
-    service: str
     origin: str
     account: str = ""
 
@@ -161,12 +160,12 @@ class Credentials:
         """Where Google's library will find credentials, without reading them; ``None`` when it would find none."""
         named = self._environment.get("GOOGLE_APPLICATION_CREDENTIALS")
         if named:
-            return CredentialFinding("google", f"GOOGLE_APPLICATION_CREDENTIALS ({named})")
+            return CredentialFinding(f"GOOGLE_APPLICATION_CREDENTIALS ({named})")
         folder = self._environment.get("CLOUDSDK_CONFIG")
         own = (
             Path(folder) if folder else self._folder() / ".config" / "gcloud"
         ) / "application_default_credentials.json"
-        return CredentialFinding("google", str(own)) if own.is_file() else None
+        return CredentialFinding(str(own)) if own.is_file() else None
 
     def aws(self) -> tuple[Secret, Secret, Secret | None] | None:
         """AWS's key, secret and session token where the environment holds them; its library finds all else."""
@@ -199,9 +198,8 @@ class Credentials:
             "chexpert": self.signed_url,
         }
         have = find[service]()
-        if have is None:
-            return None
-        return CredentialFinding(service, have.origin, have.user if isinstance(have, Login) else "")
+        account = have.user if isinstance(have, Login) else ""
+        return None if have is None else CredentialFinding(have.origin, account)
 
     # ---- where they are looked for ----
 

@@ -24,6 +24,8 @@ from cxrprep.images.dicom_lut import GrayscaleRules
 from cxrprep.images.radiograph import DEFAULT_LIMITS, ImageLimits, Radiograph, check_frame, one_channel, radiograph_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 
@@ -198,6 +200,26 @@ class _PixelData:
             self.dataset["PixelData"].value = encapsulate([stream])
         return stream
 
+    def by_codec(self, decode: Callable[[bytes], NDArray[Any] | None], rows: int, columns: int) -> NDArray[Any] | None:
+        """What ``decode`` makes of the frame; ``None`` for pixels that are not compressed."""
+        frame = self.frame()
+        if frame is None:
+            return None
+        stated = codec_headers.frame_size(frame)
+        # A decoder would make room for what the codestream states.
+        if stated is not None and stated != (columns, rows):
+            raise ImageError(
+                f"{self.name}: the compressed pixels are {stated[0]} x {stated[1]}, the header says {columns} x {rows}",
+                hint=IMAGE_AGAIN,
+            )
+        try:
+            return decode(frame)
+        except ValueError as e:
+            raise ImageError(
+                f"{self.name}: pixel data ({self.syntax_name}) cannot be decoded: {_unquoted(str(e))}",
+                hint=f"it may be damaged; {IMAGE_AGAIN}",
+            ) from e
+
     def array(self, *, raw: bool) -> NDArray[Any]:
         """The samples as pydicom decodes them, in this machine's byte order; ``raw`` keeps colour spaces."""
         from pydicom.pixels.utils import pixel_array
@@ -254,16 +276,6 @@ def _lacking_hint() -> str:
     return _OTHER_SYNTAX if here else install_command("codecs")
 
 
-def _check_size(frame: bytes | None, name: str, rows: int, columns: int) -> None:
-    """Raise for a codestream of another size than the header's: a decoder would make room for what it states."""
-    stated = None if frame is None else codec_headers.frame_size(frame)
-    if stated is not None and stated != (columns, rows):
-        raise ImageError(
-            f"{name}: the compressed pixels are {stated[0]} x {stated[1]}, the header says {columns} x {rows}",
-            hint=IMAGE_AGAIN,
-        )
-
-
 def _read_pixels(file: DicomFile) -> None:
     """Read on where the header ended: nothing is parsed twice."""
     from pydicom.filereader import read_dataset
@@ -280,19 +292,13 @@ def _read_pixels(file: DicomFile) -> None:
 
 
 def _decoded_words(pixels: _PixelData, rows: int, columns: int, notes: list[str]) -> NDArray[Any]:
-    frame = pixels.frame()
-    _check_size(frame, pixels.name, rows, columns)
-    if frame is not None:
-        try:
-            shape = codecs.FrameShape(rows, columns, int(pixels.dataset.BitsAllocated))
-            words = codecs.decode_frame(frame, pixels.syntax, shape, notes)
-        except ValueError as e:
-            raise ImageError(
-                f"{pixels.name}: pixel data ({pixels.syntax_name}) cannot be decoded: {_unquoted(str(e))}",
-                hint=f"it may be damaged; {IMAGE_AGAIN}",
-            ) from e
-        if words is not None:
-            return words
+    def grey(frame: bytes) -> NDArray[Any] | None:
+        shape = codecs.FrameShape(rows, columns, int(pixels.dataset.BitsAllocated))
+        return codecs.decode_frame(frame, pixels.syntax, shape, notes)
+
+    words = pixels.by_codec(grey, rows, columns)
+    if words is not None:
+        return words
     decoded = pixels.array(raw=True)
     if decoded.ndim != 2:
         raise ImageError(f"{pixels.name}: decoded to {decoded.ndim} dimensions, not to one grey image")
@@ -306,16 +312,7 @@ def _decoded_words(pixels: _PixelData, rows: int, columns: int, notes: list[str]
 def _colour_as_grey(pixels: _PixelData, rows: int, columns: int, notes: list[str]) -> NDArray[Any]:
     from pydicom.pixels.processing import apply_color_lut
 
-    frame, stored = pixels.frame(), None
-    _check_size(frame, pixels.name, rows, columns)
-    if frame is not None:
-        try:
-            stored = codecs.check_colour(frame, pixels.syntax)
-        except ValueError as e:
-            raise ImageError(
-                f"{pixels.name}: pixel data ({pixels.syntax_name}) cannot be decoded: {_unquoted(str(e))}",
-                hint=f"it may be damaged; {IMAGE_AGAIN}",
-            ) from e
+    stored = pixels.by_codec(lambda frame: codecs.check_colour(frame, pixels.syntax), rows, columns)
     photometric = code(pixels.dataset, "PhotometricInterpretation")
     if stored is not None and photometric == "RGB":
         colours = stored

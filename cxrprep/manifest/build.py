@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.collection.image_table import check_images, check_studies
+from cxrprep.collection.image_table import image_losses, refuse_loss, stored_table, study_losses
 from cxrprep.datasets.catalog import catalog
 from cxrprep.digests import file_digest
 from cxrprep.events import Event, Note, Sink, StageFinished, StageStarted, ignore
@@ -330,8 +330,9 @@ def check_tables(
     rule = before.get("split") or {}
     if rule.get("folds"):
         hint = f"number the folds again: --folds {rule['folds']}{'; ' if hint else ''}{hint}"
-    check_images(path, images, root, exempt=exempt, hint=hint)
-    check_studies(folder / STUDIES_NAME, studies, path, exempt=exempt, hint=hint)
+    before_images, before_studies = stored_table(path), stored_table(folder / STUDIES_NAME)
+    refuse_loss(path, image_losses(before_images, images, root, exempt), hint=hint)
+    refuse_loss(folder / STUDIES_NAME, study_losses(before_studies, studies, before_images, exempt), hint=hint)
 
 
 def may_go(

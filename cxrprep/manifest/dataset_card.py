@@ -20,7 +20,7 @@ from cxrprep.manifest.hugging_face_card import (
     split_name,
     webdataset_features,
 )
-from cxrprep.manifest.label_statistics import SplitCounts, split_counts
+from cxrprep.manifest.label_statistics import Prevalence, SplitRow, labels_by_split
 from cxrprep.manifest.load import Dataset
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.parquet import SET_DIGEST, read_combined, read_footer, read_rows, read_schema
@@ -78,8 +78,9 @@ def write_card(
         )
     stated = dataset.stated
     counted = [name for name in stated.column_names if name.startswith("label_") or name in ("dataset", *_COUNTED)]
-    splits = split_counts(dataset.policy.apply(stated.select(counted)), dataset.observations)
-    parts += [_counts(splits, moments or {}), *(_labels(part) for part in splits if part.labels)]
+    splits = labels_by_split(dataset.policy.apply(stated.select(counted)), dataset.observations)
+    parts.append(_counts([row for row, _ in splits], moments or {}))
+    parts += [_labels(row[0], labels) for row, labels in splits if labels]
     if spec is not None and spec.vocabulary in VOCABULARIES:
         parts.append(f"**No Finding** in this release: {VOCABULARIES[spec.vocabulary].no_finding}\n")
     if digest:
@@ -160,15 +161,15 @@ def _shards(table: pa.Table, *, known: bool) -> list[tuple[str, str]]:
     return sorted(named)
 
 
-def _counts(splits: tuple[SplitCounts, ...], moments: dict[str, Moments]) -> str:
+def _counts(splits: list[SplitRow], moments: dict[str, Moments]) -> str:
     header, rule = "| split | images | studies | patients |", "|---|---|---|---|"
     if moments:
         header, rule = f"{header} mean | standard deviation |", f"{rule}---|---|"
     lines = ["## Splits\n", header, rule]
-    for part in splits:
-        line = f"| {part.name or 'none'} | {part.images:,} | {part.studies:,} | {part.patients:,} |"
+    for split, images, studies, patients in splits:
+        line = f"| {split or 'none'} | {images:,} | {studies:,} | {patients:,} |"
         if moments:
-            found = moments.get(part.name)
+            found = moments.get(split or "")
             line += f" {found[0]:.4f} | {found[1]:.4f} |" if found else " - | - |"
         lines.append(line)
     if moments:
@@ -179,13 +180,13 @@ def _counts(splits: tuple[SplitCounts, ...], moments: dict[str, Moments]) -> str
     return "\n".join(lines) + "\n"
 
 
-def _labels(part: SplitCounts) -> str:
+def _labels(split: str | None, labels: list[Prevalence]) -> str:
     lines = [
-        f"### Labels of {part.name or 'images without a split'}\n",
+        f"### Labels of {split or 'images without a split'}\n",
         "| observation | positive (1) | negative (0) | uncertain (-1) | null | positive weight |",
         "|---|---|---|---|---|---|",
     ]
-    for label in part.labels:
+    for label in labels:
         weight = "-" if label.positive_weight is None else f"{label.positive_weight:.3f}"
         counts = f"{label.positive:,} | {label.negative:,} | {label.uncertain:,} | {label.blank:,}"
         lines.append(f"| {label.name} | {counts} | {weight} |")

@@ -123,8 +123,8 @@ def _join(
         absent = int(pc.count_distinct(labels.column("image_id")).as_py())
         return nobody, {"labelled": 0, "without_row": 0, "not_here": absent}
     image_keys = labels.column("image_id").combine_chunks()
-    chosen = rows_of_sources(found.image, found.study, labels, wanted)
-    best = chosen if usual == wanted else rows_of_sources(found.image, found.study, labels, usual)
+    chosen = _rows_of_sources(found.image, found.study, labels, wanted)
+    best = chosen if usual == wanted else _rows_of_sources(found.image, found.study, labels, usual)
     # A row about a study says less of an image than any row about the image itself.
     own, best = (pc.if_else(pc.is_valid(image_keys.take(r)), r, pa.scalar(None, r.type)) for r in (chosen, best))
     first = _first_rows(found.image, image_keys, pc.is_null(own))
@@ -181,18 +181,8 @@ def rows_for(keys: pa.Array, table_keys: pa.Array, mask: pa.Array | None) -> pa.
     return rows.take(positions(keys, table_keys if len(rows) == len(table_keys) else table_keys.take(rows)))
 
 
-def rows_of_sources(images: pa.Array, studies: pa.Array, labels: pa.Table, sources: tuple[str, ...]) -> pa.Array:
-    """For each image the row of the first label source that has one for it or for its study, else null.
-
-    Args:
-        images: Ids of images.
-        studies: Ids of their studies, in the same order.
-        labels: Rows of ``labels.parquet``.
-        sources: Names, best first.
-
-    Returns:
-        Places of rows, as many as images.
-    """
+def _rows_of_sources(images: pa.Array, studies: pa.Array, labels: pa.Table, sources: tuple[str, ...]) -> pa.Array:
+    """For each image the row of the first label source that has one for it or for its study, else null."""
     image_keys = labels.column("image_id").combine_chunks()
     study_keys = labels.column("study_id").combine_chunks()
     source = labels.column("label_source").combine_chunks().cast(pa.string())
@@ -257,7 +247,7 @@ def relabel_from(images: pa.Table, labels: pa.Table, sources: tuple[str, ...], w
     """
     check_sources(labels, sources, where)
     image_ids, study_ids = (images.column(name).combine_chunks() for name in ("image_id", "study_id"))
-    chosen = rows_of_sources(image_ids, study_ids, labels, sources)
+    chosen = _rows_of_sources(image_ids, study_ids, labels, sources)
     for name in (*ORIGIN, *LABEL_COLUMNS, *(own for own in own_columns(images.schema) if own in labels.column_names)):
         index = images.schema.get_field_index(name)
         values = labels.column(name).combine_chunks().take(chosen)

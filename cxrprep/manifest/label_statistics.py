@@ -267,12 +267,16 @@ def leak(table: pa.Table, limit: int = 10) -> Leak:
     return Leak(len(found), tuple((patient, tuple(splits)) for patient, splits in found[:limit]))
 
 
-def by_split(table: pa.Table) -> list[tuple[str | None, int, int, int]]:
+# A split, its images, studies and patients.
+SplitRow = tuple[str | None, int, int, int]
+
+
+def by_split(table: pa.Table) -> list[SplitRow]:
     """Split, images, studies and patients, in the order train, train_val, validate, test, then null."""
     return [row for _, row in _splits(table, value_codes(table["split"]))]
 
 
-def _splits(table: pa.Table, splits: ValueCodes) -> list[tuple[int, tuple[str | None, int, int, int]]]:
+def _splits(table: pa.Table, splits: ValueCodes) -> list[tuple[int, SplitRow]]:
     """The place of each split that has images, and its row of ``by_split``."""
     order = ("train", "train_val", "validate", "test")
     studies, patients = (
@@ -389,22 +393,8 @@ def sides(table: pa.Table, name: str) -> list[tuple[str, int]]:
     return [(f"{start + index * step:,}", count) for index, count in enumerate(counts)]
 
 
-@dataclass(frozen=True, slots=True)
-class SplitCounts:
-    """One split; ``name`` is empty for images without one."""
-
-    name: str
-    images: int
-    studies: int
-    patients: int
-    labels: tuple[Prevalence, ...]
-
-
-def split_counts(table: pa.Table, stems: Sequence[str]) -> tuple[SplitCounts, ...]:
-    """Every split that has images, those without a split last, with each of the observations ``stems``."""
+def labels_by_split(table: pa.Table, stems: Sequence[str]) -> list[tuple[SplitRow, list[Prevalence]]]:
+    """Each row of ``by_split`` with the observations ``stems`` in that split."""
     splits = value_codes(table["split"])
     labels = _prevalence_by(table, *_groups(splits), stems)
-    return tuple(
-        SplitCounts(split or "", images, studies, patients, tuple(labels[at]))
-        for at, (split, images, studies, patients) in _splits(table, splits)
-    )
+    return [(row, labels[at]) for at, row in _splits(table, splits)]

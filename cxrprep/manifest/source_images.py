@@ -11,15 +11,15 @@ import pyarrow.compute as pc
 
 from cxrprep.labels.source_vocabulary import known_observations, ordered
 from cxrprep.model import Box, Digest, ImageId, Selection, View
-from cxrprep.selection.table_filters import chosen_rows, drawn_rows, matching
+from cxrprep.selection.table_filters import chosen_rows, matching
 from cxrprep.storage.parquet import read_footer, read_groups, read_rows
-from cxrprep.storage.table_on_disk import TableOnDisk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from cxrprep.selection.filters import SelectionFilter
+    from cxrprep.storage.table_on_disk import TableOnDisk
 
 _COLUMNS = ["image_id", "patient_id", "study_id", "view", "path", "digest", "boxes", "spacing_x_mm", "spacing_y_mm"]
 
@@ -47,30 +47,14 @@ class SourceImage:
     row: Mapping[str, Any] | None = None
 
 
-def chosen_images(
-    images: Path, selection: Selection, choice: SelectionFilter, holds: Callable[[str], bool] | None = None
-) -> TableOnDisk:
-    """The rows of ``images.parquet`` that are wanted; of a few, groups of rows without any are not read any more.
-
-    Args:
-        images: The manifest.
-        selection: Whose ``sample`` and ``limit`` hold.
-        choice: Wants their ids and paths.
-        holds: Wants their paths, too.
-
-    Returns:
-        The rows.
-
-    Raises:
-        TableError: It cannot be read.
-    """
+def chosen_images(held: TableOnDisk, choice: SelectionFilter, holds: Callable[[str], bool] | None) -> TableOnDisk:
+    """The rows whose ids and paths are wanted; of a few, groups of rows without any are not read any more."""
 
     def wanted(group: pa.Table) -> Any:
         mask = chosen_rows(group, choice)
         return mask if holds is None else pc.and_(mask, pa.array(map(holds, group["path"].to_pylist()), pa.bool_()))
 
-    held = TableOnDisk.open(images)
-    return drawn_rows(held if choice.wants_all and holds is None else held.where(_DECIDING, wanted), selection)
+    return held if choice.wants_all and holds is None else held.where(_DECIDING, wanted)
 
 
 def source_images(held: TableOnDisk) -> Iterator[SourceImage]:

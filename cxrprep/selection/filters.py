@@ -30,35 +30,20 @@ def plain_id(identifier: str) -> str:
     return digits.lstrip("0") or "0" if digits.isdecimal() else text.lower()
 
 
-def sample_ids(
-    images: Iterable[str], *, sample: int | None = None, limit: int | None = None, seed: int = 0
-) -> frozenset[str]:
-    """The image ids that ``--sample`` and ``--limit`` leave.
-
-    A draw takes the ids with the smallest hashes, so it depends on the seed and the ids alone, not on their order nor
-    on which others there are; a limit takes the first ids in alphabetical order.
-
-    Args:
-        images: All ids.
-        sample: How many are drawn; ``None``: all.
-        limit: How many are taken; ``None``: all.
-        seed: Of the draw.
-
-    Returns:
-        The ids that are left.
-    """
-    if sample is not None:
-        images = _least(
-            images, sample, lambda image: hashlib.blake2b(f"{seed}:{image}".encode(), digest_size=16).digest()
-        )
-    if limit is not None:
-        images = _least(images, limit, str)
-    return frozenset(images)
-
-
 def draw(images: Iterable[str], selection: Selection) -> frozenset[str]:
-    """The image ids that the ``sample`` and ``limit`` of a selection leave; all where it has neither."""
-    return sample_ids(images, sample=selection.sample, limit=selection.limit, seed=selection.seed)
+    """The image ids that the ``sample`` and ``limit`` of a selection leave; all where it has neither.
+
+    A sample takes the ids with the smallest hashes, so it depends on the seed and the ids alone, not on their order nor
+    on which others there are; a limit takes the first ids in alphabetical order.
+    """
+    if selection.sample is not None:
+        seed = selection.seed
+        images = _least(
+            images, selection.sample, lambda image: hashlib.blake2b(f"{seed}:{image}".encode(), digest_size=16).digest()
+        )
+    if selection.limit is not None:
+        images = _least(images, selection.limit, str)
+    return frozenset(images)
 
 
 def _least(names: Iterable[str], count: int, key: Callable[[str], str | bytes]) -> set[str]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cxrprep.model import Digest
 
 T = TypeVar("T")
+Content = TypeVar("Content", Path, bytes)
 
 # Times that an object is fetched or sent before one that does not arrive whole is an error.
 _TRIES: Final = 3
@@ -197,19 +198,12 @@ class ObjectStore:
 
         Raises ``ObjectGoneError`` where it is no longer there, and ``IntegrityError`` for other bytes.
         """
-        url = self.full(entry.name)
-        stated = [entry] if entry.stamp else []
 
-        def get() -> None:
-            try:
-                self.system().get_file(url, str(path))
-                # A listing may be behind what was written since: the second time the object itself is asked.
-                self._check(path, stated.pop() if stated else _stored(entry.name, self._about(url)))
-            except FileNotFoundError as error:
-                raise ObjectGoneError(f"{url} is gone", hint="run it again") from error
+        def get(url: str) -> Path:
+            self.system().get_file(url, str(path))
+            return path
 
-        with _storage_errors(url):
-            _until_whole(get)
+        self._whole(entry, get)
 
     def read_listed(self, entry: StoredFile, limits: SizeLimit | None = None) -> bytes:
         """The bytes of a listed object, whole and as the store states it; nothing of it is left on this disk.
@@ -220,18 +214,24 @@ class ObjectStore:
         url = self.full(entry.name)
         if limits is not None and entry.size > limits.size:
             raise ImageError(f"{url}: {entry.size:,} bytes are more than the limit of {limits.size:,}")
-        stated = [entry]
+        return self._whole(entry, lambda url: bytes(self.system().cat_file(url)))
 
-        def get() -> bytes:
+    def _whole(self, entry: StoredFile, get: Callable[[str], Content]) -> Content:
+        """What ``get`` brings of a listed object, as the store states it."""
+        url = self.full(entry.name)
+        stated = [entry] if entry.stamp else []
+
+        def bring() -> Content:
             try:
-                data = bytes(self.system().cat_file(url))
-                self._check(data, stated.pop() if stated else _stored(entry.name, self._about(url)))
+                content = get(url)
+                # A listing may be behind what was written since: the second time the object itself is asked.
+                self._check(content, stated.pop() if stated else _stored(entry.name, self._about(url)))
             except FileNotFoundError as error:
                 raise ObjectGoneError(f"{url} is gone", hint="run it again") from error
-            return data
+            return content
 
         with _storage_errors(url):
-            return _until_whole(get)
+            return _until_whole(bring)
 
     def send(self, name: str, content: Path | bytes) -> str:
         """Put the file at a path, or bytes, there, in parts where it is large; its stamp.

@@ -217,7 +217,7 @@ class Fetcher:
                 way.unanswered += 1 if offset and not away else 0
                 raise
             way.unanswered = 0
-            if segment.done and not continues(partial, stream, segment.done, item.file):
+            if segment.done and not _continues(partial, stream, segment.done, item.file):
                 if stream.offset or partial.size not in (None, stream.length):
                     # Of another length than before, what came may be the rest alone, without a word of that.
                     stream.close()
@@ -323,20 +323,11 @@ class Fetcher:
         return ""
 
 
-def continues(partial: Partial, stream: ByteStream, offset: int, file: RemoteFile) -> bool:
+def _continues(partial: Partial, stream: ByteStream, offset: int, file: RemoteFile) -> bool:
     """Whether the bytes of a stream belong behind those of a partial file: same offset, same content, same length.
 
     A published digest that has not changed stands for the content, since it is checked in the end: the nodes behind one
-    address may give the same bytes different validators.
-
-    Args:
-        partial: What is here.
-        stream: What the server answered.
-        offset: Where it was asked to begin, in bytes.
-        file: What the listing says.
-
-    Returns:
-        ``False`` means: from the beginning.
+    address may give the same bytes different validators. ``offset`` is where the server was asked to begin, in bytes.
     """
     if stream.offset != offset or partial.size not in (None, stream.length):
         return False

@@ -29,7 +29,6 @@ from cxrprep.storage.small_files import parse_json, read_text
 
 if TYPE_CHECKING:
     from cxrprep.model import Digest
-    from cxrprep.storage.locks import RunId
 
 # From here on a sidecar pays: below, fetching again is cheaper than remembering.
 _WORTH_RESUMING: Final = 1 << 20
@@ -69,7 +68,6 @@ class Sidecar:
     dest: str
     part: Path
     path: Path
-    run_id: RunId
     validator: str | None
     size: int | None
     digest: str | None
@@ -81,7 +79,7 @@ class Sidecar:
         return sum(segment.done for segment in self.segments)
 
 
-def read_sidecar(path: Path, run_id: RunId) -> Sidecar | None:
+def read_sidecar(path: Path) -> Sidecar | None:
     """What ``path`` says; ``None`` when it is no whole sidecar, or its partial file is gone."""
     part = path.with_name(path.name.removesuffix(".json"))
     try:
@@ -92,7 +90,7 @@ def read_sidecar(path: Path, run_id: RunId) -> Sidecar | None:
             return None
         if any(s.start < 0 or s.done < 0 for s in segments):
             return None
-        return Sidecar(body["dest"], part, path, run_id, body["validator"], body["size"], body["digest"], segments)
+        return Sidecar(body["dest"], part, path, body["validator"], body["size"], body["digest"], segments)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

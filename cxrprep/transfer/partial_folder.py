@@ -147,7 +147,7 @@ class PartialFolder:
             path = self._folder / name
             if run_id is None or run_id == self._run_id or not self._over(run_id, path):
                 continue
-            found = read_sidecar(path, run_id)
+            found = read_sidecar(path)
             if found is not None and (found.dest not in self._left or self._left[found.dest].done < found.done):
                 self._left[found.dest] = found
 

@@ -15,17 +15,17 @@ from cxrprep.digests import file_digest
 from cxrprep.errors import IntegrityError
 from cxrprep.model import Digest
 from cxrprep.storage.paths import safe_path
-from cxrprep.storage.sorted_tables import PATHS, Rows, SortedCursor, SortedTable, by_path, parts
+from cxrprep.storage.sorted_tables import PATHS, Rows, SortedCursor, by_path, parts
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.datasets.layout import Layout
     from cxrprep.record.record import Record
 
-SCHEMA: Final = pa.schema([("path", pa.string()), ("digest", pa.string())])
+SUMS: Final = pa.schema([("path", pa.string()), ("digest", pa.string())])
 _LINE: Final = re.compile(r"\\?([0-9A-Fa-f]{32}|[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64}) [ *]?(.+?)\r?\n?$")
 _ALGORITHMS: Final = {32: "md5", 40: "sha1", 64: "sha256"}
 _ROWS: Final = 32_768
@@ -86,7 +86,7 @@ def _lines_of(path: Path) -> Iterator[pa.Table]:
                         f"{path}, line {number + index}: expected a checksum and a file name",
                         hint="fetch the list of checksums again",
                     )
-            yield pa.concat_tables([plain, pa.table({"path": names, "digest": digests}, schema=SCHEMA)])
+            yield pa.concat_tables([plain, pa.table({"path": names, "digest": digests}, schema=SUMS)])
             number += len(lines)
 
 
@@ -94,17 +94,17 @@ def _plain(lines: list[str]) -> tuple[pa.Table, Iterable[int]]:
     """The lines of the form that nearly all have, as columns, and the indices of the rest."""
     length = lines[0].find(" ")
     if length not in _ALGORITHMS:
-        return SCHEMA.empty_table(), range(len(lines))
+        return SUMS.empty_table(), range(len(lines))
     try:
         texts = pa.array(lines, pa.string())
     except UnicodeEncodeError:
         # A name that is not UTF-8.
-        return SCHEMA.empty_table(), range(len(lines))
+        return SUMS.empty_table(), range(len(lines))
     fits = pc.match_substring_regex(texts, rf"^[0-9a-f]{{{length}}} [ *]?[^ *./\\][^\r\n]*\n?$")
     sums = pc.utf8_slice_codeunits(texts.filter(fits), 0, length)
     names = pc.utf8_rtrim(pc.utf8_ltrim(pc.utf8_slice_codeunits(texts.filter(fits), length, None), " *"), "\n")
     digests = pc.binary_join_element_wise(_ALGORITHMS[length], sums, ":")
-    return pa.table([names, digests], schema=SCHEMA), pc.indices_nonzero(pc.invert(fits)).to_pylist()
+    return pa.table([names, digests], schema=SUMS), pc.indices_nonzero(pc.invert(fits)).to_pylist()
 
 
 def _placed(sums: pa.Table, layout: Layout, release: str, known: pa.ChunkedArray) -> pa.Table:
@@ -114,7 +114,7 @@ def _placed(sums: pa.Table, layout: Layout, release: str, known: pa.ChunkedArray
     # measured: a million names as objects of Python at once took 350 MiB of a check's 1,500.
     for part in parts(foreign):
         paths = [layout.place(safe_path(name), release=release) or name for name in part["path"].to_pylist()]
-        placed.append(pa.table([pa.array(paths, pa.string()), part["digest"]], schema=SCHEMA))
+        placed.append(pa.table([pa.array(paths, pa.string()), part["digest"]], schema=SUMS))
     return pa.concat_tables(placed)
 
 
@@ -148,39 +148,6 @@ def altered_sum_files(root: Path, spec: DatasetSpec, release: str, record: Recor
             if found != stated:
                 altered[path.name] = found
     return altered
-
-
-def published_sums(
-    root: Path,
-    spec: DatasetSpec,
-    release: str,
-    known: Rows | None = None,
-    leave_out: Collection[str] = (),
-) -> SortedTable:
-    """All that is published of the bytes, sorted by path: the digests of the catalog and of sum files in the folder.
-
-    Args:
-        root: The folder.
-        spec: The dataset.
-        release: The release.
-        known: Release paths, as many as are known already: finding a file's place is what takes time here.
-        leave_out: Lists that are not believed.
-
-    Returns:
-        Columns ``path`` and ``digest``; of a path that appears twice the catalog's word comes first.
-
-    Raises:
-        IntegrityError: A line that no reader understands.
-    """
-    layout = spec.layout(release)
-    described = [file for file in spec.files_of(release) if file.digest]
-    found = SortedTable(SCHEMA)
-    found.add_rows([(file.path, str(file.digest)) for file in described])
-    for path in sum_files(root, spec):
-        if path.name not in leave_out:
-            for sums in read_sums(path, layout, release, known):
-                found.append(sums)
-    return found
 
 
 def is_table(spec: DatasetSpec, path: str) -> bool:

@@ -31,9 +31,10 @@ from cxrprep.verification.merge_join import absent, merge_join
 from cxrprep.verification.options import VerifyOptions
 from cxrprep.verification.own_tables import altered_tables, not_noted, written_beside
 from cxrprep.verification.published_checksums import (
+    SUMS,
     altered_sum_files,
     is_table,
-    published_sums,
+    read_sums,
     sum_files,
     table_paths,
 )
@@ -177,7 +178,7 @@ class _Run:
         self.written = dict(self._written())
         # Each is read through in order of path, and none is held: a million files took 1 GiB of memory.
         recorded = self._of_shard(self.record)
-        published = self._of_shard(published_sums(self.root, self.spec, self.release, self.record, disbelieved))
+        published = self._of_shard(self._published(disbelieved))
         selected = self._of_shard(selected)
         disk = SortedTable(table_checks.NAMES)
         problems: list[Finding] = []
@@ -240,6 +241,16 @@ class _Run:
         for name in sorted(held - described):
             self.not_checked.append(f"whether {name} is the publisher's own: no checksum of it is known")
         return frozenset(altered)
+
+    def _published(self, disbelieved: frozenset[str]) -> SortedTable:
+        """All that is published of the bytes, by path: first the digests of the catalog, then those of lists here."""
+        found = SortedTable(SUMS)
+        found.add_rows([(file.path, str(file.digest)) for file in self.spec.files_of(self.release) if file.digest])
+        for path in sum_files(self.root, self.spec):
+            # Finding a file's place is what takes time here: what the record has is known already.
+            for sums in () if path.name in disbelieved else read_sums(path, self.layout, self.release, self.record):
+                found.append(sums)
+        return found
 
     def _open_record(self) -> Record:
         return Record.open(self.root, self.record.home if self.record.home != self.root else None)

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 import cxrprep
+from cxrprep.api.buckets import merge_records
 from cxrprep.api.download_context import FetchOptions
 from cxrprep.cli.main import run as run_here
 from cxrprep.errors import (
@@ -38,7 +39,6 @@ from cxrprep.events import Note
 from cxrprep.executors import Engine
 from cxrprep.model import Digest, Shard
 from cxrprep.planning.plan import Action
-from cxrprep.record.merging import merge_records
 from cxrprep.storage import object_store, stored_digests, unfetched, working_copy
 from cxrprep.storage.bucket_lock import NAME as LOCK
 from cxrprep.storage.object_store import ObjectStore

@@ -15,7 +15,7 @@ from cxrprep.errors import ConfigError, UnsafePathError
 from cxrprep.model import Digest, LabelTest, RemoteFile, Selection, Shard, Split
 from cxrprep.planning.plan import Action, Item, Plan
 from cxrprep.planning.plan_file import load_plan, save_plan
-from cxrprep.selection.filters import sample_ids
+from cxrprep.selection.filters import draw
 
 NAMES = st.lists(
     st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="\\/:"), min_size=1,
@@ -106,19 +106,21 @@ def test_shards_partition_a_plan(plan: Plan, count: int) -> None:
 def test_a_draw_depends_on_nothing_but_ids_and_seed(
     images: set[str], sample: int, limit: int | None, seed: int
 ) -> None:
-    drawn = sample_ids(images, sample=sample, limit=limit, seed=seed)
-    assert drawn == sample_ids(sorted(images, reverse=True), sample=sample, limit=limit, seed=seed)
+    selection = Selection(sample=sample, limit=limit, seed=seed)
+    drawn = draw(images, selection)
+    assert drawn == draw(sorted(images, reverse=True), selection)
     assert drawn <= images
     assert len(drawn) == min(sample, len(images), limit if limit is not None else len(images))
     # A smaller draw is part of a larger one of the same seed.
-    assert sample_ids(images, sample=sample // 2, seed=seed) <= sample_ids(images, sample=sample, seed=seed)
+    whole = draw(images, Selection(sample=sample, seed=seed))
+    assert draw(images, Selection(sample=sample // 2, seed=seed)) <= whole
 
 
 def test_a_draw_from_many_is_the_draw_from_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"{number * 7919 % 1000:04d}" for number in range(3000)]
-    whole = sample_ids(names, sample=30, seed=3), sample_ids(names, limit=30)
+    whole = draw(names, Selection(sample=30, seed=3)), draw(names, Selection(limit=30))
     monkeypatch.setattr(sys.modules["cxrprep.selection.filters"], "_ROOM", 0)
-    assert (sample_ids(names, sample=30, seed=3), sample_ids(iter(names), limit=30)) == whole
+    assert (draw(names, Selection(sample=30, seed=3)), draw(iter(names), Selection(limit=30))) == whole
     assert whole[1] == frozenset(sorted(set(names))[:30])
 
 
