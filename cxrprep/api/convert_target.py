@@ -91,12 +91,9 @@ def _same_scheme(address: str) -> str:
 
 
 def _never_among_originals(folder: DatasetFolder | None, inside: str, out: Path | str) -> None:
-    """Raise ``UsageError`` for a place within a release but its own folders: its listing would take what is there.
+    """Raise ``UsageError`` for a place ``inside`` a release but its own folders: its listing would take what is there.
 
-    Args:
-        folder: That of the originals.
-        inside: The place, counted from there.
-        out: As it was named.
+    ``out`` is the place as it was named.
     """
     if folder is not None and folder.kind is FolderKind.RELEASE and inside.partition("/")[0] not in OWN_FOLDERS:
         raise UsageError(

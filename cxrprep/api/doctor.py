@@ -181,7 +181,9 @@ def _checks(
     yield from netrc_checks()
     for service in dict.fromkeys(_service(mirror) for spec in specs for mirror in spec.mirror):
         if service:
-            yield _strict(login_check(credentials, service), judged is not None and _needs(judged, service))
+            # Google's open buckets are read without a login, and everyone may ask for a payer's bucket with a project.
+            wanted = judged is not None and _service(judged) == service and judged.access != "open"
+            yield _strict(login_check(credentials, service), wanted)
     if scheduler:
         yield scheduler_check(scheduler, timeout)
     if not offline:
@@ -230,11 +232,6 @@ def _folder_check(spec: DatasetSpec, folder: Path | None) -> Check:
     if folder.is_dir():
         return Check("machine", f"folder {folder}", State.OK, "here")
     return Check("machine", f"folder {folder}", State.PROBLEM, "not here", "check the path, and whether it is mounted")
-
-
-def _needs(mirror: Mirror, service: str) -> bool:
-    # Google's open buckets are read without a login, and everyone may ask for a payer's bucket with a project.
-    return _service(mirror) == service and mirror.access != "open"
 
 
 def _strict(check: Check, judged: bool) -> Check:

@@ -106,7 +106,7 @@ def _files(folder: DatasetFolder) -> Iterable[tuple[str, int]]:
         from cxrprep.storage.folder_stamps import FolderStamps
 
         paths = (path for path, state in record.rows(["path", "state"]) if state == "here")
-        found = FolderStamps(folder.root, record.cache, None).files(paths, OWN_FOLDERS)
+        found = FolderStamps(folder.root, record.cache, None).files(paths)
         if found is not None:
             return sorted(found.items())
     return _walk(folder.root)

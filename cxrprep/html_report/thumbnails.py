@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -33,15 +34,12 @@ class Thumbnail:
     problem: str = ""
 
 
-def _reduce(width: int, height: int) -> int:
-    # measured: 0.82 -> 0.57 s CPU for 24 JPEG files of 2,544 x 3,056 pixels.
-    return reduction(width, height, _SMALL.target)
-
-
 def thumbnail(root: Path, path: str) -> Thumbnail:
     """The image at ``root/path``, made small with the grey scale that its header asks for. Raises nothing."""
+    # measured: 0.82 -> 0.57 s CPU for 24 JPEG files of 2,544 x 3,056 pixels.
+    reduce = functools.partial(reduction, target=_SMALL.target)
     try:
-        small = _SMALL(Voi()(decode(read_bytes(root / path), path, reduce=_reduce)))
+        small = _SMALL(Voi()(decode(read_bytes(root / path), path, reduce=reduce)))
         done, encoded = cv2.imencode(".jpg", small.pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     except (ImageError, StorageError) as error:
         return Thumbnail(path, problem=error.message)

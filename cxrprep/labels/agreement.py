@@ -165,7 +165,9 @@ def compare_tables(first: Path | Labelled, second: Path | Labelled, *, key: str 
         len(common),
         len(rows_a) - len(common),
         len(rows_b) - len(common),
-        tuple(agreement_of(name, [(a.columns[name][i], b.columns[name][j]) for i, j in pairs]) for name in names),
+        tuple(
+            agreement_of(name, Counter((a.columns[name][i], b.columns[name][j]) for i, j in pairs)) for name in names
+        ),
         one.title,
         other.title,
     )
@@ -199,12 +201,8 @@ def _same(table: LabelTable, first: int, second: int) -> bool:
     return all(values[first] == values[second] for values in table.columns.values())
 
 
-def agreement_of(observation: str, pairs: Iterable[tuple[int | None, int | None]]) -> Agreement:
-    """Agreement, kappa, F1 and confusion of pairs of labels (reference, other)."""
-    return _agreement_of_counts(observation, Counter(pairs))
-
-
-def _agreement_of_counts(observation: str, counts: Mapping[tuple[int | None, int | None], int]) -> Agreement:
+def agreement_of(observation: str, counts: Mapping[tuple[int | None, int | None], int]) -> Agreement:
+    """Agreement, kappa, F1 and confusion of pairs of labels (reference, other), by how often each pair occurs."""
     confusion = {(a, b): counts.get((a, b), 0) for a in VALUES for b in VALUES}
     total = sum(confusion.values())
     first = {a: sum(confusion[a, b] for b in VALUES) for a in VALUES}
@@ -283,4 +281,4 @@ def _codes(column: pa.ChunkedArray) -> NDArray[np.int8]:
 def _agreement_of_columns(column: str, counts: NDArray[np.int64]) -> Agreement:
     pairs = ((a, b) for a in _CODED for b in _CODED)
     numbers = zip(pairs, counts.tolist(), strict=True)
-    return _agreement_of_counts(published_name(column.removeprefix("label_")), dict(numbers))
+    return agreement_of(published_name(column.removeprefix("label_")), dict(numbers))

@@ -323,16 +323,8 @@ def _without_odd_rows(
 ) -> tuple[pa.Table, pa.Array | None, list[str]]:
     """The table without rows of blank cells, as a spreadsheet leaves them, and without its header in the middle.
 
-    Args:
-        table: Its cells.
-        header: The header's field of each column.
-        path: The file, for the error.
-
-    Returns:
-        The rows; their places, where rows before the last went; what was left out.
-
-    Raises:
-        TableError: No other row is there.
+    Beside it the places of its rows, where rows before the last went, and what was left out. ``header`` has the field
+    of each column. Raises ``TableError`` where no other row is there.
     """
     odd, notes = None, []
     if all(column.null_count for column in table.columns):

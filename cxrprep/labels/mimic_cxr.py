@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from cxrprep.errors import TableError
 from cxrprep.humanize import format_count
-from cxrprep.labels.columns import constant, constant_where, count_true, filled_with_zeros, labels_of_rows, whole
+from cxrprep.labels.columns import constant, constant_where, count_true, filled_with_zeros, labels, whole
 from cxrprep.labels.csv_table import Form, read_table
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.joins import are_in, positions, row_numbers
@@ -175,8 +175,7 @@ class _Rows:
         """The label columns and source cells of each row, by its study; null where the table has no row for it."""
         table, source = labelled.table, labelled.source
         place = self._places_in(labelled)
-        values, cells = labels_of_rows(table, [term.name for term in CHEXPERT.terms], place)
-        columns: dict[str, Any] = {term.column: values[term.name] for term in CHEXPERT.terms}
+        columns: dict[str, Any] = {term.column: labels(table, term.name).take(place) for term in CHEXPERT.terms}
         # A study that the table lacks was not labelled: to say that it was would let its blanks become negatives.
         stated = pc.is_valid(place)
         columns |= {
@@ -184,7 +183,7 @@ class _Rows:
             "table_name": constant_where(table.path.name, stated),
             "table_digest": constant_where(str(table.digest), stated),
         }
-        return columns, {**cells, **{name: table.column(name).take(place) for name in table.extra}}
+        return columns, {name: table.column(name).take(place) for name in (*_NAMES, *table.extra)}
 
     def _places_in(self, labelled: _Labelled) -> pa.Array:
         """The row of each row's study in a table, which is looked up once where two tables have the same studies."""

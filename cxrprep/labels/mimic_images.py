@@ -325,12 +325,7 @@ def _datetime(table: TextTable, note: Callable[[str], object]) -> pa.Array:
 def _order(images: ImageListing, starts: NDArray[np.int64]) -> dict[str, Any]:
     """Each image's place of its study in time, from 1, and the study before it; studies of one moment share a place.
 
-    Args:
-        images: In their order, with ``study_datetime``.
-        starts: The first row of each study.
-
-    Returns:
-        ``study_order`` and ``prior_study_id``; nothing where no time is known.
+    ``starts`` are the first rows of studies. Nothing is given where no time is known.
     """
     when = images.columns["study_datetime"].cast(pa.int64())
     known = pc.is_valid(when).to_numpy(zero_copy_only=False)

@@ -160,26 +160,6 @@ class TextTable:
         Raises:
             TableError: At the first cell that ``value_of`` does not know.
         """
-        column, values = self.words(name, value_of, kind, what)
-        return values.take(column.indices)
-
-    def words(
-        self, name: str, value_of: Callable[[str], Any], kind: pa.DataType, what: str
-    ) -> tuple[pa.DictionaryArray, pa.Array]:
-        """A column as its words and the number of each row's, and what a function makes of each word.
-
-        Args:
-            name: The column.
-            value_of: Raises ``KeyError`` or ``ValueError`` for what it does not know.
-            kind: The type of the values.
-            what: What was expected, for the error.
-
-        Returns:
-            The column, and a value for each word of its dictionary.
-
-        Raises:
-            TableError: At the first cell that ``value_of`` does not know.
-        """
         column = as_dictionary(self.columns.column(name))
         found = []
         for code, text in enumerate(column.dictionary.to_pylist()):
@@ -192,7 +172,7 @@ class TextTable:
                     continue
                 raise self.error(row, name, what) from error
         try:
-            return column, pa.array(found, kind)
+            return pa.array(found, kind).take(column.indices)
         except (OverflowError, pa.ArrowInvalid):
             code = max(range(len(found)), key=lambda at: abs(found[at] or 0))
             row = pc.index(column.indices, pa.scalar(code, column.indices.type)).as_py()

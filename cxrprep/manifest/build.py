@@ -69,11 +69,11 @@ class ManifestResult:
     studies: int
     patients: int
     labelled: int
-    without_row: int
-    not_here: int
-    second_copies: int
-    foreign: int
-    disagreeing_studies: int
+    without_row: int = 0
+    not_here: int = 0
+    second_copies: int = 0
+    foreign: int = 0
+    disagreeing_studies: int = 0
     sources: tuple[tuple[str, int], ...] = field(default=())
     left_out: tuple[tuple[str, int], ...] = field(default=())
 
@@ -293,11 +293,6 @@ def described_result(images: pa.Table, folder: Path) -> ManifestResult:
         studies=int(pc.count_distinct(images.column("study_id")).as_py()),
         patients=int(pc.count_distinct(images.column("patient_id")).as_py()),
         labelled=images.num_rows - images.column("label_source").null_count,
-        without_row=0,
-        not_here=0,
-        second_copies=0,
-        foreign=0,
-        disagreeing_studies=0,
         sources=sources_of(images),
     )
 

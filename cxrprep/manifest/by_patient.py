@@ -300,20 +300,7 @@ def _worked_out(
     has_labels: bool,
     on_event: Sink,
 ) -> ManifestParts:
-    """The ranges together.
-
-    Args:
-        joining: What they came to.
-        spec: The dataset.
-        folder: Of the manifests.
-        origin: What they were made from.
-        foreign: Paths of image files that are not of the release.
-        has_labels: Whether there were labels to be joined.
-        on_event: Told what was left out.
-
-    Returns:
-        The manifest, to be written.
-    """
+    """The ranges together, made from what ``origin`` says; ``foreign`` are image files that are not of the release."""
     images, studies, counts = joining.images, joining.studies, joining.counts
     assert images is not None
     assert studies is not None

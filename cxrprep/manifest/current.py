@@ -20,7 +20,6 @@ from cxrprep.manifest.image_files import RECORDED, digest_of_sorted, listed_file
 from cxrprep.manifest.image_sizes import untouched, written_at
 from cxrprep.storage.folder_stamps import FolderStamps
 from cxrprep.storage.parquet import count_nulls, count_rows, footer_of, read_footer, read_groups
-from cxrprep.storage.paths import OWN_FOLDERS
 from cxrprep.storage.small_files import read_text
 from cxrprep.storage.table_checksums import is_as_listed, listed_checksums
 from cxrprep.storage.unfetched import unfetched
@@ -102,7 +101,7 @@ def _same_files(folder: DatasetFolder, images: Path, stamps: FolderStamps, *, is
         return False
     if stamps.are_of(images) and unfetched(root) is None:
         since = written_at(images, root) if is_measured else None
-        same = stamps.same_files(images, suffixes, OWN_FOLDERS, since, every=every)
+        same = stamps.same_files(images, suffixes, since, every=every)
     if same is None:
         here = _sum(part.select(["path", "size"]) for part in listed_files(root, suffixes, stamps))
         same = here == _sum(part.select(["path", "bytes"]) for part in read_groups(images, ["path", "bytes"]))

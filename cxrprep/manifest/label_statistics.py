@@ -193,14 +193,7 @@ def _groups(splits: ValueCodes) -> tuple[NDArray[np.int64], int]:
 def _prevalence_by(table: pa.Table, group: NDArray[Any], groups: int, stems: Iterable[str]) -> list[list[Prevalence]]:
     """The distribution of each observation in each group of rows, and at last in all rows.
 
-    Args:
-        table: Rows of a manifest.
-        group: For each row which group it is of.
-        groups: How many there are.
-        stems: The observations.
-
-    Returns:
-        For each group, and for all rows, a distribution of each observation.
+    ``group`` says for each row which of the ``groups`` it is of.
     """
     found: list[list[Prevalence]] = [[] for _ in range(groups + 1)]
     patients = value_codes(table["patient_id"])

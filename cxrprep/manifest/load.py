@@ -400,18 +400,9 @@ class _Whole:
 
 
 def _selected(path: Path, made_from: dict[str, Any], selection: Selection | None) -> tuple[_Whole, TableOnDisk]:
-    """What the whole manifest says, and its selected rows, of which none are held.
+    """What the whole manifest says, and its selected rows, of which none are held; its footer is ``made_from``.
 
-    Args:
-        path: The manifest.
-        made_from: Its footer.
-        selection: What is wanted; ``None`` is all.
-
-    Returns:
-        Both.
-
-    Raises:
-        UsageError: A view, split or observation that does not exist.
+    Raises ``UsageError`` for a view, split or observation that does not exist.
     """
     table, about = TableOnDisk.open(path), _Whole()
     names = table.column_names

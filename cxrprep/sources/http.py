@@ -24,7 +24,7 @@ from cxrprep.errors import (
 )
 from cxrprep.model import RemoteFile
 from cxrprep.sources.base import Access, AccessState, ByteStream, SourceOptions, access_refused, hole
-from cxrprep.sources.host_token import HostToken
+from cxrprep.sources.http_auth import HostToken
 from cxrprep.sources.http_client import HttpClient, OverHttp
 from cxrprep.sources.http_requests import HttpRequests
 from cxrprep.sources.index_pages import PageEntry, as_shown, read_page

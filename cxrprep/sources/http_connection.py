@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import pycurl
@@ -436,9 +435,8 @@ def read_head(lines: Sequence[bytes]) -> dict[str, str]:
     return headers
 
 
-@lru_cache(256)
 def _header(line: bytes) -> tuple[str, str]:
-    """Name and value in a line of a head; no name in what is none. Most lines of most answers are the same."""
+    """Name and value in a line of a head; no name in what is none."""
     name, colon, value = line.decode("latin-1").partition(":")
     name = name.lower()
     bare = name.strip()

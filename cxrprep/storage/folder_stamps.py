@@ -31,13 +31,13 @@ from pyarrow.fs import FileType, LocalFileSystem
 from cxrprep.errors import StorageError, TableError
 from cxrprep.storage.folder_listing import files_below
 from cxrprep.storage.parquet import count_nulls, footer_of, read_groups, write_parts
-from cxrprep.storage.paths import is_file, is_folder
+from cxrprep.storage.paths import OWN_FOLDERS, is_file, is_folder
 from cxrprep.storage.sorted_tables import PART_ROWS, SortedTable
 from cxrprep.storage.table_checksums import listed_checksums
 from cxrprep.system import FILES_AT_ONCE, available_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from cxrprep.model import Digest
 
@@ -96,21 +96,12 @@ class FolderStamps:
         """Whether they are of this record, too: where its digest is known, the table is of it."""
         return self.are_of(images) and footer_of(self._path).get("record") == self._record
 
-    def same_files(
-        self,
-        images: Path,
-        suffixes: tuple[str, ...],
-        leave_out: Collection[str],
-        since: int | None = None,
-        *,
-        every: bool = False,
-    ) -> bool | None:
+    def same_files(self, images: Path, suffixes: tuple[str, ...], since: int | None, *, every: bool) -> bool | None:
         """Whether the files with these suffixes are those of the image table, each looked at, by path and size.
 
         Args:
             images: The table that these stamps are of.
             suffixes: Of images, in lower case.
-            leave_out: Names at the top that are none of ROOT's.
             since: Nor may those without a digest have changed from this time on, in ns; ``None`` does not ask for that.
             every: Nor any other.
 
@@ -120,7 +111,7 @@ class FolderStamps:
         # The system is asked without Python's lock, so that two threads do it side by side. Folders and files are asked
         # about in turn, so that neither is left for one thread at the end.
         with ThreadPoolExecutor(1) as other, ThreadPoolExecutor(min(4, available_cores())) as pool:
-            listing, same = other.submit(self._in_changed, leave_out, pool), True
+            listing, same = other.submit(self._in_changed, pool), True
             columns, are_here = ["path", "bytes"], self._are_here
             if since is not None and (every or count_nulls(images, "digest")):
                 are_here = functools.partial(self._are_unchanged, since=since, every=every)
@@ -134,11 +125,11 @@ class FolderStamps:
                 return same and not _without({path for path in here if path.lower().endswith(suffixes)}, images)
         return None
 
-    def files(self, recorded: Iterable[str], leave_out: Collection[str]) -> dict[str, int] | None:
+    def files(self, recorded: Iterable[str]) -> dict[str, int] | None:
         """Every file below ROOT, or link to one, with its bytes, where most folders are as they were.
 
         A folder is as it was where nothing came or went, and all that was in it is of the ``recorded`` files that are
-        here now. Each of these is looked at; ``leave_out`` as above.
+        here now. Each of these is looked at.
 
         Returns:
             Sizes by path, in no order; ``None`` where all folders have to be listed.
@@ -153,7 +144,7 @@ class FolderStamps:
             except OSError:
                 return None
             counts = Counter(path[: path.rfind("/") + 1] for path in found)
-            changed = self._in_changed(leave_out, pool, counts)
+            changed = self._in_changed(pool, counts)
         return None if changed is None else found | changed
 
     def _sizes(self, paths: list[str]) -> list[tuple[str, int]]:
@@ -182,9 +173,7 @@ class FolderStamps:
             return False
         return True
 
-    def _in_changed(
-        self, leave_out: Collection[str], pool: ThreadPoolExecutor, counts: Mapping[str, int] | None = None
-    ) -> dict[str, int] | None:
+    def _in_changed(self, pool: ThreadPoolExecutor, counts: Mapping[str, int] | None = None) -> dict[str, int] | None:
         """The files, and links to files, with their bytes, in folders that came since, or are not as was written down.
 
         Where ``counts`` says how many files of a folder are known, these must be all that were in it.
@@ -198,7 +187,7 @@ class FolderStamps:
                 if len(changed) > FILES_AT_ONCE:
                     return None
             for path in changed:
-                self._list(path, leave_out, found, folders)
+                self._list(path, found, folders)
             for path in _without(folders, self._path):
                 found.update((path + name, size) for name, size in files_below(f"{self._root}/{path}"))
         except (OSError, TableError, ValueError):
@@ -229,10 +218,10 @@ class FolderStamps:
                 found.append(path)
         return found
 
-    def _list(self, path: str, leave_out: Collection[str], files: dict[str, int], folders: set[str]) -> None:
+    def _list(self, path: str, files: dict[str, int], folders: set[str]) -> None:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(f"{self._root}/{path}") as entries:
             for entry in entries:
-                if not path and entry.name in leave_out:
+                if not path and entry.name in OWN_FOLDERS:
                     continue
                 if is_folder(entry):
                     folders.add(f"{path}{entry.name}/")

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -413,7 +412,6 @@ def _algorithm(digests: pa.ChunkedArray) -> list[str | None]:
     return names
 
 
-@cache
 def _both(pair: tuple[str | None, str | None]) -> tuple[str, ...]:
     """The algorithms of recorded and published digest, each once; that of the best digest is the last."""
     return tuple(dict.fromkeys(name for name in pair if name is not None))

@@ -143,14 +143,10 @@ class Brought:
         """Write the files. Raises ``StorageError``."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, data in self.files:
-            replace_file(self.folder / name, functools.partial(_write, data))
+            replace_file(self.folder / name, functools.partial(Path.write_bytes, data=data))
         found = _earlier(self.folder / self.files[-1][0])
         assert found is not None
         return found
-
-
-def _write(data: bytes, part: Path) -> None:
-    part.write_bytes(data)
 
 
 def with_texts(task: LabelingTask) -> LabelingTask:

@@ -105,8 +105,8 @@ def write_part(rows: Sequence[tuple[Any, ...]], schema: pa.Schema, path: Path) -
     replace_file(path, lambda part: pq.write_table(table, part, compression="zstd", compression_level=1))
 
 
-def join_parts(parts: Sequence[Path], schema: pa.Schema, path: Path) -> int:
-    """Write the parts one after another as one table, atomically; returns the number of rows.
+def join_parts(parts: Sequence[Path], schema: pa.Schema, path: Path) -> None:
+    """Write the parts one after another as one table, atomically.
 
     They have the rows of ``schema``, in order; one of them is in memory at a time. Raises ``StorageError``, and
     ``FileNotFoundError`` for a part that has vanished.
@@ -114,27 +114,23 @@ def join_parts(parts: Sequence[Path], schema: pa.Schema, path: Path) -> int:
     missing = next((part for part in parts if not part.exists()), None)
     if missing is not None:
         raise FileNotFoundError(missing)
-    return write_stream((pq.read_table(part, schema=schema) for part in parts), schema, path)
+    write_stream((pq.read_table(part, schema=schema) for part in parts), schema, path)
 
 
-def write_stream(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> int:
-    """Write tables in the order of their ``row`` column as one, atomically; returns the number of rows.
+def write_stream(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> None:
+    """Write tables in the order of their ``row`` column as one, atomically.
 
     A row group holds what ``GROUP`` reports gave, however the tables were cut; ``schema`` has the footer too. Raises
     ``StorageError``.
     """
-    rows = 0
 
     def write(part: Path) -> None:
-        nonlocal rows
         form = {"compression": "zstd", "compression_level": 1, "write_page_checksum": True}
         with pq.ParquetWriter(part, schema, **form) as writer:
             for group in _groups(tables):
                 writer.write_table(_fresh(group, schema))
-                rows += group.num_rows
 
     replace_listed(path, write)
-    return rows
 
 
 def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -29,7 +30,6 @@ from cxrprep.vocabulary import CHEXPERT, NIH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.manifest.load import Dataset
@@ -71,7 +71,7 @@ def export(task: ExportTask) -> ExportResult:
     for name, data in written:
         path = task.target.out / name
         packed = gzip.compress(data, mtime=0) if path.suffix == ".gz" else data
-        task.target.write(path, partial(_put, data=packed))
+        task.target.write(path, partial(Path.write_bytes, data=packed))
     if task.target.may_write(task.target.card):
         # The tables may lie among images that have a card of their own; no pixel is read for this one.
         options = replace(task.options, sample=0)
@@ -95,10 +95,6 @@ def _front(spec: DatasetSpec, written: Sequence[tuple[str, bytes]]) -> str:
         files = [*(configs[table].files if table in configs else ()), (split_of.get(name, EVERY_SPLIT), name)]
         configs[table] = Config(files, pa.schema(columns), table)
     return front_matter(list(configs.values()), spec)
-
-
-def _put(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
 
 
 def _source_rows(dataset: Dataset, options: ExportOptions, on_event: Sink) -> pa.Table:
