@@ -298,9 +298,7 @@ def _stated_digests(out: ImageStore) -> pa.Table:
 def sign_of(task: ConversionTask, item: ConvertItem) -> str:
     """What a row was made with besides recipe and source: pseudonyms, or what the sample of a shard says."""
     if item.row is not None:
-        from cxrprep.images.conversion import row_sign
-
-        return row_sign(item)
+        return conversion.row_sign(item)
     return "" if task.pseudonyms is None else task.pseudonyms.sign
 
 

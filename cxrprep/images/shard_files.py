@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     Sample = tuple[str, bytes, dict[str, Any]]
 
 # Image files are compressed already: groups are small, so that a reader holds few of them.
-_GROUP: Final = 100
-# The struct and the metadata by which the package datasets knows an image column.
-_IMAGE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
-_FEATURES: Final = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}}).encode()
+ROWS_A_GROUP: Final = 100
+# The struct and the metadata by which the package datasets knows an image column, and stores an image.
+IMAGE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+IMAGE_METADATA: Final = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}}).encode()
 _BOXES: Final = pa.list_(
     pa.struct([("label", pa.string()), *((side, pa.float32()) for side in ("x", "y", "w", "h"))])
 )  # fmt: skip
@@ -56,9 +56,9 @@ def write_tar(part: Path, samples: Iterable[Sample], suffix: str) -> None:
     """Write a WebDataset shard: two members a sample, the image and a JSON object."""
     with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as archive:
         for key, encoded, row in samples:
-            _add(archive, key + suffix, encoded)
+            add_member(archive, key + suffix, encoded)
             about = json.dumps(plain_row(row), ensure_ascii=False, sort_keys=True)
-            _add(archive, f"{key}.json", about.encode())
+            add_member(archive, f"{key}.json", about.encode())
 
 
 def plain_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -98,8 +98,8 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema([*schema, *masks, *([("boxed", pa.int8())] if "boxes" in schema.names else [])])
 
 
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    # Owner, time and mode are the same everywhere, so that the same images give the same bytes.
+def add_member(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Add a file to a tar. Owner, time and mode are the same everywhere: the same images give the same bytes."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(data), 0o644
     archive.addfile(member, io.BytesIO(data))
@@ -115,11 +115,11 @@ def write_parquet(part: Path, samples: Iterable[Sample], suffix: str, stated: Se
         stated: The columns of a row that the manifest gives, the same in every shard.
     """
     columns = row_schema(stated)
-    schema = pa.schema([pa.field("image", _IMAGE), *columns], metadata={b"huggingface": _FEATURES})
+    schema = pa.schema([pa.field("image", IMAGE), *columns], metadata={b"huggingface": IMAGE_METADATA})
     iterator = iter(samples)
     with pq.ParquetWriter(part, schema, compression="none", use_dictionary=False) as writer:
-        while group := list(itertools.islice(iterator, _GROUP)):
-            images = pa.array([{"bytes": data, "path": key + suffix} for key, data, _ in group], _IMAGE)
+        while group := list(itertools.islice(iterator, ROWS_A_GROUP)):
+            images = pa.array([{"bytes": data, "path": key + suffix} for key, data, _ in group], IMAGE)
             rows = pa.Table.from_pylist([row for _, _, row in group], schema=columns).combine_chunks()
             arrays = [images, *(column.combine_chunks() for column in rows.columns)]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))

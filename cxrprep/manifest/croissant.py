@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.collection.lineage import CROISSANT_NAME, is_own_description
+from cxrprep.images.shard_files import IMAGE
 from cxrprep.labels.csv_text import digest_of
-from cxrprep.manifest.hugging_face_card import IMAGE
 from cxrprep.storage.parquet import SET_DIGEST, read_footer, read_rows, read_schema
 from cxrprep.storage.paths import is_in_shard
 from cxrprep.storage.small_files import read_text

@@ -9,11 +9,10 @@ import pyarrow.compute as pc
 
 from cxrprep.collection.lineage import CARD_NAME
 from cxrprep.datasets.catalog import catalog
-from cxrprep.images.shard_files import plain_schema, row_schema
+from cxrprep.images.shard_files import IMAGE, plain_schema, row_schema
 from cxrprep.labels.source_vocabulary import known_observations
 from cxrprep.manifest.hugging_face_card import (
     EVERY_SPLIT,
-    IMAGE,
     TASKS,
     Config,
     front_matter,

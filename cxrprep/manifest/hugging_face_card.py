@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
+from cxrprep.images.shard_files import IMAGE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -23,12 +25,8 @@ if TYPE_CHECKING:
 _SPLITS: Final = {"validate": "validation", "": "unsplit"}
 EVERY_SPLIT: Final = "all_splits"
 """What a file is called that holds the rows of all splits: to call it train would mix test images in."""
-IMAGE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
-"""The struct by which the package stores an image."""
 FILE: Final = pa.struct([pa.field("bytes", pa.large_binary()), pa.field("path", pa.string())])
-"""The same of a file that it cannot open as an image."""
-
-
+"""As ``IMAGE``, of a file that the package cannot open as an image."""
 TASKS: Final = ("image-classification",)
 
 

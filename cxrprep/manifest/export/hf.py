@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cxrprep.images.shard_files import IMAGE, IMAGE_METADATA, ROWS_A_GROUP
 from cxrprep.manifest.export.csv import plain
 from cxrprep.manifest.export.run import (
     ExportFile,
@@ -21,7 +21,7 @@ from cxrprep.manifest.export.run import (
     write_shards,
 )
 from cxrprep.manifest.export.webdataset import PICTURES, by_split, member_suffix
-from cxrprep.manifest.hugging_face_card import FILE, IMAGE, TASKS, Config, front_matter, split_name
+from cxrprep.manifest.hugging_face_card import FILE, TASKS, Config, front_matter, split_name
 from cxrprep.manifest.image_reader import ImageReader
 from cxrprep.manifest.region_masks import region_lists
 from cxrprep.vocabulary import published_name
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 _ABOUT: Final = (
     "image_id", "patient_id", "study_id", "split", "view", "projection", "sex", "age_years", "width", "height", "boxes",
 )  # fmt: skip
-# The metadata by which the package knows an image column.
-_FEATURES: Final = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}}).encode()
-_GROUP: Final = 100
 
 
 def _table(part: Dataset) -> pa.Table:
@@ -58,12 +55,11 @@ def _table(part: Dataset) -> pa.Table:
 def _write(
     temporary: Path, table: pa.Table, images: list[tuple[str, str | None]], reader: ImageReader, kind: pa.DataType
 ) -> None:
-    about = {b"huggingface": _FEATURES} if kind == IMAGE else None
+    about = {b"huggingface": IMAGE_METADATA} if kind == IMAGE else None
     schema = pa.schema([pa.field("image", kind), *table.schema], metadata=about)
-    # Image files are compressed already: groups are small, so that a reader holds few of them.
     with pq.ParquetWriter(temporary, schema, compression="none", use_dictionary=False) as writer:
-        for start in range(0, len(images), _GROUP):
-            chosen = images[start : start + _GROUP]
+        for start in range(0, len(images), ROWS_A_GROUP):
+            chosen = images[start : start + ROWS_A_GROUP]
             read = [{"bytes": reader.read_recorded(*image), "path": PurePosixPath(image[0]).name} for image in chosen]
             rows = table.slice(start, len(chosen)).combine_chunks()
             writer.write_table(pa.Table.from_arrays([pa.array(read, kind), *rows.columns], schema=schema))

@@ -6,7 +6,6 @@ Members are the image file as it is, and a JSON object with ids, labels and mask
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import tarfile
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.images.shard_files import plain_row, plain_schema
+from cxrprep.images.shard_files import add_member, plain_row, plain_schema
 from cxrprep.manifest.export.csv import plain
 from cxrprep.manifest.export.run import (
     ExportFile,
@@ -87,12 +86,6 @@ def by_split(dataset: Dataset) -> list[tuple[str, Dataset]]:
     return [*parts, *([("unsplit", rest)] if len(rest) else [])]
 
 
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = len(data), 0o644
-    archive.addfile(member, io.BytesIO(data))
-
-
 def member_suffix(task: ExportTask) -> str:
     """How image members end: readers take it for the name of a column, which has to be one for all samples.
 
@@ -118,8 +111,8 @@ def _write(part: Path, batch: list[tuple[str, str | None, dict[str, Any]]], read
     with tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as archive:
         for path, digest, row in batch:
             key = str(row["image_id"]).replace("/", "__").replace(".", "_")
-            _add(archive, f"{key}{suffix}", reader.read_recorded(path, digest))
-            _add(archive, f"{key}.json", json.dumps(row, ensure_ascii=False, sort_keys=True).encode())
+            add_member(archive, f"{key}{suffix}", reader.read_recorded(path, digest))
+            add_member(archive, f"{key}.json", json.dumps(row, ensure_ascii=False, sort_keys=True).encode())
 
 
 def _shards(
