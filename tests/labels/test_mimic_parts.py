@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,9 +161,15 @@ def test_numbers_of_labels_by_patient_are_those_of_the_whole(root: Path, monkeyp
     agreements = source_agreements(by_patient)
     assert len(agreements) == 2
     assert agreements == source_agreements(whole)
-    page = cxrprep.report(root, out=root / "whole.html", images=0).value.path.read_text(encoding="utf-8")
+
+    def page(name: str) -> str:
+        text = cxrprep.report(root, out=root / name, images=0).value.path.read_text(encoding="utf-8")
+        # A minute may end between the two.
+        return re.sub(r"\d\d:\d\d UTC", "", text)
+
+    in_memory = page("whole.html")
     monkeypatch.setattr("cxrprep.html_report.page.FILES_IN_MEMORY", 0)
-    assert cxrprep.report(root, out=root / "parts.html", images=0).value.path.read_text(encoding="utf-8") == page
+    assert page("parts.html") == in_memory
 
 
 def test_extremes_and_lines_of_parts_are_not_added_up() -> None:
