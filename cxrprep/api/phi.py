@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.convert_inputs import open_inputs
 from cxrprep.api.keywords import Keywords, shard_of
-from cxrprep.api.preview import _EXAMPLES
+from cxrprep.api.preview import EXAMPLES
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.errors import ExitCode
@@ -170,7 +170,7 @@ def check_phi(
         ("suspect", value.suspect_files),
         *((kind, "\n".join(_lines(kind, value))) for kind in order if any(group.kind == kind for group in groups)),
         *((("not readable", len(unreadable)),) if unreadable else ()),
-        *((name, reason) for name, reason in value.unreadable[:_EXAMPLES]),
+        *((name, reason) for name, reason in value.unreadable[:EXAMPLES]),
         ("", "values are masked: x is a letter, 9 a digit; --json lists every tag with its files"),
         ("", "no output of convert carries any of these tags"),
     ]

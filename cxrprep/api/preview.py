@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cxrprep.html_report.preview import PreviewResult
 
-_EXAMPLES: Final = 5
+EXAMPLES: Final = 5
 
 
 @takes_buckets(root="dataset-folder", state="written-folder", tables="read-folder", out="written-folder")
@@ -104,7 +104,7 @@ def preview(
     rows = [
         ("images", made.images),
         *((("cannot be converted", made.unreadable),) if made.unreadable else ()),
-        *(("look at", f"{name}: {text}") for name, text in made.warnings[:_EXAMPLES]),
+        *(("look at", f"{name}: {text}") for name, text in made.warnings[:EXAMPLES]),
         ("open", str(made.path.resolve())),
     ]
     return Result("preview", made, rows=tuple(rows))

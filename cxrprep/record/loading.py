@@ -29,13 +29,14 @@ _TORN_READS: Final = 4
 _TORN_WAIT: Final = 0.1
 
 
-def _stored_header(home: Path) -> Header:
+def stored_header(home: Path) -> Header:
+    """What the lock file states; an empty header where there is none. Raises ``StorageError``, ``ConfigError``."""
     path = home / LOCK_NAME
     with storage_errors(path, "read"):
         return load_header(path) if path.exists() else Header()
 
 
-def _load(
+def load_record(
     home: Path, *, plain: bool = False, held: bool = True
 ) -> tuple[Header, pa.Table | ChangedTable | PlainRows | None, dict[str, int]]:
     """Header, file table if there is one (its ``plain`` rows where they will do), and how far each journal is in it.
@@ -55,7 +56,7 @@ def _load_once(
     home: Path, *, plain: bool, held: bool
 ) -> tuple[Header, pa.Table | ChangedTable | PlainRows | None, dict[str, int]]:
     lock, listing = home / LOCK_NAME, home / FILES_NAME
-    header = _stored_header(home)
+    header = stored_header(home)
     if not listing.exists():
         if header.table is not None:
             raise IntegrityError(f"{listing} is missing, though {lock.name} describes it", hint=MEND)
@@ -84,7 +85,7 @@ def put_aside(home: Path) -> list[str]:
     """
     damaged: list[str] = []
     with SaveLock(home / CACHE_NAME) as lock:
-        for name, read in ((LOCK_NAME, _stored_header), (FILES_NAME, _load)):
+        for name, read in ((LOCK_NAME, stored_header), (FILES_NAME, load_record)):
             try:
                 read(home)
             except (IntegrityError, UnsafePathError):
@@ -94,7 +95,7 @@ def put_aside(home: Path) -> list[str]:
                     (home / name).replace(aside)
                 damaged.append(name)
         if FILES_NAME in damaged and (home / LOCK_NAME).exists():
-            text = dump_header(dataclasses.replace(_stored_header(home), table=None, files=0, size=0))
+            text = dump_header(dataclasses.replace(stored_header(home), table=None, files=0, size=0))
             replace_file(home / LOCK_NAME, lambda part: part.write_text(text, encoding="utf-8"), lock.check)
     return damaged
 

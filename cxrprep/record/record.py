@@ -19,7 +19,7 @@ from cxrprep.datasets.catalog import naming_options
 from cxrprep.errors import BusyError, CxrprepError, IntegrityError, UnsafePathError, UsageError, storage_errors
 from cxrprep.record import file_table as files
 from cxrprep.record.entry import FileEntry, FileState, was_written_at
-from cxrprep.record.loading import _load, _stored_header, read_files
+from cxrprep.record.loading import load_record, read_files, stored_header
 from cxrprep.record.lockfile import Header, dump_header
 from cxrprep.record.plain_rows import PlainRows, write_rows
 from cxrprep.storage.atomic import replace_file
@@ -106,11 +106,11 @@ class Record:
         """
         home = state or root
         try:
-            header, table, read_to = _load(home, plain=True, held=held) if files else (_stored_header(home), None, {})
+            loaded = load_record(home, plain=True, held=held) if files else (stored_header(home), None, {})
         except (IntegrityError, UnsafePathError) as error:
             error.hint = error.hint.replace("ROOT", shlex.join(folder_words(root, home)))
             raise
-        record = cls(root, home, header, table, read_to)
+        record = cls(root, home, *loaded)
         if files:
             record._replay()
         return record
@@ -327,14 +327,14 @@ class Record:
 
     def _fold(self, lock: SaveLock) -> None:
         """Put the table and the header in place, with what every journal says."""
-        stored = _stored_header(self.home)
+        stored = stored_header(self.home)
         if stored.generation == self._generation:
             # Nobody else has saved: all that this writer's journal says is in memory already.
             with contextlib.suppress(FileNotFoundError):
                 self._read_to[self._journal.path.name] = self._journal.path.stat().st_size
         else:
             self._pending = {}
-            stored, table, self._read_to = _load(self.home)
+            stored, table, self._read_to = load_record(self.home)
             self._take(table)
         self._replay()
         self._write(stored, lock)
@@ -356,7 +356,7 @@ class Record:
     def _read_table(self) -> None:
         """Read the table of which plain rows are held; that of a later save is as good, since it says more."""
         if self._plain is not None:
-            self._take(_load(self.home)[1])
+            self._take(load_record(self.home)[1])
 
     def _take(self, table: pa.Table | ChangedTable | PlainRows | None) -> None:
         """Go on from what was read: columns in memory, of a large record a file, or rows until more is asked."""
@@ -450,7 +450,7 @@ class Record:
                 return
 
             def apply(lock: SaveLock) -> None:
-                stored = _stored_header(self.home) if (self.home / LOCK_NAME).exists() else self.header
+                stored = stored_header(self.home) if (self.home / LOCK_NAME).exists() else self.header
                 self._write_header(change(stored), lock)
 
             self._with_lock(apply)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import UsageError, storage_error, storage_errors
-from cxrprep.storage.locks import _writer, check_writing, writer_is_gone
+from cxrprep.storage.locks import check_writing, writer_is_gone, writer_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +86,7 @@ def refuse_over_others(path: Path, is_ours: Callable[[bytes], bool], what: str, 
 def temporary_for(path: Path) -> Path:
     """A new name beside ``path`` for its next content; ``sweep`` knows whose it is."""
     # Cut, since a name may have 255 bytes and the release's own may be nearly as long.
-    return path.with_name(f".{path.name[:100]}.{_writer()}.tmp")
+    return path.with_name(f".{path.name[:100]}.{writer_name()}.tmp")
 
 
 def sweep(folder: str | Path) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from cxrprep.errors import storage_error, storage_errors
 from cxrprep.storage.atomic import to_disk
-from cxrprep.storage.locks import _writer
+from cxrprep.storage.locks import writer_name
 from cxrprep.storage.small_files import open_file, parse_json
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ _BINARY: Final = getattr(os, "O_BINARY", 0)
 
 def journal_name() -> str:
     """A name for a new journal that no other writer has; names sort by the time at which their writers began."""
-    return f"{_writer()}.jsonl"
+    return f"{writer_name()}.jsonl"
 
 
 def read_journal(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from cxrprep.model import Shard
 
 
-def _writer() -> str:
+def writer_name() -> str:
+    """A name for what this process writes: when, on which machine, by which process; no other has it."""
     return f"{time.time_ns():x}-{_host()}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
@@ -90,7 +91,7 @@ def _claim(path: Path, body: str) -> None:
         # A run was killed between this file and the lock that it was to become.
         if writer_is_gone(other.name.removeprefix(before).removesuffix(after)):
             other.unlink(missing_ok=True)
-    part = path.with_name(f"{before}{_writer()}{after}")
+    part = path.with_name(f"{before}{writer_name()}{after}")
     try:
         with part.open("x", encoding="utf-8") as file:
             file.write(body)
@@ -136,7 +137,7 @@ class SaveLock:
         """Wait for it. Raises ``BusyError`` when another process holds it for long, ``StorageError``."""
         deadline = time.monotonic() + _WAIT_SECONDS
         while True:
-            name = _writer()
+            name = writer_name()
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 _claim(self._path, name)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cxrprep.transfer.partial_folder import PartialFolder
 
 
-def spare(record: Record, partial_folder: PartialFolder, dest: str) -> Path | None:
+def keep_foreign(record: Record, partial_folder: PartialFolder, dest: str) -> Path | None:
     """A second name for a file of somebody else's that is to be replaced; ``None`` where there is none.
 
     Raises ``IntegrityError`` for one behind a link that leaves the folder, ``StorageError``.

@@ -15,7 +15,7 @@ from cxrprep.record.entry import FileEntry, FileState, Origin
 from cxrprep.storage.archives import Member, read_members, reading
 from cxrprep.storage.paths import safe_path
 from cxrprep.transfer.partial_file import Partial, Segment
-from cxrprep.transfer.replaced import spare, warn_replaced
+from cxrprep.transfer.replaced import keep_foreign, warn_replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,7 +150,7 @@ def _write(
                 fetched, mtime_ns = (False, None) if recorded is None else (recorded.fetched, recorded.mtime_ns)
                 record.add(replace(entry, digest=digest, fetched=fetched, mtime_ns=mtime_ns))
                 return
-            spared = spare(record, partial_folder, dest)
+            spared = keep_foreign(record, partial_folder, dest)
         whole = replace(entry, digest=digest, fetched=True, mtime_ns=partial.mtime_ns)
         if is_new:
             record.add(whole)

@@ -20,7 +20,7 @@ from cxrprep.storage.paths import leads_out
 from cxrprep.storage.unfetched import bring
 from cxrprep.transfer.file_fetch import OWN_ALGORITHM, Fetched, Fetcher
 from cxrprep.transfer.links import OnThisMachine, take_over
-from cxrprep.transfer.replaced import spare, warn_replaced
+from cxrprep.transfer.replaced import keep_foreign, warn_replaced
 from cxrprep.transfer.result import Outcome, OutcomeStatus
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Worker:
         recorded = self.record.get(item.dest)
         if item.action is not Action.FETCH and not (recorded is not None and recorded.fetched):
             self._bring(item)
-        spared = spare(self.record, self.partial_folder, item.dest)
+        spared = keep_foreign(self.record, self.partial_folder, item.dest)
         again = (
             recorded is not None
             and item.dest in self.options.wrong

@@ -98,7 +98,7 @@ class FileCounts:
 class FileCheck:
     """Checks rows of files, and counts. ``root`` is the folder, ``checks`` the memory of earlier checks.
 
-    ``hearsay`` says that nobody vouches for a list of sums in the folder: it may accuse a file that the record calls
+    ``unvouched`` says that nobody vouches for a list of sums in the folder: it may accuse a file that the record calls
     right, and never acquits one that is not what was recorded.
     """
 
@@ -110,7 +110,7 @@ class FileCheck:
     on_event: Sink
     jobs: int | None = None
     counts: FileCounts = field(default_factory=FileCounts)
-    hearsay: bool = False
+    unvouched: bool = False
     _published_sizes: dict[str, int] = field(init=False)
     _digested: list[str] = field(init=False)
 
@@ -227,7 +227,7 @@ class FileCheck:
         # The last algorithm is that of the best sum, as they are asked for.
         found = pa.array([one.digests[-1] if one.digests else None for one in batch], pa.string())
         right = pc.fill_null(pc.equal(found, _best(table)), fill_value=False)
-        if self.hearsay:
+        if self.unvouched:
             agreed = pc.fill_null(pc.equal(table["published"], table["recorded"]), fill_value=True)
             right = pc.and_(right, agreed)
         if pc.all(right).as_py():
@@ -248,7 +248,7 @@ class FileCheck:
             return
         origin = pc.fill_null(table["origin"], str(Origin.FIRST_READ))
         unrecorded = pc.is_null(table["recorded"])
-        if self.hearsay:
+        if self.unvouched:
             listed = pc.and_(unrecorded, pc.is_valid(table["published"]))
             origin = pc.if_else(listed, _LISTED, origin)
             of_catalog = pc.is_in(table["path"], value_set=pa.array(self._digested, pa.string()))
@@ -348,7 +348,7 @@ class FileCheck:
             if same_as_recorded and row.recorded != row.published:
                 detail += ", though they are what the mirror sent"
             return make_finding(Kind.ALTERED, row.path, detail, expected=row.published, found=now)
-        if row.published is not None and not (self.hearsay and row.recorded is not None):
+        if row.published is not None and not (self.unvouched and row.recorded is not None):
             return None
         if row.recorded is None:
             # A table of which copies are known, in a folder without a record.

@@ -112,7 +112,7 @@ class _Run:
     repaired: int = 0
     labels: ByPatient | None = None
     asked: bool = False
-    hearsay: bool = False
+    unvouched: bool = False
     written: Mapping[str, Path | None] = field(default_factory=dict)
 
     @property
@@ -237,7 +237,7 @@ class _Run:
             self.not_checked.append(f"the checksums in {name}: it is not what was recorded, so it proves nothing")
         held = {path.name for path in sum_files(self.root, self.spec) if self.record.get(path.name) is None}
         described = {file.path for file in self.spec.files_of(self.release) if file.digest}
-        self.hearsay = bool(held - described)
+        self.unvouched = bool(held - described)
         for name in sorted(held - described):
             self.not_checked.append(f"whether {name} is the publisher's own: no checksum of it is known")
         return frozenset(altered)
@@ -281,7 +281,7 @@ class _Run:
     def _file_check(self, checks: Checks | None) -> FileCheck:
         mirror = self.record.header.mirror
         check = FileCheck(self.root, self.spec, self.release, mirror, checks, self.on_event, self.options.jobs)
-        check.hearsay = self.hearsay
+        check.unvouched = self.unvouched
         return check
 
     def _whole(self, out: Collector, published: Rows) -> list[Rows]:

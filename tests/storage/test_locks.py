@@ -102,7 +102,7 @@ def test_what_a_killed_run_left_of_a_lock_that_it_did_not_take_goes(tmp_path: Pa
     ended.wait()
     folder = tmp_path if kind == "saving" else tmp_path / "leases"
     folder.mkdir(exist_ok=True)
-    parts = locks._writer().split("-")
+    parts = locks.writer_name().split("-")
     of_dead, of_living = (
         folder / f".{kind}.{'-'.join([*parts[:2], str(process), parts[3]])}.tmp" for process in (ended.pid, os.getpid())
     )
