@@ -142,7 +142,7 @@ def test_tables_that_are_not_large_are_looked_for_once(
 ) -> None:
     looked: list[Path] = []
     listed = locate_tables._listed
-    monkeypatch.setattr(locate_tables, "_listed", lambda base: looked.append(base) or listed(base))
+    monkeypatch.setattr(locate_tables, "_listed", lambda base, depth: looked.append(base) or listed(base, depth))
     verb(root, dataset="mimic-cxr-jpg")
     assert looked == [root]
 
