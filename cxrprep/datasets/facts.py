@@ -182,7 +182,7 @@ def _is_named(key: str, pattern: str) -> bool:
     return fnmatchcase(unpacked_name(name, wanted), wanted)
 
 
-RESAVED: Final = ("parquet", "pq", "feather", "arrow", "xlsx", "tsv", "xls", "ods", "json", "jsonl", "ndjson")
+RESAVED: Final = ("parquet", "pq", "feather", "arrow", "xlsx", "tsv", "xls", "ods")
 """What the name of a table ends in that was saved again in another form: read all the same, or refused by its form."""
 # Windows hides the ending of a name, and what is saved as labels.csv there becomes labels.csv.txt.
 _PACKED: Final = re.compile(r"(\.(gz|zip|xz|bz2|zst)|(?<=\.[ct]sv)\.txt)+$")
@@ -211,7 +211,7 @@ def unpacked_name(file: str, pattern: str) -> str:
     file = file if COPY.search(pattern) else COPY.sub("", file)
     stem, _, end = _PACKED.sub("", file).rpartition(".")
     name = _PACKED.sub("", pattern)
-    if stem and end in RESAVED and name.endswith(".csv"):
+    if stem and end in (*RESAVED, "json", "jsonl", "ndjson") and name.endswith(".csv"):
         return f"{stem}.csv{pattern.removeprefix(name)}"
     return file if name != pattern else _PACKED.sub("", file)
 

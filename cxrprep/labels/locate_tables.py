@@ -176,7 +176,7 @@ def find_tables(spec: DatasetSpec, root: Path, release: str | None, *, tables: P
     found: list[tuple[Table, list[Path]]] = []
     # Farther down is looked only where no table is near: it takes as long as there are folders.
     for depth in (3, 6):
-        if not sets and not any(paths for _, paths in found):
+        if depth == 3 or not (sets or any(paths for _, paths in found)):
             listed = _listed_in(bases, depth)
             found = [(table, _files(table, listed, bases)) for table in spec.table if table not in of_sets]
     # labels.json is labels.csv that was saved again, unless it is another table by its own name.
