@@ -146,9 +146,9 @@ def test_a_table_that_a_run_writes_meanwhile_is_not_called_altered(
         return digest(path)
 
     monkeypatch.setattr(own_tables, "file_digest", digest_of_the_next)
-    assert list(own_tables.altered_tables(tmp_path, tmp_path, "again")) == []
+    assert list(own_tables.altered_tables(tmp_path, tmp_path, "", "again")) == []
     table.write_bytes(b"third")
     monkeypatch.setattr(own_tables, "file_digest", digest)
-    assert [finding.path for finding in own_tables.altered_tables(tmp_path, tmp_path, "again")] == [
+    assert [finding.path for finding in own_tables.altered_tables(tmp_path, tmp_path, "", "again")] == [
         "manifests/images.parquet"
     ]
