@@ -6,6 +6,7 @@ A batch over which its process ended is given out again item by item, so that th
 from __future__ import annotations
 
 import concurrent.futures as cf
+import contextlib
 import faulthandler
 import itertools
 import multiprocessing
@@ -34,8 +35,6 @@ GRACE: Final = 5.0
 _BEGIN_SECONDS: Final = 5.0
 # Batches under way, a worker: enough that none waits for this process.
 _AHEAD: Final = 2
-# Seconds without a result after which somebody looks for batches whose worker is gone.
-_LOOK_SECONDS: Final = 1.0
 # Pools that broke one after another without a result: then no item is to blame.
 _BROKEN_POOLS: Final = 3
 _DIED: Final = "the worker process died over it (a crash in a decoder, or memory ran out)"
@@ -166,7 +165,7 @@ class WorkerPool:
         self._grace = grace
         self._pool: ProcessPool | None = None
         self._lock = threading.Lock()
-        self._waiting: set[cf.Future[Any]] = set()
+        self._waiting: dict[cf.Future[Any], ProcessPool] = {}
 
     def __enter__(self) -> Self:
         """No process is started yet."""
@@ -175,28 +174,36 @@ class WorkerPool:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """End the processes."""
         if kind is not None:
-            for future in self._waiting.copy():
+            for future in tuple(self._waiting):
                 if not future.running():
                     future.cancel()
-            cf.wait(self._waiting.copy(), timeout=self._grace)
+            cf.wait(tuple(self._waiting), timeout=self._grace)
         self.close()
 
     def close(self) -> None:
         """End the processes; whoever waits for one of them is told that the item is lost."""
-        for future in self._waiting.copy():
+        for future in tuple(self._waiting):
             future.cancel()
-        self._end()
+        self._end(self._pool)
 
-    def _end(self, broken: ProcessPool | None = None) -> None:
-        """End the pool; with ``broken`` only that one, which another thread may have replaced by now."""
+    def _end(self, pool: ProcessPool | None) -> None:
+        """End a pool, unless another thread has done so; batches that it was given are tried again elsewhere."""
+        from concurrent.futures.process import BrokenProcessPool
+
         with self._lock:
-            pool = self._pool
-            if pool is None or broken not in (None, pool):
+            if pool is None or pool is not self._pool:
                 return
             self._pool = None
         _await_beginnings()
         pool.stop()  # type: ignore[no-untyped-call]
         pool.join()
+        for future in [future for future, given_to in tuple(self._waiting.items()) if given_to is pool]:
+            # Pebble leaves those without an end that nobody had taken.
+            with contextlib.suppress(RuntimeError, cf.InvalidStateError):
+                if future.cancelled():
+                    future.set_running_or_notify_cancel()
+                else:
+                    future.set_exception(BrokenProcessPool("ended"))
 
     def run(
         self, function: Callable[[Sequence[T]], Sequence[R]], batch: list[T], seconds: float = 0.0
@@ -233,16 +240,14 @@ class WorkerPool:
                 waiting[self._submit(function, batch, seconds)] = batch
             if not waiting:
                 return
-            done, _ = cf.wait(waiting, timeout=_LOOK_SECONDS, return_when=cf.FIRST_COMPLETED)
-            if not done:
-                self._end_of_lost()
-            failures = 0
+            done, _ = cf.wait(waiting, return_when=cf.FIRST_COMPLETED)
+            failed: set[ProcessPool] = set()
             for future in done:
-                batch = waiting.pop(future)
+                batch, pool = waiting.pop(future), self._waiting[future]
                 try:
                     results = future.result()
                 except BrokenProcessPool:
-                    failures += 1
+                    failed.add(pool)
                     again.append(batch)
                 except (ProcessExpired, cf.CancelledError) as error:
                     if len(batch) > 1:
@@ -253,41 +258,35 @@ class WorkerPool:
                     broken = 0
                     yield from results
                 finally:
-                    self._waiting.discard(future)
-            if failures:
-                self._end(self._pool)
+                    del self._waiting[future]
+            for pool in failed:
+                self._end(pool)
+            if failed:
                 broken += 1
                 if broken == _BROKEN_POOLS:
                     raise CxrprepError(
                         "worker processes die at their start", hint="look at the memory limit of this job and its log"
                     )
 
-    def _end_of_lost(self) -> None:
-        """Tell those who wait for batches whose worker is gone: Pebble 5.2 may miss one that died at once.
-
-        It finds the batch of a dead worker by what the worker said when it took it. Where that is read after the death,
-        as on a busy machine, the batch never ended.
-        """
-        with self._lock:
-            manager = self._pool._pool_manager if self._pool is not None else None  # noqa: SLF001  # no public way
-        if manager is None:
-            return
-        for task in tuple(manager.task_manager.tasks.values()):
-            if task.worker_id and task.worker_id not in manager.worker_manager.workers:
-                manager.handle_worker_expiration((task.worker_id, None))
-
     def _submit(
         self, function: Callable[[Sequence[T]], Sequence[R]], batch: list[T], seconds: float
     ) -> cf.Future[Sequence[R]]:
-        from pebble import ProcessPool
+        from concurrent.futures.process import BrokenProcessPool
 
+        from cxrprep.executors.pebble_pool import PebblePool
+
+        future: cf.Future[Sequence[R]]
         with self._lock:
             if self._pool is None:
-                self._pool = ProcessPool(self.workers, context=_Spawn())
-            pool = self._pool
-        # Without the pool's own limit, which goes by the clock: that steps when a machine wakes up or its time is set.
-        future: cf.Future[Sequence[R]] = pool.schedule(_work, args=(function, batch, seconds))
-        self._waiting.add(future)
+                self._pool = PebblePool(self.workers, _Spawn())
+            # Without the pool's own limit, which goes by the clock: that steps when a machine wakes up or is set.
+            try:
+                future = self._pool.schedule(_work, args=(function, batch, seconds))
+            except RuntimeError as error:
+                # It broke meanwhile over somebody else's batch.
+                future = cf.Future()
+                future.set_exception(BrokenProcessPool(str(error)))
+            self._waiting[future] = self._pool
         return future
 
 
