@@ -2,9 +2,8 @@
 
 ``CXRPREP_PHYSIONET_URL``, ``CXRPREP_KAGGLE_URL``, ``CXRPREP_BOX_URL`` and ``CXRPREP_HUGGINGFACE_URL`` name a server
 that answers as the service does: a cache that an institution runs, or a test; ``HF_ENDPOINT``, which Hugging Face's own
-tools read, names a mirror of it (https://hf-mirror.com). The credentials of the service go there,
-so it is spoken to with encryption, unless it is this machine. Google's library has ``STORAGE_EMULATOR_HOST``, the
-portal's URL is whole.
+tools read, names a mirror of it. The credentials of the service go there, so it is spoken to with encryption, unless it
+is this machine. Google's library has ``STORAGE_EMULATOR_HOST``, the portal's URL is whole.
 """
 
 from __future__ import annotations

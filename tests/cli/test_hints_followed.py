@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 import cxrprep as package
+from cxrprep.storage.table_checksums import note_checksum
 from tests.collection.hints import commands_in, hints_of, options_of
 from tests.collection.worlds import release
 from tests.commands import cxrprep, ok
@@ -63,18 +64,24 @@ OPTION_CASES: Final = cases(OPTIONS)
 
 
 def without(path: Path, column: str) -> None:
-    pq.write_table(pq.read_table(path).drop_columns([column]), path)
+    _write(pq.read_table(path).drop_columns([column]), path)
 
 
 def twice(path: Path) -> None:
     table = pq.read_table(path)
-    pq.write_table(pa.concat_tables([table, table.slice(0, 1)]), path)
+    _write(pa.concat_tables([table, table.slice(0, 1)]), path)
 
 
 def sevens(path: Path, column: str) -> None:
     table = pq.read_table(path)
     place = table.column_names.index(column)
-    pq.write_table(table.set_column(place, table.schema.field(place), pa.array([7] * len(table), pa.int8())), path)
+    _write(table.set_column(place, table.schema.field(place), pa.array([7] * len(table), pa.int8())), path)
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    """As an earlier version may have: a table that somebody altered is not read at all."""
+    pq.write_table(table, path)
+    note_checksum(path)
 
 
 def pack(folder: Path) -> None:

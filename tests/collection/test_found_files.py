@@ -60,6 +60,7 @@ def test_a_column_without_a_type_is_one_without_a_value(everything: Path, tmp_pa
     table = pq.read_table(path)
     place = table.column_names.index("report_path")
     pq.write_table(table.set_column(place, "report_path", pa.nulls(len(table))), path)
+    note_checksum(path)
     ok("extract-labels", root, "--reports", tmp_path / "r.csv")
     assert "cxrprep" in pq.read_table(path)["label_source"].to_pylist()
 
@@ -87,6 +88,7 @@ def test_labels_that_are_none_and_a_root_that_is_a_file_are_refused(tmp_path: Pa
     place = table.column_names.index("label_edema")
     numbers = pa.array(range(table.num_rows), pa.int64())
     pq.write_table(table.set_column(place, "label_edema", numbers), path)
+    note_checksum(path)
     done = cxrprep("manifest", tmp_path / "root")
     assert (done.returncode, "labels.parquet, column label_edema" in done.stderr) == (4, True), done.stderr
     (tmp_path / "a.csv").write_text("study_id,Edema\n1,1\n")
