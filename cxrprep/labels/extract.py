@@ -24,7 +24,7 @@ from cxrprep.labels.label_sources import ADDED_ROLES, added_sources, release_lab
 from cxrprep.labels.locate_tables import STAGE, Tables, find_tables
 from cxrprep.schemas import LABELS
 from cxrprep.storage.parquet import check_as_written, footer_of, write_parts, write_table
-from cxrprep.storage.table_checksums import is_as_listed, listed_checksums
+from cxrprep.storage.table_checksums import is_as_listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -178,13 +178,13 @@ def _read_again(known: Path, inputs: str, on_event: Sink, *, cells: bool) -> Lab
 
 
 def _is_same(known: Path, footer: Mapping[str, Any], inputs: str) -> bool:
-    """Whether a table was made from these inputs, and nobody changed it since."""
+    """Whether a table was made from these inputs, and its checksum says that nobody changed it since."""
     if not inputs or footer.get("inputs") != inputs:
         return False
     if footer.get("masks") and footer_of(known.with_name(MASKS_NAME)).get("inputs") != inputs:
         return False
     tables = [known, known.with_name(MASKS_NAME)] if footer.get("masks") else [known]
-    return all(is_as_listed(path) is not False for path in tables)
+    return all(map(is_as_listed, tables))
 
 
 def written_labels(
@@ -200,7 +200,7 @@ def written_labels(
     footer, said = footer_of(path), list[Event]()
     if "counts" not in footer or footer.get("options", {}) != stated.get("options", {}):
         return None
-    if path.name not in listed_checksums(path.parent) or _has_added(path) or added_sources(path.parent):
+    if _has_added(path) or added_sources(path.parent):
         return None
     found = find_tables(folder.spec, folder.root, release, tables=asked.tables, on_event=said.append)
     inputs = _digest_of_inputs(folder.spec, found, asked.options)

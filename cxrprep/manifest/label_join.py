@@ -52,9 +52,8 @@ def check_label_values(table: pa.Table, path: Path) -> None:
     """Raise ``TableError`` where a cell of a table that somebody else may have written is no label."""
     for name in LABEL_COLUMNS:
         if not _are_labels(table.column(name)):
-            raise TableError(
-                f"{path}, column {name}: not all are 1, 0, -1 or null", hint="run cxrprep extract-labels again"
-            )
+            hint = "make it again: cxrprep extract-labels ROOT --allow-loss"
+            raise TableError(f"{path}, column {name}: not all are 1, 0, -1 or null", hint=hint)
 
 
 def _are_labels(column: pa.ChunkedArray) -> bool:

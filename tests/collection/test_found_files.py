@@ -17,7 +17,7 @@ import pytest
 from cxrprep.collection.lineage import read_export
 from cxrprep.errors import TableError
 from cxrprep.storage.parquet import read_footer
-from cxrprep.storage.table_checksums import note_checksum
+from cxrprep.storage.table_checksums import forget_checksum, note_checksum
 from tests.api.convert import hospital
 from tests.collection.found_files import cells, draw, prepared
 from tests.commands import cxrprep, ok
@@ -88,7 +88,7 @@ def test_labels_that_are_none_and_a_root_that_is_a_file_are_refused(tmp_path: Pa
     place = table.column_names.index("label_edema")
     numbers = pa.array(range(table.num_rows), pa.int64())
     pq.write_table(table.set_column(place, "label_edema", numbers), path)
-    note_checksum(path)
+    forget_checksum(path.parent, path.name)
     done = cxrprep("manifest", tmp_path / "root")
     assert (done.returncode, "labels.parquet, column label_edema" in done.stderr) == (4, True), done.stderr
     (tmp_path / "a.csv").write_text("study_id,Edema\n1,1\n")
