@@ -84,7 +84,7 @@ def test_ignored_labels_have_a_mask_and_are_told_from_what_was_not_mentioned(cx,
 def test_csv_and_coco_may_be_a_file(nih, tmp_path):
     for form, name in (("csv", "table.csv"), ("coco", "boxes.json")):
         made = cxrprep.export(nih, form=form, out=tmp_path / name).value
-        assert made.files == (tmp_path / name, tmp_path / f"{name.partition('.')[0]}.README.md")
+        assert made.files == (tmp_path / f"{name.partition('.')[0]}.README.md", tmp_path / name)
         assert all(path.is_file() for path in made.files)
     with pytest.raises(UsageError, match="is a file"):
         cxrprep.export(nih, form="hf", out=tmp_path / "table.csv")
