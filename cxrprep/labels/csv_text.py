@@ -105,7 +105,7 @@ def _of_parts(path: Path, written: Written) -> CsvContent:
     for name, part in others:
         if part.data.partition(b"\n")[0] != header:
             raise TableError(f"{path / name}, line 1: its header is another than that of {first}", hint=_ALL_PARTS)
-    rows = (part.data.partition(b"\n")[2].rstrip(b"\r\n") for part in parts.values())
+    rows = filter(None, (part.data.partition(b"\n")[2].rstrip(b"\r\n") for part in parts.values()))
     said = "" if "_SUCCESS" in names else "; without _SUCCESS, which says that they are all"
     notes = (f"a folder of {format_count(len(parts), 'part file')}{said}", *whole.notes)
     packed = b"".join(part.packed for part in parts.values())

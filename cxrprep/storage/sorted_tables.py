@@ -111,6 +111,14 @@ class SortedCursor:
         if rows.num_rows:
             self._ahead = pa.concat_tables([rows.slice(rows.num_rows - 1), self._ahead])
 
+    def among(self, keys: pa.ChunkedArray) -> pa.Table:
+        """The rows up to the last of some sorted ``keys`` that have one of them; the others are held in parts."""
+        last, end, found = keys[-1].as_py(), "", list[pa.Table]()
+        while end <= last and (end := self.end_of_next()) is not None:
+            near = self.upto(min(end, last))
+            found.append(near.filter(pc.is_in(near[self._key], value_set=keys)))
+        return pa.concat_tables(found or [self._ahead.slice(0, 0)])
+
     def end_of_next(self) -> Any:
         """The last key of the rows that are in memory; ``None`` after the last row."""
         while not self._ahead.num_rows:

@@ -64,7 +64,7 @@ class Checks:
         def ask(disk: pa.Table) -> pa.ChunkedArray:
             known = pa.chunked_array([pa.nulls(disk.num_rows, pa.string())])
             for walk in walks:
-                source = walk.upto(disk["path"][-1].as_py())
+                source = walk.among(disk["path"])
                 same = source.take(pc.index_in(disk["path"], value_set=source["path"]))
                 unchanged = pc.and_(
                     pc.and_(pc.equal(same["size"], disk["size"]), pc.equal(same["mtime_ns"], disk["mtime_ns"])),

@@ -57,16 +57,9 @@ def read_sums(path: Path, layout: Layout, release: str, known: Rows | None = Non
             ordered = by_path(sums)
             walks = walks if ordered["path"][0].as_py() >= last else walks[1:]
             last = ordered["path"][-1].as_py()
-            yield _placed(ordered, layout, release, _upto(walks[0], ordered["path"]) if walks else ordered["path"][:0])
-
-
-def _upto(walk: SortedCursor, names: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Those of some sorted names that are among the paths up to the last of them, of which a part at a time is held."""
-    last, end, found = names[-1].as_py(), "", []
-    while end <= last and (end := walk.end_of_next()) is not None:
-        near = walk.upto(min(end, last))["path"]
-        found.append(near.filter(pc.is_in(near, value_set=names)))
-    return pa.chunked_array([chunk for one in found for chunk in one.chunks], pa.string())
+            yield _placed(
+                ordered, layout, release, walks[0].among(ordered["path"])["path"] if walks else ordered["path"][:0]
+            )
 
 
 def _lines_of(path: Path) -> Iterator[pa.Table]:
