@@ -79,7 +79,7 @@ def ours(dataset: str, folder: Path, out: Path) -> Callable[[], object]:
 
     def made() -> object:
         with plain_memory():
-            labels = read_labels(spec, folder, known=path)
+            labels = read_labels(spec, folder)
             labels = with_added(spec.name, spec.layout(labels.release).parse, labels, path)
             return write_labels(spec.name, labels, path)
 

@@ -113,7 +113,7 @@ def agreement(ours: dict, theirs: dict) -> None:
     print(f"\nagreement with the reference labeler over four classes, {len(uids)} reports; counts ours / reference\n")
     print(f"{'observation':<27} {'same':>6} {'kappa':>6}" + "".join(f" {w:>19}" for w in ("pos", "neg", "unc")))
     for name in OBSERVATIONS:
-        found = agreement_of(name, ((theirs[uid][name], ours[uid][name]) for uid in uids))
+        found = agreement_of(name, Counter((theirs[uid][name], ours[uid][name]) for uid in uids))
         kappa = "-" if found.kappa is None else f"{found.kappa:.3f}"
         cells = ""
         for value in (1, 0, -1):
