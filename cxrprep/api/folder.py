@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cxrprep.collection.dataset_folder import DatasetFolder, checked_release, open_folder
 from cxrprep.collection.lineage import FolderKind, Lineage, read_export
 from cxrprep.collection.recognition import release_here, sample_names
-from cxrprep.datasets.catalog import name_or_file
+from cxrprep.datasets.catalog import naming_words
 from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.record.record import Record, folder_words
 from cxrprep.sources import check_scheme
@@ -121,8 +121,8 @@ def made_again(folder: DatasetFolder) -> str:
     shows, rows = folder.layout.shows_image, [] if original is None else original.rows(["path", "state"])
     if any(state != "here" and shows(path) for path, state in rows):
         # They were converted as they came, and dropped. Only another download has what it was made of.
-        name = name_or_file(folder.spec.name)
-        return shlex.join(["cxrprep", "download", name, place, "--then", lineage.recipe, "--discard-raw"])
+        words = [*naming_words(folder.spec.name), place, "--then", lineage.recipe, "--discard-raw"]
+        return f"cxrprep download {shlex.join(words)}"
     words += [place, "--recipe", lineage.recipe, *([] if original is not None else ["--out", str(folder.root)])]
     return shlex.join([*words, *(["--to", folder.form] if folder.in_shards else [])])
 

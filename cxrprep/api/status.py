@@ -15,7 +15,7 @@ from cxrprep.api.folder import DatasetFolder, folder_words, open_folder
 from cxrprep.api.result import Result
 from cxrprep.api.status_parts import PartStatus, count_parts, has_images, images_or_archives
 from cxrprep.collection import FolderKind
-from cxrprep.datasets.catalog import catalog_options, name_or_file
+from cxrprep.datasets.catalog import naming_words
 from cxrprep.datasets.own_folder import dataset_words
 from cxrprep.errors import ExitCode, UsageError, most_pressing
 from cxrprep.humanize import format_count, format_rate, format_seconds, short_repr
@@ -327,8 +327,8 @@ def _following(
         yield f"cxrprep manifest {where}"
     packed = images_or_archives(folder) == "archives"
     if packed:
-        words = ["cxrprep", "download", name_or_file(folder.spec.name), f"{folder.root}-unpacked"]
-        yield shlex.join([*words, "--source", str(folder.root), *catalog_options()])
+        words = [*naming_words(folder.spec.name), f"{folder.root}-unpacked", "--source", str(folder.root)]
+        yield f"cxrprep download {shlex.join(words)}"
     for stage in stages if not packed else ():
         if stage.name.startswith("convert") and stage.state != "done":
             recipe = stage.name.partition(" ")[2] or "square-224"
@@ -358,7 +358,6 @@ def again_command(folder: DatasetFolder, asked_last: Sequence[str] = ()) -> str:
     where a list of ids that they name is another person's, or gone.
     """
     header = folder.record.header
-    where = [*folder_words(folder.root, folder.home), *catalog_options()]
     selection = header.selections[-1] if header.selections else Selection()
     pairs = zip(asked_last[::2], asked_last[1::2], strict=False)
     asked = [
@@ -366,5 +365,6 @@ def again_command(folder: DatasetFolder, asked_last: Sequence[str] = ()) -> str:
     ]
     # os.path, since anything may stand there: a path takes no name that is too long.
     lists = [word for word in asked_last if word.endswith(".csv") and os.path.isabs(word)]  # noqa: PTH117
-    words = shlex.join(["cxrprep", "download", name_or_file(folder.spec.name), *where])
-    return " ".join([words, *((all(map(os.path.isfile, lists)) and asked) or options_of(selection))])
+    words = [*naming_words(folder.spec.name), *folder_words(folder.root, folder.home)]
+    which = (all(map(os.path.isfile, lists)) and asked) or options_of(selection)
+    return " ".join([f"cxrprep download {shlex.join(words)}", *which])

@@ -161,5 +161,5 @@ def _print_plan(invocation: Invocation, planned: Any, file: Path | None, *, dry_
 
         words = [*folder_words(invocation.root, invocation.state or invocation.root), "--from-plan", str(file)]
         own = [invocation.job.dataset] if invocation.job.dataset.endswith(".toml") else []
-        following = (shlex.join(["cxrprep", "download", *own, *words, *catalog_options()]),)
+        following = (f"cxrprep download {shlex.join([*own, *words, *catalog_options()])}",)
     return invocation.out.result(headline, planned, command="download", following=following)

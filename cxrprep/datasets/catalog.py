@@ -169,9 +169,9 @@ def catalog_options() -> list[str]:
     return [word for folder in _catalogs for word in ("--catalog", folder)]
 
 
-def name_or_file(name: str) -> str:
-    """How a command that takes a dataset names it: by its file, where this process was told of it by that."""
-    return str(_named.get(name, name))
+def naming_words(name: str) -> list[str]:
+    """The same for a command that takes the dataset as its first word, as ``download`` does."""
+    return [str(_named.get(name, name)), *catalog_options()]
 
 
 def declaration_of(name: str) -> Declaration:
