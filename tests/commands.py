@@ -64,8 +64,8 @@ def cxrprep(*words: object, cwd: Path | None = None, env: dict[str, str] | None 
 
 @contextlib.contextmanager
 def _datasets_named_once() -> Iterator[None]:
-    """Which datasets' files and folders one command names, the next one does not know: they are two processes."""
-    with mock.patch.dict(catalog._named), mock.patch.dict(catalog._catalogs):
+    """Which datasets' files and folders one command names, no other knows: each is a process of its own."""
+    with mock.patch.dict(catalog._named, clear=True), mock.patch.dict(catalog._catalogs, clear=True):
         yield
         named = bool(catalog._catalogs)
     if named:
