@@ -292,7 +292,7 @@ def _head(url: str, timeout: float) -> tuple[float, float | None] | str:
         connection = HttpConnection(split_url(url)[0], ConnectionSettings(timeout, USER_AGENT))
         try:
             # Any status is an answer: reach is all that is asked here.
-            date = connection.send(Request(url, head=True)).headers.get("date")
+            date = connection.send(url, Request(head=True)).headers.get("date")
         finally:
             connection.close()
     except CxrprepError as error:

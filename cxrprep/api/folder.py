@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from cxrprep.collection.dataset_folder import DatasetFolder, checked_release, open_folder
 from cxrprep.collection.lineage import FolderKind, Lineage, read_export
 from cxrprep.collection.recognition import release_here, sample_names
+from cxrprep.credentials.lookup import token_variable
 from cxrprep.datasets.catalog import naming_words
 from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.record.record import Record, folder_words
@@ -61,6 +63,12 @@ def find_mirror(spec: DatasetSpec, source: str | None, release: str | None = Non
             raise UsageError(
                 "a signed URL on the command line can be read by every user of this machine",
                 hint="save it in a file and name it: --source portal --url-file FILE; or set CHEXPERT_URL",
+            )
+        if "authorization:" in (source or "").lower() and name.startswith(("http", "hf:")):
+            variable = "HF_TOKEN" if name.startswith("hf:") else token_variable(urlsplit(name).hostname or "HOST")
+            raise UsageError(
+                "a token on the command line can be read by every user of this machine",
+                hint=f"give the address alone, and set {variable} to the token",
             )
         check_scheme(name)
         if is_served(name):

@@ -142,6 +142,12 @@ class Body:
     length: int | None = None
     validator: str | None = None
     digest: Digest | None = None
+    # As ``io.BufferedReader`` asks; after ``close`` no bytes come.
+    closed: Final = False
+
+    def readable(self) -> bool:
+        """``True``."""
+        return True
 
     def readinto(self, buffer: memoryview) -> int:
         """See ``ByteStream.readinto``: the end."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import UsageError
@@ -18,6 +19,8 @@ from cxrprep.sources.urls import split_url
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# How a line that calls Hugging Face's tools names a mirror, or its own address does.
+_HUB_IN_LINE: Final = re.compile(r"\bHF_ENDPOINT=[\"']?(https?://[^\s\"'/]+)|(https?://hf-mirror\.com)/datasets/")
 ENDPOINTS: Final[Mapping[str, str]] = {
     "physionet": "https://physionet.org",
     "kaggle": "https://api.kaggle.com",
@@ -52,13 +55,15 @@ def named(service: str) -> str | None:
 def from_hub(text: str) -> str:
     """``text``, an address or a line with one, with Hugging Face itself in place of the mirror that is named for it.
 
-    Raises ``UsageError`` for the page of a mirror that the environment does not name: it holds no list of files.
+    Raises ``UsageError`` for a mirror that is not the one of the environment: its pages list no files, and a token
+    goes where the environment says.
     """
-    hub = named("huggingface")
-    if hub is None and "//hf-mirror.com/datasets/" in text:
+    hub, found = named("huggingface"), _HUB_IN_LINE.search(text)
+    meant = (found[1] or found[2]) if found else hub
+    if meant not in (hub, ENDPOINTS["huggingface"]):
         raise UsageError(
-            "hf-mirror.com is a mirror of Hugging Face, and its pages list no files",
-            hint="set HF_ENDPOINT=https://hf-mirror.com, and give the same address; your token goes there then",
+            f"{meant} is a mirror of Hugging Face that the environment does not name",
+            hint=f"set HF_ENDPOINT={meant}, and give the same address; your token goes there then",
         )
     return text if hub is None else text.replace(f"{hub}/datasets/", f"{ENDPOINTS['huggingface']}/datasets/")
 

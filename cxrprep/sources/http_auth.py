@@ -19,15 +19,12 @@ from cxrprep.errors import AccessError, LoginError, LoginRejectedError
 from cxrprep.sources.endpoints import is_here
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cxrprep.credentials.files import Login
     from cxrprep.sources.http_response import HttpResponse
     from cxrprep.sources.urls import Endpoint
 
-_SCHEME: Final = re.compile(r"(?:^|,)\s*([A-Za-z][\w-]*)(?=\s*(?:,|$)|\s+[^=\s,]+\s*=|\s+[\w+/~.-]+=*\s*(?:,|$))")
-_QUOTED: Final = re.compile(r'"(?:\\.|[^"\\])*"')
-_PARAMETER: Final = re.compile(r'([\w-]+)\s*=\s*("(?:\\.|[^"\\])*"|[^\s,]+)')
 # What libcurl answers of RFC 7616.
 _ALGORITHMS: Final = frozenset({"md5", "sha-256", "sha-512-256"})
 _MAGIC: Final = re.compile(r"^#.*HTTP Cookie File", re.MULTILINE)
@@ -64,19 +61,11 @@ def wants_digest(response: HttpResponse, key: str) -> bool:
 
     Raises ``AccessError`` when it asks for neither: then nothing is sent.
     """
-    header = response.headers.get("www-authenticate", "")
-    # What is quoted may read like another scheme; its length stays, so that places in both are the same.
-    bare = _QUOTED.sub(lambda text: f'"{"x" * (len(text[0]) - 2)}"', header)
-    found = list(_SCHEME.finditer(bare))
-    schemes = [scheme[1].lower() for scheme in found]
-    ends = [scheme.start() for scheme in found[1:]] + [len(bare)]
-    if any(
-        scheme == "digest" and _can_answer(header[begin.end(1) : end])
-        for scheme, begin, end in zip(schemes, found, ends, strict=False)
-    ):
+    asked = _challenges(response.headers.get("www-authenticate", ""))
+    if any(scheme == "digest" and _can_answer(said) for scheme, said in asked):
         return True
-    if header and "basic" not in schemes:
-        named = schemes[0].capitalize() if schemes else "another scheme"
+    if asked and not any(scheme == "basic" for scheme, _ in asked):
+        named = asked[0][0].capitalize()
         named += " in a form that is not known here" if named == "Digest" else ""
         raise LoginError(
             f"{key}: {response.url} wants a login by {named} (401), which a user name and a password do not serve",
@@ -90,9 +79,23 @@ def wants_digest(response: HttpResponse, key: str) -> bool:
     return False
 
 
-def _can_answer(challenge: str) -> bool:
+def _challenges(header: str) -> Sequence[tuple[str, Mapping[str, str]]]:
+    """The schemes that a server names (RFC 9110, 11.6.1), each with its parameters, in lower case."""
+    from urllib.request import parse_http_list
+
+    found: list[tuple[str, dict[str, str]]] = []
+    for part in filter(None, parse_http_list(header)):
+        scheme, _, rest = part.replace("\t", " ").partition(" ")
+        begins = "=" not in scheme and not rest.lstrip().startswith("=")
+        if begins or not found:
+            found.append((scheme.lower(), {}))
+        name, _, value = (rest if begins else part).partition("=")
+        found[-1][1][name.strip().lower()] = value.strip().strip('"').lower()
+    return found
+
+
+def _can_answer(said: Mapping[str, str]) -> bool:
     """Whether libcurl can answer the parameters of a Digest challenge (RFC 7616, 3.3)."""
-    said = {name.lower(): value.strip('"').lower() for name, value in _PARAMETER.findall(challenge)}
     algorithm = said.get("algorithm", "md5").removesuffix("-sess")
     qualities = [quality.strip() for quality in (said.get("qop") or "auth").split(",")]
     return bool(said.get("nonce")) and algorithm in _ALGORITHMS and "auth" in qualities

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import zlib
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.sources.base import Body, ConnectionState
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 _PIECE: Final = 65_536
 # What is undone here, alone or one over the other.
-DECODABLE: Final = frozenset({"gzip", "x-gzip", "deflate"})
+DECODABLE: Final = frozenset({"gzip", "x-gzip", "deflate", "br"})
+# Of Brotli all is in memory at once; no image or table of a release is longer.
+_MOST_BROTLI: Final = 1 << 28
 
 
 class HttpBody(Body):
@@ -38,6 +41,7 @@ class HttpBody(Body):
         self._release = release
         self.answer = answer
         self.came_over: ConnectionState = connection.state
+        self.received = 0
         self.length = answer.content_length
         if answer.status == 206:
             first, total = answer.content_range
@@ -61,6 +65,7 @@ class HttpBody(Body):
         if connection.complete:
             self._connection = None
             self._release(connection)
+        self.received += count
         return count
 
     def close(self) -> None:
@@ -83,16 +88,16 @@ class DecodedBody(Body):
     """
 
     def __init__(self, body: HttpBody, codings: Sequence[str]) -> None:
-        """``codings`` in the order in which they were put on: of ``DECODABLE``, none where libcurl undid them."""
-        self._body, self._raw, self._codings = body, _Raw(body), list(codings)
-        self._plain: io.BufferedReader[Any] = io.BufferedReader(self._raw, _PIECE)
+        """``codings`` in the order in which they were put on: of ``DECODABLE``."""
+        self._body, self._codings = body, list(codings)
+        self._plain = buffered(body)
         self.came_over = body.came_over
 
     @property
     def packed_size(self) -> int:
         """Bytes of the body as it was sent: those stated, else those that have come."""
         stated = self._body.answer.content_length
-        return self._raw.count if stated is None else stated
+        return self._body.received if stated is None else stated
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill ``buffer`` with decoded bytes; 0 at the end. Raises as ``HttpBody`` does, and for a damaged stream."""
@@ -112,29 +117,34 @@ class DecodedBody(Body):
         self._body.close()
 
 
-def _undone(packed: io.BufferedReader[Any], coding: str) -> io.BufferedReader[Any]:
+def buffered(raw: object) -> io.BufferedReader:
+    """``raw``, a body or what else has ``readinto``, as a file object."""
+    return io.BufferedReader(cast("io.RawIOBase", raw), _PIECE)
+
+
+def _undone(packed: io.BufferedReader, coding: str) -> io.BufferedReader:
+    if coding == "br":
+        return buffered(io.BytesIO(_without_brotli(packed.read(_MOST_BROTLI))))
     head = packed.peek(2)[:2]
     if coding == "deflate" and head:
         # With the frame of zlib or, as old servers send it, without (RFC 9110, 8.4.1.2).
         framed = head[0] & 15 == 8 and int.from_bytes(head, "big") % 31 == 0
-        return io.BufferedReader(Inflated(packed.read1, framed=framed, alone=True), _PIECE)
+        return buffered(Inflated(packed.read1, framed=framed, alone=True))
     # Some servers say so of all files of a kind, and stores keep what an upload said of itself.
     if coding != "deflate" and head.startswith(GZIP):
-        return io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=packed, mode="rb")), _PIECE)
+        return buffered(gzip.GzipFile(fileobj=packed, mode="rb"))
     return packed
 
 
-class _Raw(io.RawIOBase):
-    """A body as the file object that ``gzip`` reads."""
+def _without_brotli(packed: bytes) -> bytes | bytearray:
+    """What Brotli (RFC 7932) has compressed. Raises ``EOFError`` where it is cut, damaged, or goes on."""
+    from imagecodecs import BrotliError, brotli_decode
 
-    def __init__(self, body: HttpBody) -> None:
-        self._body = body
-        self.count = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        count = self._body.readinto(memoryview(buffer))  # type: ignore[arg-type]  # any writable buffer
-        self.count += count
-        return count
+    with contextlib.suppress(BrotliError):
+        # The end lies in the last byte, unless more follows it.
+        brotli_decode(packed[:-1], out=_MOST_BROTLI)
+        raise EOFError("it goes on behind its end")
+    try:
+        return brotli_decode(packed, out=_MOST_BROTLI)
+    except BrotliError:
+        raise EOFError("it ends before its end, or is none") from None

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from cxrprep._version import __version__
 from cxrprep.errors import (
@@ -25,7 +25,7 @@ from cxrprep.errors import (
 )
 from cxrprep.sources.base import Body
 from cxrprep.sources.http_auth import HostSession, load_cookies, wants_digest
-from cxrprep.sources.http_body import DECODABLE, DecodedBody, HttpBody
+from cxrprep.sources.http_body import DECODABLE, DecodedBody, HttpBody, buffered
 from cxrprep.sources.http_connection import AskAgainError, ConnectionSettings, HttpConnection, Request
 from cxrprep.sources.http_response import HttpResponse, expects_page, is_html_page, page_instead, refusal
 from cxrprep.sources.network_errors import FEW_TRIES
@@ -58,14 +58,6 @@ _PLAIN: Final = ("Accept: */*", "Accept-Encoding: identity")
 Explain = Callable[[HttpResponse, str], CxrprepError | None]
 
 
-class _Query(NamedTuple):
-    """What is asked of one file, wherever redirects lead: see ``HttpClient.open``."""
-
-    url: str
-    key: str
-    private: Mapping[str, str]
-
-
 class HttpClient:
     """Requests to HTTP servers, from many threads at once."""
 
@@ -96,7 +88,8 @@ class HttpClient:
         self._sessions: dict[Endpoint, HostSession] = {}
         self._explain = explain
         self._lock = threading.Lock()
-        self._knows_head = self._doubts_head = True
+        # Whether what servers answer to HEAD is to be believed; ``None`` until it is seen.
+        self._heeds_head: bool | None = None
         self._idle: dict[Endpoint, list[HttpConnection]] = {}
         self._released = 0.0
         if options.cookie_file:
@@ -132,9 +125,8 @@ class HttpClient:
         """
         key = key or without_query(url)
         ranged = bool(offset) or end is not None
-        request = Request(byte_range=f"{offset}-{'' if end is None else end - 1}" if ranged else None)
-        query = _Query(url, key, private)
-        response, connection = self._exchange(request, query)
+        byte_range = f"{offset}-{'' if end is None else end - 1}" if ranged else None
+        response, connection = self._exchange(url, key, Request(header_lines(private), byte_range))
         if ranged and not self._serves_range(response, key, offset):
             self.release(connection)
             total = response.content_range[1]
@@ -146,7 +138,7 @@ class HttpClient:
                 return behind
             # Past the end, another part or one without its place, or a part of something compressed: all of it, then.
             return self.open(url, key=key, private=private)
-        self._accept(response, connection, query)
+        self._accept(response, connection, key)
         # A page may come where data was asked for, whatever the headers claim; the first bytes tell.
         begins = response.status != 206 or not response.content_range[0]
         if not expects_page(key) and (response.is_page or (begins and not response.codings)):
@@ -154,68 +146,58 @@ class HttpClient:
             if is_html_page(start, claimed=response.is_page):
                 connection.close()
                 raise page_instead(key, response)
-        request.byte_range = None
-        return self._body(request, query, response, connection)
+        return self._body(response, connection, key)
 
     def read(self, url: str, *, key: str = "", private: Mapping[str, str] = _NONE) -> tuple[HttpResponse, bytes]:
         """Response and whole body of a page, a listing or another small document; web pages are welcome here.
 
         Raises as ``open``, and ``SourceUnreachableError`` for more than any listing has.
         """
-        request, query = Request(), _Query(url, key or without_query(url), private)
-        response, connection = self._exchange(request, query)
-        self._accept(response, connection, query)
-        pieces = bytearray()
-        buffer = memoryview(bytearray(65_536))
-        with self._body(request, query, response, connection, page=True) as stream:
-            while count := stream.readinto(buffer):
-                pieces += buffer[:count]
-                if len(pieces) > _LONGEST_PAGE:
-                    raise SourceUnreachableError(f"{response.url} is larger than any listing ({_LONGEST_PAGE:,} bytes)")
-            if response.status == 206 and len(pieces) < (stream.length or 0):
+        key = key or without_query(url)
+        response, connection = self._exchange(url, key, Request(header_lines(private)))
+        self._accept(response, connection, key)
+        with self._body(response, connection, key, page=True) as stream:
+            page = buffered(stream).read(_LONGEST_PAGE + 1)
+            if len(page) > _LONGEST_PAGE:
+                raise SourceUnreachableError(f"{response.url} is larger than any listing ({_LONGEST_PAGE:,} bytes)")
+            if response.status == 206 and len(page) < (stream.length or 0):
                 raise SourceUnreachableError(
-                    f"{query.key}: {response.url} sent {len(pieces):,} of {stream.length:,} bytes",
-                    hint="run again later",
+                    f"{key}: {response.url} sent {len(page):,} of {stream.length:,} bytes", hint="run again later"
                 )
-        return response, bytes(pieces)
+        return response, page
 
     def head(
         self, url: str, *, key: str = "", private: Mapping[str, str] = _NONE, doubted: bool = False
     ) -> HttpResponse:
-        """The headers alone, of a GET for one byte where the server knows no HEAD. Raises as ``open``.
+        """Status and headers alone, of a GET for one byte where the server knows no HEAD; see ``open``.
 
-        Args:
-            url: an http or https address.
-            key: the file's name in errors.
-            private: headers for the endpoint of ``url``, and for nobody whom it redirects to.
-            doubted: the first refusal is asked again by GET: some servers say 403 or 404 to HEAD alone.
-
-        Returns:
-            Status and headers.
+        ``doubted``: the first refusal is asked again by GET: some servers say 403 or 404 to HEAD alone.
         """
-        query = _Query(url, key or without_query(url), private)
-        request = Request(head=True) if self._knows_head else Request(byte_range="0-0")
-        response, connection = self._exchange(request, query)
-        doubtful = doubted and self._doubts_head and response.status in (403, 404)
-        if request.head and (doubtful or response.status in _NO_HEAD):
+        key = key or without_query(url)
+        by_head = self._heeds_head is not False
+        request = Request(header_lines(private), None if by_head else "0-0", head=by_head)
+        response, connection = self._exchange(url, key, request)
+        doubtful = doubted and self._heeds_head is None and response.status in (403, 404)
+        if by_head and (doubtful or response.status in _NO_HEAD):
             self.release(connection)
-            self._knows_head = self._doubts_head = False
+            self._heeds_head = False
             try:
                 return self.head(url, key=key, private=private)
             except (AccessError, NotInSourceError):
-                self._knows_head = doubtful
+                self._heeds_head = doubtful
                 raise
-        self._doubts_head &= response.status >= 300
+        if by_head and response.status < 300:
+            self._heeds_head = True
         total = response.content_range[1]
         if response.status in (206, 416) and total is not None:
             # What is said of the part goes.
             stated = {name: value for name, value in response.headers.items() if name not in _OF_A_PART}
             response = replace(response, status=200, headers={**stated, "content-length": str(total)})
-        elif request.head and not (response.content_length and (response.validator(0) or response.digest())):
+        elif by_head and not (response.content_length and (response.validator(0) or response.digest())):
             # Some servers state the length of what they send in answer to HEAD, which is nothing, or of a page that
             # they have for all such questions.
             response = replace(response, headers={n: v for n, v in response.headers.items() if n != "content-length"})
-        self._accept(response, connection, query)
+        self._accept(response, connection, key)
         self.release(connection)
         return response
 
@@ -253,33 +235,24 @@ class HttpClient:
             return response.content_range[0] == offset and not coded
         return response.status not in _NO_RANGES or response.is_rate_limit
 
-    def _body(
-        self, request: Request, query: _Query, response: HttpResponse, connection: HttpConnection, *, page: bool = False
-    ) -> ByteStream:
+    def _body(self, response: HttpResponse, connection: HttpConnection, key: str, *, page: bool = False) -> ByteStream:
         """The body as the file that it stands for, whatever coding a server put on that nobody asked for."""
-        codings, key, raw = response.codings, query.key, HttpBody(response, connection, self.release)
+        codings, raw = response.codings, HttpBody(response, connection, self.release)
         if not codings or (not page and _own_compression(codings, key)):
             return raw
-        if DECODABLE.issuperset(codings) or request.decode:
-            return DecodedBody(raw, () if request.decode else codings)
+        if DECODABLE.issuperset(codings):
+            return DecodedBody(raw, codings)
         connection.close()
-        if codings != ("br",):
-            raise SourceUnreachableError(
-                f"{key}: {response.url} sent it in the coding {', '.join(codings)}, which was not asked for",
-                hint="the server, or a proxy before it, must not compress what is fetched; try another mirror",
-                lasting=True,
-            )
-        # libcurl undoes it.
-        request.decode = True
-        response, connection = self._exchange(request, query)
-        self._accept(response, connection, query)
-        return self._body(request, query, response, connection, page=page)
+        raise SourceUnreachableError(
+            f"{key}: {response.url} sent it in the coding {', '.join(codings)}, which was not asked for",
+            hint="the server, or a proxy before it, must not compress what is fetched; try another mirror",
+            lasting=True,
+        )
 
-    def _accept(self, response: HttpResponse, connection: HttpConnection, query: _Query) -> None:
+    def _accept(self, response: HttpResponse, connection: HttpConnection, key: str) -> None:
         """Raises the error that a response without a file means."""
         if 200 <= response.status < 300 and response.status not in _WITHOUT_FILE:
             return
-        key = query.key
         self.release(connection)
         explained = None if response.is_rate_limit or self._explain is None else self._explain(response, key)
         if explained is None and response.status < 400:
@@ -294,14 +267,13 @@ class HttpClient:
 
     # ---- one request, with its redirects and its login ----
 
-    def _exchange(self, request: Request, query: _Query) -> tuple[HttpResponse, HttpConnection]:
-        """The answer in the end; ``request`` is filled in for each host on the way."""
-        origin, target = split_url(query.url)
+    def _exchange(self, url: str, key: str, request: Request) -> tuple[HttpResponse, HttpConnection]:
+        """The answer in the end; headers of its own go to the endpoint of ``url`` alone."""
+        origin, target = split_url(url)
         endpoint = origin
         for _ in range(_MOST_REDIRECTS + 1):
-            request.headers = header_lines(query.private if endpoint == origin else _NONE)
-            request.url = f"{endpoint.scheme}://{endpoint.authority}{target}"
-            response, connection = self._with_login(request, endpoint, query.key)
+            asked = request if endpoint == origin else replace(request, headers=_PLAIN)
+            response, connection = self._with_login(endpoint, target, key, asked)
             if response.status not in _REDIRECTS or not response.location:
                 if response.states_part:
                     # Some servers and caches say 200 where they send a part, and its place.
@@ -309,7 +281,7 @@ class HttpClient:
                 if response.status == 206 and request.byte_range is None and response.content_range[0]:
                     connection.close()
                     raise SourceUnreachableError(
-                        f"{query.key}: {response.url} sent a part from byte {response.content_range[0]:,} on, where "
+                        f"{key}: {response.url} sent a part from byte {response.content_range[0]:,} on, where "
                         "all of it was asked for",
                         hint="a cache or proxy on the way may mix answers up; try without it, or another mirror",
                         # It may have been another one's answer, once.
@@ -320,26 +292,19 @@ class HttpClient:
                     response = replace(response, body=_beginning(connection), elsewhere=elsewhere)
                 return response, connection
             self.release(connection)
-            _check_redirect(endpoint, response, query.key)
-            try:
-                endpoint, target = split_url(response.location)
-            except UsageError as error:
-                raise SourceUnreachableError(
-                    f"{query.key}: {response.url} redirects to no address: {error.message}",
-                    hint="try another mirror; only those who run the site can fix it",
-                    lasting=True,
-                ) from error
+            endpoint, target = _redirected(endpoint, response, key)
         raise SourceUnreachableError(
-            f"{query.key}: {without_query(query.url)} redirects in circles", hint="check the address", lasting=True
+            f"{key}: {without_query(url)} redirects in circles", hint="check the address", lasting=True
         )
 
-    def _with_login(self, request: Request, endpoint: Endpoint, key: str) -> tuple[HttpResponse, HttpConnection]:
+    def _with_login(
+        self, endpoint: Endpoint, target: str, key: str, request: Request
+    ) -> tuple[HttpResponse, HttpConnection]:
         """One request, with the login of its endpoint where that is asked for."""
         session = self.session(endpoint)
         for _ in range(_MOST_LOGINS):
             epoch, login = session.epoch, session.login if session.with_every_request else None
-            request.login, request.digest = login, session.digest
-            response, connection = self._send(request, endpoint)
+            response, connection = self._send(endpoint, target, replace(request, login=login, digest=session.digest))
             if not session.challenged(response.status, sent_login=login is not None):
                 return response, connection
             login = self._find_login(endpoint.host)
@@ -351,8 +316,7 @@ class HttpClient:
                     # Another thread has logged in meanwhile; its session serves this one too.
                     continue
                 digest = wants_digest(response, key)
-                request.login, request.digest = login, digest
-                response, connection = self._send(request, endpoint)
+                response, connection = self._send(endpoint, target, replace(request, login=login, digest=digest))
                 if response.status == 401:
                     self.release(connection)
                     raise LoginRejectedError(
@@ -364,11 +328,12 @@ class HttpClient:
                 return response, connection
         raise AccessError(f"{key}: {endpoint.authority} forgets its sessions at once", hint="run again later")
 
-    def _send(self, request: Request, endpoint: Endpoint) -> tuple[HttpResponse, HttpConnection]:
+    def _send(self, endpoint: Endpoint, target: str, request: Request) -> tuple[HttpResponse, HttpConnection]:
+        url = f"{endpoint.scheme}://{endpoint.authority}{target}"
         connection = self._take(endpoint)
         while True:
             try:
-                return connection.send(request), connection
+                return connection.send(url, request), connection
             except AskAgainError:
                 # Not raised over a new one.
                 connection.close()
@@ -431,24 +396,25 @@ def nobody(host: str) -> Login | None:
     return None
 
 
-def _check_redirect(endpoint: Endpoint, response: HttpResponse, key: str) -> None:
-    """Raises ``SourceUnreachableError`` for a way that leads out of the web, or out of encryption."""
-    there = (response.location or "").lower()
-    if not there.startswith(("http:", "https:")):
-        named = without_query(response.location or "")
-        reason = f"{response.url} redirects to {named!r}, which is not an http or https address"
-    elif endpoint.scheme == "https" and not there.startswith("https:"):
-        reason = f"{response.url} redirects to an address without encryption"
-    else:
-        return
+def _redirected(endpoint: Endpoint, response: HttpResponse, key: str) -> tuple[Endpoint, str]:
+    """Where a redirect leads. Raises ``SourceUnreachableError`` for a way out of the web, or out of encryption."""
+    try:
+        there, target = split_url(response.location or "")
+        if endpoint.scheme == "http" or there.scheme == "https":
+            return there, target
+        reason = "an address without encryption"
+    except UsageError as error:
+        reason = f"no address: {error.message}"
     raise SourceUnreachableError(
-        f"{key}: {reason}", hint="the site, or something between it and here, is not to be trusted", lasting=True
+        f"{key}: {response.url} redirects to {reason}",
+        hint="the site, or something between it and here, is not to be trusted; try another mirror",
+        lasting=True,
     )
 
 
 def _own_compression(codings: tuple[str, ...], key: str) -> bool:
     """Whether the coding is the file's own: some servers call an archive's compression one. That stays."""
-    return len(codings) == 1 and codings[0] in DECODABLE and key.lower().endswith(_COMPRESSED_NAMES)
+    return len(codings) == 1 and codings[0] in DECODABLE - {"br"} and key.lower().endswith(_COMPRESSED_NAMES)
 
 
 def _beginning(connection: HttpConnection) -> bytes:

@@ -7,6 +7,7 @@ runs of 2,000 to 5,000 files on loopback this was as fast as blocking calls (0.9
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 import threading
@@ -44,20 +45,22 @@ _BYTES_RECEIVED_AT: Final = 128
 _RESPONSE_APART_FROM_CONNECT: Final = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, which pycurl has no name for
 _BLANK: Final = (b"\r\n", b"\n")
 # With a blank before its colon libcurl does not heed it, and hands the framing of chunks over as bytes of the file.
-_UNREAD: Final = "transfer-encoding "
+_UNREAD: Final = re.compile(rb"transfer-encoding[ \t]+:", re.IGNORECASE)
 _ENDS_IDLE: Final = 408
 _APPLICATION_DATA, _ALERT_BYTES = 0x17, 24
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Request:
-    """One request, without redirects. ``digest`` says that the server wants Digest authentication of ``login``."""
+    """What is asked for, whatever the address: ``byte_range`` as in ``Range``, the head alone, with which login.
 
-    url: str = ""
+    ``headers`` are the lines beside those that libcurl writes. ``digest`` says that the server wants Digest
+    authentication of ``login``.
+    """
+
     headers: tuple[str, ...] = ()
     byte_range: str | None = None
     head: bool = False
-    decode: bool = False
     login: Login | None = None
     digest: bool = False
 
@@ -91,6 +94,36 @@ class AskAgainError(SourceUnreachableError):
     """
 
 
+class Handle:
+    """A handle of libcurl for one origin, and what it brings: lines of heads, and pieces of the body."""
+
+    def __init__(self, options: Mapping[int, object]) -> None:
+        # libcurl's callbacks are these lists' own.
+        # measured: 2.31 -> 2.19 s of CPU time in the worker for 4,000 files of 90 KB, against functions of Python.
+        self.lines: list[bytes] = []
+        self.pieces: list[bytes] = []
+        self.url = ""
+        self.request: Request | None = None
+        self.curl = pycurl.Curl()
+        _set_options(self.curl, options)
+        self.curl.setopt(pycurl.HEADERFUNCTION, self.lines.append)
+        self.curl.setopt(pycurl.WRITEFUNCTION, self.pieces.append)
+
+    def prepare(self, url: str, request: Request) -> None:
+        """Let the next transfer be ``request``, to ``url``."""
+        self.lines.clear()
+        self.pieces.clear()
+        self.url = url
+        self.curl.setopt(pycurl.URL, url)
+        if request != self.request:
+            self.request = request
+            _set_request(self.curl, request)
+
+    def answer(self, status: int) -> HttpResponse:
+        """Status and headers of the last answer, without where it redirects to."""
+        return HttpResponse(status, read_head(last_head(self.lines)), without_query(self.url))
+
+
 class HttpConnection:
     """One connection to ``endpoint``. ``send``, then ``readinto`` until 0; then it may serve again.
 
@@ -106,30 +139,23 @@ class HttpConnection:
         self._proxy = proxy_for(endpoint)
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, 1)
-        self._curl = pycurl.Curl()
-        self._form: tuple[object, ...] = ()
+        self._handle = Handle(handle_options(endpoint, settings))
+        self._curl, self._lines, self._pieces = self._handle.curl, self._handle.lines, self._handle.pieces
         self._code: int | None = None
         self._handshake_us = 0
         self._socket = -1
         self._multiplexed = self.running = False
         self._has_proxy_login = self._proxy is not None and self._proxy.has_login
         self._tls = uses_tls(endpoint, self._proxy)
-        # Lines of heads and pieces of the body, as libcurl hands them over; its callbacks are these lists' own.
-        # measured: 2.31 -> 2.19 s of CPU time in the worker for 4,000 files of 90 KB, against functions of Python.
-        self._lines: list[bytes] = []
-        self._pieces: list[bytes] = []
-        set_options(self._curl, handle_options(self.endpoint, self._settings))
-        self._curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
-        self._curl.setopt(pycurl.WRITEFUNCTION, self._pieces.append)
 
     # ---- one request ----
 
-    def send(self, request: Request) -> HttpResponse:
-        """Send ``request`` and wait for the head of its answer.
+    def send(self, url: str, request: Request) -> HttpResponse:
+        """Send ``request`` to ``url`` and wait for the head of its answer.
 
         Raises ``SourceUnreachableError``, ``AccessError`` for a certificate or a proxy's login, ``AskAgainError``.
         """
-        self._start(request)
+        self._start(url, request)
         while self.running and not self._has_head():
             self._turn(_SLICE_SECONDS)
         if not self._has_head():
@@ -153,16 +179,10 @@ class HttpConnection:
             self._settings.slowest = max(self._settings.slowest, self._answered_at - self._sent_at)
         return self._response()
 
-    def _start(self, request: Request) -> None:
+    def _start(self, url: str, request: Request) -> None:
         """Send ``request`` as far as that goes without waiting."""
-        self._curl.setopt(pycurl.URL, request.url)
-        form = (request.headers, request.byte_range, request.head, request.decode, request.login, request.digest)
-        if form != self._form:
-            self._form = form
-            set_request(self._curl, request)
+        self._handle.prepare(url, request)
         self._request = request
-        self._lines.clear()
-        self._pieces.clear()
         self._head: Sequence[bytes] = ()
         self.status, self._code = 0, None
         self._wording = ""
@@ -187,20 +207,17 @@ class HttpConnection:
         return bool(self._head)
 
     def _response(self) -> HttpResponse:
-        headers = read_head(self._head)
-        if _UNREAD in headers:
+        if any(map(_UNREAD.match, self._head)):
             raise broke(self.endpoint, self._proxy, "not valid HTTP (a blank before a colon)")
-        response = HttpResponse(self.status, headers, without_query(self._request.url))
-        if self._curl.getinfo(pycurl.CONTENT_LENGTH_DOWNLOAD_T) < 0 and not (
-            self._request.head or self._request.decode
-        ):
+        response = HttpResponse(self.status, read_head(self._head), without_query(self._handle.url))
+        if self._curl.getinfo(pycurl.CONTENT_LENGTH_DOWNLOAD_T) < 0 and not self._request.head:
             # Some lengths libcurl does not heed: behind a blank before the colon, beside the transfer coding identity.
             self._left = response.content_length
             self._settings.framed &= self._left is None
         named = (value for name, value in map(_header, self._head[1:]) if name == "location" and value)
         if 300 <= self.status < 400 and (location := next(named, "")):
             # libcurl would say where it leads when the body is over, which may never be.
-            return replace(response, location=redirected(self._request.url, location))
+            return replace(response, location=redirected(self._handle.url, location))
         return response
 
     def _came_before_its_request(self) -> bool:
@@ -392,7 +409,7 @@ def handle_options(endpoint: Endpoint, settings: ConnectionSettings) -> dict[int
     return options
 
 
-def set_options(curl: Any, options: Mapping[int, object]) -> None:
+def _set_options(curl: Any, options: Mapping[int, object]) -> None:
     """Set ``options`` of a handle; ``None`` unsets one."""
     for option, value in options.items():
         if value is None:
@@ -401,18 +418,16 @@ def set_options(curl: Any, options: Mapping[int, object]) -> None:
             curl.setopt(option, value)
 
 
-def set_request(curl: Any, request: Request) -> None:
-    """Prepare a handle for ``request``, but for its address."""
+def _set_request(curl: Any, request: Request) -> None:
     login = request.login
     # Never reset(): it would forget the callbacks of an open connection.
-    set_options(
+    _set_options(
         curl,
         {
             pycurl.RANGE: request.byte_range,
             pycurl.NOBODY: int(request.head),
             **({} if request.head else {pycurl.HTTPGET: 1}),
             pycurl.HTTPHEADER: request.headers,
-            pycurl.ACCEPT_ENCODING: "br" if request.decode else None,
             pycurl.USERNAME: login.user.encode() if login else None,
             pycurl.PASSWORD: login.password.reveal().encode() if login else None,
             pycurl.HTTPAUTH: pycurl.HTTPAUTH_DIGEST if request.digest else pycurl.HTTPAUTH_BASIC,
@@ -438,10 +453,7 @@ def read_head(lines: Sequence[bytes]) -> dict[str, str]:
 def _header(line: bytes) -> tuple[str, str]:
     """Name and value in a line of a head; no name in what is none."""
     name, colon, value = line.decode("latin-1").partition(":")
-    name = name.lower()
-    bare = name.strip()
-    is_unread = bare == "transfer-encoding" and name != bare
-    return (_UNREAD if is_unread else bare, value.strip()) if colon else ("", "")
+    return (name.strip().lower(), value.strip()) if colon else ("", "")
 
 
 class _Borrowed(socket.SocketType):

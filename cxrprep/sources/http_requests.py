@@ -17,17 +17,9 @@ import pycurl
 from cxrprep.errors import SourceUnreachableError
 from cxrprep.sources.base import SMALL_FILE, Received
 from cxrprep.sources.http_client import HttpClient, header_lines
-from cxrprep.sources.http_connection import (
-    Request,
-    handle_options,
-    last_head,
-    read_head,
-    set_options,
-    set_request,
-    wait_for,
-)
-from cxrprep.sources.http_response import HttpResponse, refusal
-from cxrprep.sources.urls import Endpoint, split_url, without_query
+from cxrprep.sources.http_connection import Handle, Request, handle_options, wait_for
+from cxrprep.sources.http_response import refusal
+from cxrprep.sources.urls import Endpoint, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,21 +28,6 @@ if TYPE_CHECKING:
 
 _OVERLOADED: Final = (429, 503)
 _SLICE_SECONDS: Final = 0.1
-
-
-class _Handle:
-    """A handle of libcurl, and what it is fetching."""
-
-    def __init__(self, options: Mapping[int, object]) -> None:
-        self.lines: list[bytes] = []
-        self.pieces: list[bytes] = []
-        self.form: tuple[object, ...] = ()
-        self.file: RemoteFile
-        self.url = ""
-        self.curl = pycurl.Curl()
-        set_options(self.curl, options)
-        self.curl.setopt(pycurl.HEADERFUNCTION, self.lines.append)
-        self.curl.setopt(pycurl.WRITEFUNCTION, self.pieces.append)
 
 
 class HttpRequests:
@@ -65,8 +42,8 @@ class HttpRequests:
         self._address = address
         self._endpoint: Endpoint | None = None
         self._multi: Any = None
-        self._idle: list[_Handle] = []
-        self._under_way: dict[object, _Handle] = {}
+        self._idle: list[Handle] = []
+        self._under_way: dict[object, tuple[Handle, RemoteFile]] = {}
         self._finished = self._told = 0
         self._renew = False
         self.refusal: SourceUnreachableError | None = None
@@ -90,18 +67,12 @@ class HttpRequests:
             if self._under_way:
                 return False
             self._begin(endpoint)
-        handle = self._idle.pop() if self._idle else _Handle(self._options)
-        handle.file = file
-        handle.url = f"{self._origin}{target}"
+        handle = self._idle.pop() if self._idle else Handle(self._options)
         session = self._session
         login = session.login if session.with_every_request else None
-        form = (private, login, session.digest)
-        if form != handle.form:
-            set_request(handle.curl, Request("", header_lines(private), login=login, digest=session.digest))
-            handle.form = form
-        handle.curl.setopt(pycurl.URL, handle.url)
+        handle.prepare(f"{self._origin}{target}", Request(header_lines(private), login=login, digest=session.digest))
         self._multi.add_handle(handle.curl)
-        self._under_way[handle.curl] = handle
+        self._under_way[handle.curl] = handle, file
         return True
 
     def send(self) -> None:
@@ -125,7 +96,7 @@ class HttpRequests:
 
     def moved(self) -> int:
         """Bytes that have come since this was asked last."""
-        came = self._finished + sum(sum(map(len, handle.pieces)) for handle in self._under_way.values())
+        came = self._finished + sum(sum(map(len, handle.pieces)) for handle, _ in self._under_way.values())
         told, self._told = self._told, max(came, self._told)
         return self._told - told
 
@@ -136,7 +107,7 @@ class HttpRequests:
     def close(self) -> None:
         """Drop what is under way."""
         if self._multi is not None:
-            for handle in (*self._under_way.values(), *self._idle):
+            for handle in (*(handle for handle, _ in self._under_way.values()), *self._idle):
                 handle.curl.close()
             self._multi.close()
         self._under_way.clear()
@@ -163,28 +134,16 @@ class HttpRequests:
 
     def _answer(self, curl: Any, *, failed: bool = False) -> Received:
         self._multi.remove_handle(curl)
-        handle = self._under_way.pop(curl)
+        handle, file = self._under_way.pop(curl)
         data = b"".join(handle.pieces)
         self._finished += 0 if failed else len(data)
         status = 0 if failed else curl.getinfo(pycurl.RESPONSE_CODE)
-        file, answer = handle.file, None
+        answer = None
         if status == 200:
-            answer = Received(file, data, file.validator or _validator(handle, len(data)))
+            answer = Received(file, data, file.validator or handle.answer(200).validator(len(data)))
         elif status in _OVERLOADED:
-            error = refusal(_response(handle, status), file.key)
+            error = refusal(handle.answer(status), file.key)
             self.refusal = error if isinstance(error, SourceUnreachableError) else None
-        handle.lines.clear()
         handle.pieces.clear()
         self._idle.append(handle)
         return answer or Received(file, None, None)
-
-
-def _response(handle: _Handle, status: int) -> HttpResponse:
-    return HttpResponse(status, read_head(last_head(handle.lines)), without_query(handle.url))
-
-
-def _validator(handle: _Handle, size: int) -> str | None:
-    """See ``HttpResponse.validator``. A plain strong ETag is found without reading the whole head."""
-    tags = [line for line in handle.lines if line[:5].lower() == b"etag:"]
-    tag = tags[0][5:].strip() if len(tags) == 1 else b""
-    return tag.decode("latin-1") if tag.startswith(b'"') else _response(handle, 200).validator(size)

@@ -39,6 +39,10 @@ _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _SECONDS: Final = re.compile(r'"?([0-9]+(?:\.[0-9]+)?)\s*(?:s|sec|seconds?)?"?;?', re.IGNORECASE)
 # draft-ietf-httpapi-ratelimit-headers, 4.1: seconds until more is granted.
 _RATE_LIMIT: Final = re.compile(r";\s*t=(\d+)")
+# What its earlier drafts, GitHub, Zenodo and Discord call the same: seconds from now, or from 1970.
+_RESETS: Final = ("ratelimit-reset", "x-ratelimit-reset-after", "x-ratelimit-reset", "x-rate-limit-reset")
+# Azure's services, and some of Microsoft's others, count in thousandths.
+_MILLISECONDS: Final = ("retry-after-ms", "x-ms-retry-after-ms")
 # As browsers know one, but for what Markdown begins with (https://mimesniff.spec.whatwg.org).
 _PAGE: Final = re.compile(
     rb"\s*(?:\xef\xbb\xbf)?\s*(?:<\?xml\b[^>]*>\s*)?(?:<!--.*?-->\s*)*"
@@ -116,8 +120,13 @@ class HttpResponse:
     @property
     def retry_after(self) -> float | None:
         """Seconds that the server asks to wait: Retry-After, else what Hugging Face and others limit rates by."""
-        limit = _RATE_LIMIT.search(self.headers.get("ratelimit", "")) if self.status == 429 else None
-        asked = self.headers.get("retry-after") or (limit[1] if limit else "")
+        asked = self.headers.get("retry-after", "")
+        thousandths = next(filter(None, map(self.headers.get, _MILLISECONDS)), "")
+        if not asked and thousandths.isdecimal():
+            return min(int(thousandths) / 1000, _LONGEST_WAIT)
+        if not asked and self.is_rate_limit:
+            limit = _RATE_LIMIT.search(self.headers.get("ratelimit", ""))
+            asked = limit[1] if limit else next(filter(None, map(self.headers.get, _RESETS)), "")
         return seconds_to_wait(asked, self.headers.get("date", ""))
 
     @property
@@ -139,9 +148,9 @@ class HttpResponse:
 
     @property
     def states_part(self) -> bool:
-        """Whether it is under status 200 the part that Content-Range names: as long as that, and not all."""
+        """Whether it is, under another status than 206, the part that Content-Range names: as long as that, not all."""
         found = _CONTENT_RANGE.match(self.headers.get("content-range", ""))
-        if self.status != 200 or found is None or found[1] is None:
+        if self.status not in (200, 203) or found is None or found[1] is None:
             return False
         size = int(found[2]) - int(found[1]) + 1
         return size == self.content_length and found[3] not in ("*", str(size))

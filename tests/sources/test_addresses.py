@@ -171,19 +171,48 @@ def test_an_address_without_its_scheme_is_taken_for_none(
         )
 
 
-@pytest.mark.parametrize("line", ["{}", "{}/tree/main", "wget {}/resolve/main/train.csv"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{}",
+        "{}/tree/main",
+        "wget {}/resolve/main/train.csv",
+        "HF_ENDPOINT=https://hf-mirror.com huggingface-cli download --repo-type dataset StanfordAIMI/CheXpert-v1.0-512",
+        "export HF_ENDPOINT='https://hf-mirror.com'; hf download StanfordAIMI/CheXpert-v1.0-512 --repo-type dataset",
+    ],
+)
 def test_a_page_of_the_hubs_mirror_is_one_of_the_hub_where_the_environment_names_it(
     monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
     pasted = line.format("https://hf-mirror.com/datasets/StanfordAIMI/CheXpert-v1.0-512")
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
-    with pytest.raises(UsageError, match=r"hf-mirror\.com is a mirror of Hugging Face") as caught:
+    with pytest.raises(UsageError, match=r"https://hf-mirror\.com is a mirror of Hugging Face") as caught:
         find_mirror(find_dataset("chexpert"), pasted)
     assert caught.value.hint.startswith("set HF_ENDPOINT=https://hf-mirror.com, and give the same address")
     monkeypatch.setenv("HF_ENDPOINT", "https://hf-mirror.com/")
     found = find_mirror(find_dataset("chexpert"), pasted)
     assert found.url == "hf://datasets/StanfordAIMI/CheXpert-v1.0-512"
     assert found.mirror is not None
+
+
+@pytest.mark.parametrize(
+    ("line", "variable"),
+    [
+        (
+            "curl -LO -H 'Authorization: Bearer s3cret' https://mirror.example.org/a-b/x.zip",
+            "CXRPREP_TOKEN_MIRROR_EXAMPLE_ORG",
+        ),
+        (
+            'wget --header="authorization: Bearer s3cret" https://cxr-data.example.org/',
+            "CXRPREP_TOKEN_CXR__DATA_EXAMPLE_ORG",
+        ),
+        ("curl -H 'Authorization: Bearer s3cret' https://huggingface.co/datasets/a/b/resolve/main/x.csv", "HF_TOKEN"),
+    ],
+)
+def test_a_token_in_a_line_that_was_pasted_is_not_passed_over(line: str, variable: str) -> None:
+    with pytest.raises(UsageError, match="a token on the command line") as caught:
+        find_mirror(find_dataset("chexpert"), line)
+    assert caught.value.hint == f"give the address alone, and set {variable} to the token"
 
 
 @pytest.mark.parametrize("name", ["chexpert", "mimic-cxr", "mimic-cxr-jpg", "nih-chestxray14"])

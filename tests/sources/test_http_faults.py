@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pycurl
 import pytest
+from imagecodecs import brotli_encode
 
 from cxrprep.errors import (
     AccessError,
@@ -236,7 +237,7 @@ def test_a_coding_that_nobody_asked_for_is_undone(
         assert content(stream) == DATA
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "gzip, gzip", "deflate, gzip"])
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "gzip, gzip", "deflate, gzip", "br", "br, gzip"])
 @pytest.mark.parametrize("framed", [True, False])
 @pytest.mark.parametrize("change", ["cut", "cut by one", "longer"])
 def test_what_is_cut_or_longer_within_its_coding_is_no_file(
@@ -244,7 +245,8 @@ def test_what_is_cut_or_longer_within_its_coding_is_no_file(
 ) -> None:
     """All bytes that the length states came, and libcurl calls such a stream whole."""
     data = random.Random(1).randbytes(3_000)
-    packed = gzip.compress(data) if coding.startswith("gzip") else zlib.compress(data) if framed else _deflated(data)
+    forms = {"gzip": gzip.compress, "deflate": zlib.compress if framed else _deflated, "br": brotli_encode}
+    packed = forms[coding.partition(",")[0]](data)
     packed = {"cut": packed[:-20], "cut by one": packed[:-1], "longer": packed + b"x"}[change]
     sent = gzip.compress(packed) if coding.endswith(", gzip") else packed
     with raw_http.serving(lambda c, *_: c.send(answer(sent, f"Content-Encoding: {coding}"))) as server:
@@ -254,13 +256,16 @@ def test_what_is_cut_or_longer_within_its_coding_is_no_file(
             client.read(server.url + "/list")
 
 
-def test_brotli_is_undone(client: HttpClient) -> None:
+@pytest.mark.parametrize("name", ["/x.png", "/x.zip"])
+def test_brotli_is_undone(client: HttpClient, name: str) -> None:
     # An uncompressed block, as RFC 7932 writes it.
     def app(connection: raw_http.Connection, *_: object) -> None:
         connection.send(answer(b"\x0b\x02\x80hello\x03", "Content-Encoding: br", 'ETag: "a"'))
 
     with raw_http.serving(app) as server:
-        assert content(client.open(server.url + "/x.png")) == b"hello"
+        assert content(client.open(server.url + name)) == b"hello"
+        assert client.read(server.url + name)[1] == b"hello"
+        assert len(server.seen) == 2
 
 
 @pytest.mark.parametrize("coding", ["zstd", "compress", "aes128gcm", "gzip, zstd"])
@@ -429,6 +434,23 @@ def test_a_limit_of_rates_says_how_long_to_wait() -> None:
 
 
 @pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"retry-after-ms": "1500"}, 1.5),
+        ({"x-ms-retry-after-ms": "250", "ratelimit-reset": "9"}, 0.25),
+        ({"retry-after-ms": "1500", "retry-after": "2"}, 2),
+        ({"ratelimit-reset": "40"}, 40),
+        ({"x-ratelimit-reset-after": "1.470", "x-ratelimit-reset": "1604397602"}, 1.47),
+        ({"x-ratelimit-reset": "1604397630", "date": "Tue, 03 Nov 2020 10:00:00 GMT"}, 30),
+        ({"x-rate-limit-reset": "2020-11-03T10:00:30Z", "date": "Tue, 03 Nov 2020 10:00:00 GMT"}, 30),
+        ({"retry-after-ms": "soon", "x-ratelimit-reset": "soon"}, None),
+    ],
+)
+def test_a_wait_is_read_from_what_services_call_it(headers: dict[str, str], wait: float | None) -> None:
+    assert HttpResponse(429, headers, "http://a.test/").retry_after == wait
+
+
+@pytest.mark.parametrize(
     ("status", "body", "error"),
     [
         ("202 Accepted", b"", SourceUnreachableError),
@@ -489,7 +511,7 @@ def test_an_answer_that_nobody_asked_for_is_not_the_next_file(
         assert got == [f"/{number}".encode() for number in range(6)]
 
 
-@pytest.mark.parametrize("status", ["206 Partial Content", "200 OK"])
+@pytest.mark.parametrize("status", ["206 Partial Content", "200 OK", "203 Changed"])
 def test_a_part_that_nobody_asked_for_is_said_at_once(client: HttpClient, status: str) -> None:
     """Retried, it would be the same for as long as the patience goes; taken, a listing would lack its beginning."""
 
