@@ -206,7 +206,7 @@ def _values(column: pa.Array) -> list[Any]:
 
 def find_entry(table: pa.Table, path: str) -> FileEntry | None:
     """The entry of ``path`` in a sorted table, or ``None``; a binary search, so nothing is held beside the columns."""
-    row = _place_of(table, path)
+    row = _place_of(table, path) if table.num_rows else 0
     if row == table.num_rows or table["path"][row].as_py() != path:
         return None
     return FileEntry.from_row({name: table[name][row].as_py() for name in _DESCRIPTIONS})

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from cxrprep.sources.http_response import HttpResponse
     from cxrprep.sources.urls import Endpoint
 
+# What is quoted may hold commas, and read like another scheme.
+_BETWEEN_COMMAS: Final = re.compile(r'(?:"(?:\\.|[^"\\])*"?|[^,"])+')
 # What libcurl answers of RFC 7616.
 _ALGORITHMS: Final = frozenset({"md5", "sha-256", "sha-512-256"})
 _MAGIC: Final = re.compile(r"^#.*HTTP Cookie File", re.MULTILINE)
@@ -81,10 +83,8 @@ def wants_digest(response: HttpResponse, key: str) -> bool:
 
 def _challenges(header: str) -> Sequence[tuple[str, Mapping[str, str]]]:
     """The schemes that a server names (RFC 9110, 11.6.1), each with its parameters, in lower case."""
-    from urllib.request import parse_http_list
-
     found: list[tuple[str, dict[str, str]]] = []
-    for part in filter(None, parse_http_list(header)):
+    for part in filter(None, map(str.strip, _BETWEEN_COMMAS.findall(header))):
         scheme, _, rest = part.replace("\t", " ").partition(" ")
         begins = "=" not in scheme and not rest.lstrip().startswith("=")
         if begins or not found:

@@ -46,6 +46,7 @@ _RESPONSE_APART_FROM_CONNECT: Final = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, w
 _BLANK: Final = (b"\r\n", b"\n")
 # With a blank before its colon libcurl does not heed it, and hands the framing of chunks over as bytes of the file.
 _UNREAD: Final = re.compile(rb"transfer-encoding[ \t]+:", re.IGNORECASE)
+_LOCATION: Final = re.compile(rb"location[ \t]*:\s*(\S.*?)\s*$", re.IGNORECASE)
 _ENDS_IDLE: Final = 408
 _APPLICATION_DATA, _ALERT_BYTES = 0x17, 24
 
@@ -214,10 +215,9 @@ class HttpConnection:
             # Some lengths libcurl does not heed: behind a blank before the colon, beside the transfer coding identity.
             self._left = response.content_length
             self._settings.framed &= self._left is None
-        named = (value for name, value in map(_header, self._head[1:]) if name == "location" and value)
-        if 300 <= self.status < 400 and (location := next(named, "")):
+        if 300 <= self.status < 400 and (named := next(filter(None, map(_LOCATION.match, self._head)), None)):
             # libcurl would say where it leads when the body is over, which may never be.
-            return replace(response, location=redirected(self._handle.url, location))
+            return replace(response, location=redirected(self._handle.url, named[1].decode("latin-1")))
         return response
 
     def _came_before_its_request(self) -> bool:
@@ -437,23 +437,20 @@ def _set_request(curl: Any, request: Request) -> None:
 
 def last_head(lines: Sequence[bytes]) -> Sequence[bytes]:
     """The lines of the last whole head: interim ones and challenges come before it, trailers may come behind it."""
-    begin = max((number for number, line in enumerate(lines) if line.startswith(b"HTTP/")), default=len(lines))
-    return lines[begin : next((end for end in range(begin, len(lines)) if lines[end] in _BLANK), begin)]
+    begins = [number for number, line in enumerate(lines) if line[:5] == b"HTTP/"]
+    head = lines[begins[-1] :] if begins else []
+    return head[: next((number for number, line in enumerate(head) if line in _BLANK), 0)]
 
 
 def read_head(lines: Sequence[bytes]) -> dict[str, str]:
     """The headers in the lines of a head: names in lower case, repeated ones joined by commas."""
     headers: dict[str, str] = {}
-    for name, value in map(_header, lines[1:]):
-        if name:
+    for line in lines[1:]:
+        name, colon, value = line.decode("latin-1").partition(":")
+        if colon:
+            name, value = name.strip().lower(), value.strip()
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
-
-
-def _header(line: bytes) -> tuple[str, str]:
-    """Name and value in a line of a head; no name in what is none."""
-    name, colon, value = line.decode("latin-1").partition(":")
-    return (name.strip().lower(), value.strip()) if colon else ("", "")
 
 
 class _Borrowed(socket.SocketType):

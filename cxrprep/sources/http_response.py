@@ -10,7 +10,6 @@ import re
 import time
 import urllib.parse
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.errors import (
@@ -88,6 +87,8 @@ def seconds_to_wait(text: str, sent: str = "") -> float | None:
 
 def date_of(text: str | None) -> dt.datetime | None:
     """A date in ISO 8601, or as HTTP and mail write it; without a zone it is Greenwich's. ``None`` for what is none."""
+    from email.utils import parsedate_to_datetime
+
     text = text or ""
     try:
         date = dt.datetime.fromisoformat(text) if text[:4].isdigit() else parsedate_to_datetime(text)
