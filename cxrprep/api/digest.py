@@ -99,16 +99,17 @@ def prove(
         return _checked(wanted, Path(proof))
     if root is None:
         raise UsageError("which folder?", hint="name it, or a proof of one image with --proof FILE")
-    found = _digest_of(FolderRef.of(root, state=state), on_event, options)
+    found = _digest_of(FolderRef.of(root, state=state), on_event, options, image)
     holds = found.value == wanted
     rows: list[tuple[str, Any]] = [("digest", found.value), ("expected", wanted)]
     data: dict[str, Any] = {"digest": found.value, "expected": wanted, "holds": holds, "unread": found.unread}
     if image is not None and holds:
-        from cxrprep.manifest.set_digest import prove as make_proof
         from cxrprep.storage.atomic import refuse_over_others
         from cxrprep.storage.table_checksums import replace_listed
 
-        made = make_proof(found, image)
+        made = found.proof
+        if made is None:
+            raise UsageError(f"no image {image!r} is in this set", hint="name an image_id of its manifest")
         data["proof"] = made.as_json()
         rows += [("image", image), ("split", made.split or "none"), ("hashes", len(made.path))]
         if out is not None:
@@ -119,9 +120,9 @@ def prove(
     return Result("prove", found, _code(holds), rows=tuple(rows), data=data)
 
 
-def _digest_of(where: FolderRef, on_event: Sink, options: dict[str, Any]) -> SetDigest:
+def _digest_of(where: FolderRef, on_event: Sink, options: dict[str, Any], image: str | None = None) -> SetDigest:
     dataset = load(where, on_event=on_event, **options)
-    return set_digest(dataset, cache=where.home / CACHE_NAME / PIXELS_NAME, on_event=on_event)
+    return set_digest(dataset, cache=where.home / CACHE_NAME / PIXELS_NAME, image=image, on_event=on_event)
 
 
 def _checked(wanted: str, path: Path) -> Result[Proof | SetDigest]:

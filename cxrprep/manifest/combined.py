@@ -30,16 +30,8 @@ def combined(
     The policy of each part is applied: the same label source may know other findings in another dataset. Paths are
     relative to the folder that holds all of them.
 
-    Args:
-        parts: The data sets, at least one.
-        selection: Takes some of the images of all (``limit``, ``sample``).
-        observations: A preset's name or names; by default those of the parts.
-
-    Returns:
-        One data set, whose labels are as the policies made them.
-
-    Raises:
-        UsageError: An image is in two of them.
+    ``selection`` takes some of the images of all (``limit``, ``sample``); ``observations`` are a preset's name or
+    names, by default those of the parts. Raises ``UsageError``: an image is in two of them.
     """
     root = Path(os.path.commonpath([part.root.absolute() for part in parts]))
     tables = [_below(part, root) for part in parts]

@@ -107,7 +107,7 @@ def write_card_beside(path: Path, spec: DatasetSpec | None) -> None:
         Config([(EVERY_SPLIT, table.name)], read_schema(table), table.stem) for table in tables if table.is_file()
     ]
     dataset = _counted(path)
-    text = write_card(dataset, spec, front=front_matter(configs, spec), digest=_stated_digest(dataset))
+    text = write_card(dataset, spec, front=front_matter(configs, spec), digest=dataset.made_from.get(SET_DIGEST, ""))
     replace_file(path.parent / CARD_NAME, lambda part: part.write_text(text, encoding="utf-8"))
 
 
@@ -117,11 +117,6 @@ def _counted(path: Path) -> Dataset:
     made_from = read_footer(path)
     known = known_observations(table, made_from)
     return Dataset(path.parent.parent, table, observations=known, made_from=made_from)
-
-
-def _stated_digest(dataset: Dataset) -> str:
-    """The digest of the set by the footer of its manifest."""
-    return str(dataset.made_from.get(SET_DIGEST) or "")
 
 
 def card_of_outputs(path: Path, form: str, stated: Sequence[str], suffix: str) -> str:
@@ -138,7 +133,7 @@ def card_of_outputs(path: Path, form: str, stated: Sequence[str], suffix: str) -
     """
     dataset = _counted(path)
     spec = catalog().get(dataset.name)
-    digest = _stated_digest(dataset)
+    digest = dataset.made_from.get(SET_DIGEST, "")
     if form == "files":
         config = Config([(EVERY_SPLIT, f"manifests/{path.name}")], read_schema(path))
         return write_card(dataset, spec, front=front_matter([config], spec, tasks=TASKS), digest=digest) + _FILES

@@ -122,8 +122,9 @@ def _join(
         absent = int(pc.count_distinct(labels.column("image_id")).as_py())
         return nobody, {"labelled": 0, "without_row": 0, "not_here": absent}
     image_keys = labels.column("image_id").combine_chunks()
-    chosen = _rows_of_sources(found.image, found.study, labels, wanted)
-    best = chosen if usual == wanted else _rows_of_sources(found.image, found.study, labels, usual)
+    ids = pa.table({"image_id": found.image, "study_id": found.study})
+    chosen = rows_of_sources(ids, labels, wanted)
+    best = chosen if usual == wanted else rows_of_sources(ids, labels, usual)
     # A row about a study says less of an image than any row about the image itself.
     own, best = (pc.if_else(pc.is_valid(image_keys.take(r)), r, pa.scalar(None, r.type)) for r in (chosen, best))
     first = _first_rows(found.image, image_keys, pc.is_null(own))
@@ -180,20 +181,21 @@ def rows_for(keys: pa.Array, table_keys: pa.Array, mask: pa.Array | None) -> pa.
     return rows.take(positions(keys, table_keys if len(rows) == len(table_keys) else table_keys.take(rows)))
 
 
-def _rows_of_sources(images: pa.Array, studies: pa.Array, labels: pa.Table, sources: tuple[str, ...]) -> pa.Array:
+def rows_of_sources(images: pa.Table, labels: pa.Table, sources: tuple[str, ...]) -> pa.Array:
     """For each image the row of the first label source that has one for it or for its study, else null."""
+    image_ids, study_ids = (images.column(name).combine_chunks() for name in ("image_id", "study_id"))
     image_keys = labels.column("image_id").combine_chunks()
     study_keys = labels.column("study_id").combine_chunks()
     source = labels.column("label_source").combine_chunks().cast(pa.string())
     labelled = _labelled(labels)
-    chosen = pa.nulls(len(images), pa.int64())
+    chosen = pa.nulls(len(image_ids), pa.int64())
     for name in sources:
         of_source = pc.and_(pc.equal(source, name), labelled)
-        chosen = pc.coalesce(chosen, rows_for(images, image_keys, of_source))
+        chosen = pc.coalesce(chosen, rows_for(image_ids, image_keys, of_source))
         # A table of studies carries its labels to all images of the study.
         of_studies = pc.and_(of_source, pc.is_null(image_keys))
         if count_true(of_studies):
-            chosen = pc.coalesce(chosen, rows_for(studies, study_keys, of_studies))
+            chosen = pc.coalesce(chosen, rows_for(study_ids, study_keys, of_studies))
     return chosen
 
 
@@ -245,8 +247,7 @@ def relabel_from(images: pa.Table, labels: pa.Table, sources: tuple[str, ...], w
         UsageError: No row is of these sources.
     """
     check_sources(labels, sources, where)
-    image_ids, study_ids = (images.column(name).combine_chunks() for name in ("image_id", "study_id"))
-    chosen = _rows_of_sources(image_ids, study_ids, labels, sources)
+    chosen = rows_of_sources(images, labels, sources)
     for name in (*ORIGIN, *LABEL_COLUMNS, *(own for own in own_columns(images.schema) if own in labels.column_names)):
         index = images.schema.get_field_index(name)
         values = labels.column(name).combine_chunks().take(chosen)

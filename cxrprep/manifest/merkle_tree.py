@@ -27,36 +27,48 @@ class GrowingTree:
     def __init__(self) -> None:
         """No leaf yet."""
         self.count = 0
+        self.index = -1
         self._roots: list[bytes] = []
+        # Which of the roots has the leaf of which a proof is made below it, and the hashes beside its way up to there.
+        self._proven = -1
+        self._beside: list[bytes] = []
 
-    def add(self, leaf: bytes) -> None:
-        """The hash of the next leaf."""
+    def add(self, leaf: bytes, *, proven: bool = False) -> None:
+        """The hash of the next leaf; of one leaf, whose place is ``index``, a proof can be made afterwards."""
+        if proven:
+            self.index, self._proven = self.count, len(self._roots)
         self.count += 1
         place = self.count
         while not place & 1:
-            leaf, place = _node_hash(self._roots.pop(), leaf), place >> 1
+            left = self._roots.pop()
+            self._proven = _noted(self._beside, self._proven, len(self._roots), left, leaf)
+            leaf, place = _node_hash(left, leaf), place >> 1
         self._roots.append(leaf)
 
     def root(self) -> bytes:
         """The root over all that came."""
-        if not self._roots:
-            return hashlib.sha256().digest()
-        found = self._roots[-1]
-        for left in reversed(self._roots[:-1]):
+        return self._closed()[0]
+
+    def inclusion_path(self) -> list[bytes]:
+        """The hashes beside the way from the leaf that is proven to the root."""
+        return self._closed()[1]
+
+    def _closed(self) -> tuple[bytes, list[bytes]]:
+        path, proven = list(self._beside), self._proven
+        found = self._roots[-1] if self._roots else hashlib.sha256().digest()
+        for place in reversed(range(len(self._roots) - 1)):
+            left = self._roots[place]
+            proven = _noted(path, proven, place, left, found)
             found = _node_hash(left, found)
-        return found
+        return found, path
 
 
-def inclusion_path(hashes: Sequence[bytes], index: int) -> list[bytes]:
-    """The hashes beside the way from a leaf to the root."""
-    level, place, path = list(hashes), index, []
-    while len(level) > 1:
-        beside = place ^ 1
-        if beside < len(level):
-            path.append(level[beside])
-        paired = [_node_hash(left, right) for left, right in zip(level[::2], level[1::2], strict=False)]
-        level, place = paired + level[len(paired) * 2 :], place // 2
-    return path
+def _noted(path: list[bytes], proven: int, place: int, left: bytes, right: bytes) -> int:
+    """Two neighbours become one at ``place``: what stands beside the proven one is noted; where that is from now on."""
+    if proven in (place, place + 1):
+        path.append(right if proven == place else left)
+        return place
+    return proven
 
 
 def root_by_path(leaf: bytes, index: int, size: int, path: Sequence[str]) -> bytes | None:
@@ -66,7 +78,7 @@ def root_by_path(leaf: bytes, index: int, size: int, path: Sequence[str]) -> byt
         leaf: the leaf's hash.
         index: its place among all leaves, from 0.
         size: how many leaves there are.
-        path: the hashes beside the way, hexadecimal, as of ``inclusion_path``.
+        path: the hashes beside the way, hexadecimal, as of ``GrowingTree.inclusion_path``.
 
     Returns:
         The root's hash of 32 bytes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
@@ -83,6 +84,16 @@ class PatientTable:
                 found.append(self._rows(number, after, last))
         return pa.concat_tables(found).unify_dictionaries().combine_chunks().replace_schema_metadata(None)
 
+    def of(self, patients: pa.Array) -> pa.Table:
+        """The rows of these patients; groups of rows that can have none of them are not read."""
+        held = sorted(patients.to_pylist())
+        found = [pa.schema([self.schema.field(name) for name in self._columns]).empty_table()]
+        for number, (low, high) in enumerate(self._ends):
+            if bisect.bisect_left(held, low) < bisect.bisect_right(held, high):
+                group = self._group(number)
+                found.append(group.filter(pc.is_in(group.column("patient_id"), value_set=patients)))
+        return pa.concat_tables(found).unify_dictionaries().combine_chunks()
+
     def ranges(self) -> Iterator[pa.Table]:
         """All rows, those of some patients after those of others, about 260,000 at a time."""
         after = None
@@ -96,9 +107,12 @@ class PatientTable:
             with readable(self.path):
                 yield self._file.read_row_group(number, list(names), use_threads=False).select(list(names))
 
-    def _rows(self, number: int, after: str | None, last: str | None) -> pa.Table:
+    def _group(self, number: int) -> pa.Table:
         with readable(self.path):
-            group = self._file.read_row_group(number, self._columns, use_threads=False)
+            return self._file.read_row_group(number, self._columns, use_threads=False)
+
+    def _rows(self, number: int, after: str | None, last: str | None) -> pa.Table:
+        group = self._group(number)
         patients = group.column("patient_id")
-        behind = pa.scalar(value=True) if after is None else pc.greater(patients, after)
-        return group.filter(pc.and_(behind, pa.scalar(value=True) if last is None else pc.less_equal(patients, last)))
+        behind = pc.is_valid(patients) if after is None else pc.greater(patients, after)
+        return group.filter(behind if last is None else pc.and_(behind, pc.less_equal(patients, last)))

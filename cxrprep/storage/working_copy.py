@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import posixpath
@@ -280,19 +281,30 @@ class WorkingCopy:
         gone = [name for name in self._held if name not in here]
         if not changed and not gone:
             return 0
+        self._put_all(changed, self._lock)
+        self._lock.check()
+        self._remove_there(gone)
+        return len(changed) + len(gone)
+
+    def _put_all(self, names: Iterable[str], lock: BucketLock) -> None:
+        """Put files there, a stage after the other, while ``lock`` is held."""
         try:
-            for _, some in _in_order(changed):
+            for some in _in_order(names):
                 # Before each stage: a run that slept must not replace the tables of the one that came after it.
-                self._lock.check()
+                lock.check()
                 with ThreadPoolExecutor(REQUESTS) as pool:
                     for name, held in pool.map(self._put, some):
                         self._held[name] = held
-            for name in gone:
+        finally:
+            self._write_state()
+
+    def _remove_there(self, names: Iterable[str]) -> None:
+        try:
+            for name in names:
                 self.store.remove(name)
                 del self._held[name]
         finally:
             self._write_state()
-        return len(changed) + len(gone)
 
     def _is_changed(self, name: str) -> bool:
         return name not in self._held or not self._held[name].is_file(self.folder / name)
@@ -302,9 +314,7 @@ class WorkingCopy:
         before = len(self._held)
         self.put_images(replaced=True)
         here = set(self._names())
-        for name in [name for name in self._held if name not in here and _stage(name) == 0]:
-            self.store.remove(name)
-            del self._held[name]
+        self._remove_there([name for name in self._held if name not in here and _stage(name) == 0])
         with contextlib.ExitStack() as stack:
             turn = BucketLock(self.store)
             turn.await_turn()
@@ -316,11 +326,7 @@ class WorkingCopy:
             if there and self._merge is not None:
                 self._merge(self.folder, theirs)
             # Tables are of all images, of which this machine has some: manifest makes them when all parts are done.
-            stages = _in_order(n for n in self._names() if n in _LAST or (_stage(n) == 1 and self._is_of_part(n)))
-            for _, some in stages:
-                turn.check()
-                self._held |= dict(map(self._put, some))
-            self._write_state()
+            self._put_all((n for n in self._names() if n in _LAST or (_stage(n) == 1 and self._is_of_part(n))), turn)
         return len(self._held) - before
 
     def _is_of_part(self, name: str) -> bool:
@@ -334,16 +340,9 @@ class WorkingCopy:
         """
         if self._lock is None:
             return
-        images = (n for n in self._names() if _stage(n) <= 0 and n.split("/")[0] not in _OURS)
-        fresh = [n for n in images if n not in self._held or (replaced and self._is_changed(n))]
         self._lock.check()
-        try:
-            for _, some in _in_order(fresh):
-                with ThreadPoolExecutor(REQUESTS) as pool:
-                    for name, held in pool.map(self._put, some):
-                        self._held[name] = held
-        finally:
-            self._write_state()
+        images = (n for n in self._names() if _stage(n) <= 0 and n.split("/")[0] not in _OURS)
+        self._put_all((n for n in images if n not in self._held or (replaced and self._is_changed(n))), self._lock)
 
     def _put(self, name: str) -> tuple[str, _Held]:
         path = self.folder / name
@@ -404,8 +403,6 @@ def _stage(name: str) -> int:
     return _LAST.get(name, 1 if "manifests/" in name or name.startswith(".cxrprep/") else 0)
 
 
-def _in_order(names: Iterable[str]) -> list[tuple[int, list[str]]]:
-    stages: dict[int, list[str]] = {}
-    for name in sorted(names):
-        stages.setdefault(_stage(name), []).append(name)
-    return sorted(stages.items())
+def _in_order(names: Iterable[str]) -> Iterator[list[str]]:
+    for _, some in itertools.groupby(sorted(names, key=lambda name: (_stage(name), name)), _stage):
+        yield list(some)

@@ -71,6 +71,7 @@ def test_what_an_altered_footer_says_goes_no_further(
         ("release/manifests/labels.parquet", "digest {ROOT} --label-source nih-textmined"),
         ("release/manifests/labels.parquet", "extract-labels {ROOT} --compare nih-textmined {HOME}/theirs.csv"),
         ("release/manifests/labels.parquet", "manifest {ROOT}"),
+        ("release/manifests/labels.parquet", "export {ROOT} --format original --out {TO}/tables"),
         ("converted/manifests/labels.parquet", "manifest {ROOT} --label-source nih-textmined"),
         ("release/manifests/labels.parquet", "extract-labels {ROOT} --import theirs={HOME}/theirs.csv"),
         ("release/manifests/report_labels.parquet", "extract-labels {ROOT}"),

@@ -301,16 +301,19 @@ def test_chexperts_own_tables_come_back_cell_for_cell(cx, tmp_path):
         assert sorted((tmp_path / name).read_text().splitlines()) == sorted(source.read_text().splitlines())
 
 
-def test_cells_that_need_quotation_marks_have_them():
+def test_cells_that_need_quotation_marks_have_them(tmp_path):
     import pyarrow as pa
 
-    from cxrprep.manifest.export.csv import csv_of
+    from cxrprep.manifest.export.csv import write_csv
 
+    file = tmp_path / "one.csv"
     table = pa.table({"a": ["x", 'say "no", please', None], "b": [1, None, 3]})
-    assert list(csv.reader(io.StringIO(csv_of(table).decode()))) == [
+    write_csv(file, lambda: [table.slice(0, 1), table.slice(1)])
+    assert list(csv.reader(io.StringIO(file.read_text()))) == [
         ["a", "b"], ["x", "1"], ['say "no", please', ""], ["", "3"],
     ]  # fmt: skip
-    assert csv_of(table.slice(0, 1)) == b"a,b\nx,1\n"
+    write_csv(file, lambda: [table.slice(0, 1)])
+    assert file.read_bytes() == b"a,b\nx,1\n"
 
 
 def test_nihs_own_tables_come_back_cell_for_cell(nih, tmp_path):

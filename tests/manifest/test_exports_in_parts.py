@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pyarrow as pa
 import pytest
 
 import cxrprep
-from cxrprep.manifest.export.csv import csv_of
+from cxrprep.manifest.export import original
+from cxrprep.manifest.export.csv import write_csv
 from cxrprep.storage.parquet import read_footer, read_rows, write_table
 from cxrprep.storage.table_on_disk import TableOnDisk
 from tests.manifest.made import made
@@ -41,7 +44,67 @@ def test_an_export_holds_a_part_of_the_manifest_and_writes_the_same(roots, tmp_p
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_table_whose_first_piece_has_no_rows_is_written_as_it_is():
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [
+        *((name, "of patients") for name in ("nih-chestxray14", "chexpert", "mimic-cxr-jpg")),
+        ("mimic-cxr-jpg", "turned"),
+        ("nih-chestxray14", "one patient's"),
+    ],
+)
+def test_the_original_form_holds_some_patients_rows_and_writes_the_same(tmp_path, monkeypatch, name, order):
+    root = made(name, tmp_path / "root")
+    with monkeypatch.context() as patch:
+        patch.setattr("cxrprep.storage.parquet._ROWS", 2)
+        for place in ("images", "labels"):
+            path = root / "manifests" / f"{place}.parquet"
+            table = read_rows(path)
+            if order == "turned" and place == "images":
+                table = table.take(list(range(len(table)))[::-1])
+            if order == "one patient's":
+                one = pa.array(["00000001"] * len(table)) if place == "images" else pa.nulls(len(table), pa.string())
+                table = table.set_column(table.column_names.index("patient_id"), "patient_id", one)
+            write_table(table, path, name=place, made_from=read_footer(path))
+    at_once = []
+    monkeypatch.setattr(original, "read_rows", lambda *words: at_once.append(words) or read_rows(*words))
+    whole = cxrprep.export(root, form="original", out=tmp_path / "whole").value
+    # What has no order of patients is held whole as well.
+    monkeypatch.setattr(original, "_ROWS", 5)
+    parts = cxrprep.export(root, form="original", out=tmp_path / "parts").value
+    assert len(at_once) == {"of patients": 0, "turned": 2, "one patient's": 2}[order]
+    assert (parts.images, parts.left_out) == (whole.images, whole.left_out)
+    assert len(parts.files) == len(whole.files) > 1
+    for one, other in zip(parts.files, whole.files, strict=True):
+        assert (one.name, one.read_bytes()) == (other.name, other.read_bytes())
+
+
+def test_a_few_images_have_their_own_rows_in_the_original_form(tmp_path):
+    root = made("chexpert", tmp_path / "root")
+    cxrprep.export(root, form="original", out=tmp_path / "whole")
+    lines = (tmp_path / "whole" / "train.csv").read_text().splitlines()
+    for seed in range(3):
+        cxrprep.export(root, form="original", out=tmp_path / f"{seed}", split="train", sample=2, seed=seed)
+        few = (tmp_path / f"{seed}" / "train.csv").read_text().splitlines()
+        assert (len(few), set(few) <= set(lines)) == (3, True)
+
+
+def test_the_original_form_has_the_cells_of_the_labels_beside_a_manifest_elsewhere(tmp_path):
+    root, notes = made("mimic-cxr-jpg", tmp_path / "root"), []
+    (tmp_path / "state").mkdir()
+    (root / "manifests").rename(tmp_path / "state" / "manifests")
+    cxrprep.export(root, form="original", state=tmp_path / "state", out=tmp_path / "out", on_event=notes.append)
+    assert "no labels.parquet is here" not in str(notes)
+    for name in ("metadata", "chexpert"):
+        file = f"mimic-cxr-2.0.0-{name}.csv.gz"
+        wanted, found = (
+            {*gzip.decompress((folder / file).read_bytes()).split()} for folder in (root, tmp_path / "out")
+        )
+        assert wanted == found
+
+
+def test_a_table_whose_first_piece_has_no_rows_is_written_as_it_is(tmp_path):
     table = pa.table({"path": ["images/00000001_000.png"], "label": [1]})
     expected = b"path,label\nimages/00000001_000.png,1\n"
-    assert csv_of(pa.concat_tables([table.slice(0, 0), table])) == expected == csv_of(table)
+    for parts in ([pa.concat_tables([table.slice(0, 0), table])], [table], [table.slice(0, 0), table]):
+        write_csv(tmp_path / "one.csv", lambda parts=parts: parts)
+        assert (tmp_path / "one.csv").read_bytes() == expected

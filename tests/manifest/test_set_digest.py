@@ -21,8 +21,8 @@ from cxrprep.events import Advanced, StageStarted
 from cxrprep.executors import Engine
 from cxrprep.images.pixel_digest import pixel_digest
 from cxrprep.manifest.load import load
-from cxrprep.manifest.merkle_tree import GrowingTree, inclusion_path
-from cxrprep.manifest.set_digest import Proof, prove, set_digest
+from cxrprep.manifest.merkle_tree import GrowingTree
+from cxrprep.manifest.set_digest import Proof, canonical, set_digest
 from cxrprep.manifest.stated_digest import stated_digest
 from cxrprep.model import Selection, Shard
 from cxrprep.storage.parquet import read_footer, read_rows, write_table
@@ -181,7 +181,11 @@ def test_ids_that_json_escapes_and_rows_without_a_split(small, tmp_path):
         rows[number % len(rows)] |= {"image_id": odd, "split": None}
         changed = pa.Table.from_pylist(rows, schema=table.schema)
         pq.write_table(changed, path)
-        assert stated_digest(changed, read_footer(path)) == digest(root)
+        found = set_digest(load(root), image=odd)
+        assert stated_digest(changed, read_footer(path)) == found.value == digest(root)
+        # Spelled column by column, as JSON spells it.
+        assert found.proof.leaf == canonical(json.loads(found.proof.leaf)).decode()
+        assert (json.loads(found.proof.leaf)["id"], found.proof.holds(found.value)) == (odd, True)
     twice = table.to_pylist()
     twice[1] |= {name: twice[0][name] for name in ("image_id", "split")}
     assert stated_digest(pa.Table.from_pylist(twice, schema=table.schema), read_footer(path)) is None
@@ -357,7 +361,11 @@ def test_the_tree_is_that_of_the_rfc_and_every_leaf_has_a_proof(count):
     head = {"splits": {"test": {"images": count, "root": root.hex()}}}
     name = hashlib.sha256(json.dumps(head, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     for index, leaf in enumerate(leaves):
-        path = tuple(step.hex() for step in inclusion_path(hashes, index))
+        tree = GrowingTree()
+        for number, each in enumerate(hashes):
+            tree.add(each, proven=number == index)
+        assert (tree.index, tree.root()) == (index, root)
+        path = tuple(step.hex() for step in tree.inclusion_path())
         assert Proof(head, "test", leaf.decode(), index, count, path).holds(name)
         assert not Proof(head, "test", leaf.decode() + "x", index, count, path).holds(name)
         assert not Proof(head, "test", leaf.decode(), (index + 1) % count, count, path).holds(name) or count == 1
@@ -367,9 +375,11 @@ def test_the_tree_is_that_of_the_rfc_and_every_leaf_has_a_proof(count):
 
 
 def test_every_image_has_a_proof(small):
-    found = set_digest(load(small))
+    assert set_digest(load(small), image="another").proof is None
     for image in load(small).stated.column("image_id").to_pylist():
-        proof = prove(found, image)
+        found = set_digest(load(small), image=image)
+        proof = found.proof
+        assert json.loads(proof.leaf)["id"] == image
         assert proof.holds(found.value)
         assert Proof.of_json(json.loads(json.dumps(proof.as_json()))) == proof
         assert not proof.holds("0" * 64)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
+import gzip
 import json
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -17,7 +18,7 @@ from cxrprep.manifest.hugging_face_card import EVERY_SPLIT, Config, front_matter
 from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from cxrprep.manifest.load import Dataset
@@ -40,25 +41,30 @@ def plain(table: pa.Table) -> pa.Table:
     return table
 
 
-def csv_of(table: pa.Table) -> bytes:
-    """``table`` as CSV; quotation marks only where a cell of it needs them, then around all text.
+def write_csv(path: Path, tables: Callable[[], Iterable[pa.Table]], *, packed: bool = False) -> None:
+    """Write a table that comes in parts; quotation marks only where a cell of it needs them, then around all text.
 
-    The header never has any: NIH's has commas inside of names, which are two names to its readers.
+    The header never has any: NIH's has commas inside of names, which are two names to its readers. The parts are asked
+    for again where a cell needs quotation marks. ``packed`` is gzip.
     """
-    held = io.BytesIO()
-    _write_csv(held, lambda: [table])
-    return held.getvalue()
-
-
-def _write_csv(file: BinaryIO, tables: Callable[[], Iterable[pa.Table]]) -> None:
-    """The same of a table that comes in parts, which are asked for again where a cell needs quotation marks."""
     try:
-        _write_parts(file, tables(), "none")
+        with _opened(path, packed) as file:
+            _write_parts(file, tables(), "none")
     except pa.ArrowInvalid:
         # Some cell holds a comma, a quotation mark or a line break.
-        file.seek(0)
-        file.truncate()
-        _write_parts(file, tables(), "needed")
+        with _opened(path, packed) as file:
+            _write_parts(file, tables(), "needed")
+
+
+@contextlib.contextmanager
+def _opened(path: Path, packed: bool) -> Iterator[BinaryIO]:  # two callers, above
+    with path.open("wb") as file:
+        if packed:
+            # Without a name and a time: the same rows are the same bytes.
+            with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as inside:
+                yield cast("BinaryIO", inside)
+        else:
+            yield file
 
 
 def _write_parts(file: BinaryIO, tables: Iterable[pa.Table], style: str) -> None:
@@ -83,8 +89,7 @@ def _write_regions(task: ExportTask) -> None:
     table = task.dataset.regions().drop_columns(["dataset", "release"])
     rings = [None if one is None else json.dumps(one) for one in table.column("polygons").to_pylist()]
     table = table.set_column(table.column_names.index("polygons"), "polygons", pa.array(rings, pa.string()))
-    data = csv_of(plain(table))
-    task.target.write(task.target.beside(MASKS), lambda part: part.write_bytes(data))
+    task.target.write(task.target.beside(MASKS), lambda part: write_csv(part, lambda: [plain(table)]))
 
 
 def export(task: ExportTask) -> ExportResult:
@@ -94,18 +99,13 @@ def export(task: ExportTask) -> ExportResult:
 
     Raises ``StorageError``: the disk refuses.
     """
-    dataset = task.dataset
-
-    def fill(part: Path) -> None:
-        with part.open("wb") as file:
-            _write_csv(file, lambda: map(_rows_of, dataset.parts()))
-
+    dataset, place = task.dataset, task.target.file("images.csv")
     features = _features(_rows_of(dataset.rows(0, 1)))
-    front = front_matter([Config([(EVERY_SPLIT, task.target.file("images.csv").name)], features)], task.spec)
+    front = front_matter([Config([(EVERY_SPLIT, place.name)], features)], task.spec)
     text = card_of(task, front=front) + _NOTE
     # The card first: by it the next run knows a file that was named for one of ours, wherever this one ends.
     task.target.write(task.target.card, lambda part: part.write_text(text, encoding="utf-8"))
-    task.target.write(task.target.file("images.csv"), fill)
+    task.target.write(place, lambda part: write_csv(part, lambda: map(_rows_of, dataset.parts())))
     task.on_event(Advanced(STAGE, items=len(dataset)))
     _write_regions(task)
     return ExportResult("csv", task.target.out, len(task.dataset), tuple(task.target.files))

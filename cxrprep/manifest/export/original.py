@@ -6,30 +6,33 @@ cells alone change. Paths name the files that are here, so a converted folder wo
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxrprep.collection.lineage import IMAGES_NAME
 from cxrprep.errors import UsageError
-from cxrprep.events import Advanced, Note, Sink
+from cxrprep.events import Advanced, Note
 from cxrprep.labels.extract import LABELS_NAME
 from cxrprep.labels.joins import positions
 from cxrprep.labels.policy import KEEP
-from cxrprep.manifest.export.csv import csv_of
-from cxrprep.manifest.export.run import STAGE, ExportOptions, ExportResult, ExportTask, card_of
+from cxrprep.manifest.export.csv import write_csv
+from cxrprep.manifest.export.run import STAGE, ExportResult, ExportTask, card_of
 from cxrprep.manifest.hugging_face_card import EVERY_SPLIT, Config, front_matter, split_name
-from cxrprep.manifest.label_join import rows_for
+from cxrprep.manifest.label_join import LABEL_COLUMNS, rows_for, rows_of_sources, stated_sources
+from cxrprep.manifest.load import label_folders
 from cxrprep.schemas import RAW_PREFIX
-from cxrprep.storage.parquet import read_rows
+from cxrprep.storage.parquet import check_as_written, read_rows, read_schema
+from cxrprep.storage.patient_table import NotByPatientError, PatientTable
+from cxrprep.storage.sorted_tables import StoredParts
 from cxrprep.vocabulary import CHEXPERT, NIH
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.manifest.load import Dataset
@@ -48,7 +51,14 @@ _NUMBERS: Final = frozenset({
     *CHEXPERT.names, "Age", "Follow-up #", "OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]",
     "Rows", "Columns", "StudyDate", "StudyTime",
 })  # fmt: skip
+# What tells the rows of images.
+_KEYS: Final = ("image_id", "study_id", "patient_id", "label_source", "table_name", *LABEL_COLUMNS)
+# Images whose rows are looked up together.
+_ROWS: Final = 1 << 16
 _SPLIT_FILES: Final = {"train": "train.csv", "validate": "valid.csv", "test": "test.csv"}
+_SPLIT_LISTS: Final = {"train_val": "train_val_list.txt", "test": "test_list.txt"}
+# What is not written where nothing is in it.
+_OF_SPLITS: Final = {*_SPLIT_FILES.values(), *_SPLIT_LISTS.values()}
 
 
 def export(task: ExportTask) -> ExportResult:
@@ -57,25 +67,24 @@ def export(task: ExportTask) -> ExportResult:
     Raises ``UsageError``: a folder that is no known dataset; ``TableError``: the source's cells are not there;
     ``StorageError``: the disk refuses.
     """
-    writers = {"nih-chestxray14": _nih, "chexpert": _chexpert, "mimic-cxr": _mimic, "mimic-cxr-jpg": _mimic}
-    if task.spec is None or task.spec.name not in writers:
+    spec, dataset = task.spec, task.dataset
+    if spec is None or spec.name not in _WRITERS:
         raise UsageError(
-            f"{task.dataset.root} has no original form: only {', '.join(writers)} have", hint="use --format csv"
+            f"{dataset.root} has no original form: only {', '.join(_WRITERS)} have", hint="use --format csv"
         )
-    rows = _source_rows(task.dataset, task.options, task.on_event)
-    # A labeler may have left out a study of MIMIC-CXR, whose images the release's other tables list.
-    known = pc.is_valid(rows.column("study_id" if task.spec.name.startswith("mimic") else "table_name"))
-    unknown = len(task.dataset) - int(pc.sum(known).as_py() or 0)
-    chosen = task.dataset.filter(known)
-    written = writers[task.spec.name](chosen, rows.filter(known))
-    for name, data in written:
-        path = task.target.out / name
-        packed = gzip.compress(data, mtime=0) if path.suffix == ".gz" else data
-        task.target.write(path, partial(Path.write_bytes, data=packed))
+    labels = _label_table(task)
+    try:
+        tables, known = _made(spec, _by_patient(dataset), labels and PatientTable(*labels))
+    except NotByPatientError:
+        tables, known = _made(spec, [dataset], labels and read_rows(*labels).combine_chunks())
+    for name, rows in tables.items():
+        task.target.write(task.target.out / name, partial(_fill, name=name, rows=rows))
+    unknown = len(dataset) - int(pc.sum(known).as_py() or 0)
+    chosen = dataset.filter(known) if unknown else dataset
     if task.target.may_write(task.target.card):
         # The tables may lie among images that have a card of their own; no pixel is read for this one.
         options = replace(task.options, sample=0)
-        text = card_of(replace(task, dataset=chosen, options=options), front=_front(task.spec, written))
+        text = card_of(replace(task, dataset=chosen, options=options), front=_front(spec, tables))
         task.target.write(task.target.card, lambda part: part.write_text(text, encoding="utf-8"))
     task.on_event(Advanced(STAGE, items=len(chosen)))
     reasons = (("without a row in the release's table", unknown),) if unknown else ()
@@ -84,45 +93,103 @@ def export(task: ExportTask) -> ExportResult:
     return ExportResult("original", task.target.out, len(chosen), files, reasons)
 
 
-def _front(spec: DatasetSpec, written: Sequence[tuple[str, bytes]]) -> str:
+def _made(
+    spec: DatasetSpec, parts: Iterable[Dataset], labels: PatientTable | pa.Table | None
+) -> tuple[dict[str, StoredParts], pa.ChunkedArray]:
+    """The tables by name, and which images have a row in the release's; without ``labels`` cells are the manifest's.
+
+    Raises ``NotByPatientError`` where an image has no row among those of its patient.
+    """
+    tables, known = dict[str, StoredParts](), list[pa.Array]()
+    for part in parts:
+        if labels is None:
+            rows = _rows_of_manifest(part.stated)
+        else:
+            held = labels.of(pc.unique(part.stated["patient_id"])) if isinstance(labels, PatientTable) else labels
+            place = _places(part, held)
+            if place.null_count and held is not labels:
+                raise NotByPatientError
+            rows = held.take(place)
+        # A labeler may have left out a study of MIMIC-CXR, whose images the release's other tables list.
+        here = pc.is_valid(rows.column("study_id" if spec.name.startswith("mimic") else "table_name"))
+        known.append(here.combine_chunks())
+        for name, table in _WRITERS[spec.name](part.filter(here), rows.filter(here).combine_chunks()):
+            tables.setdefault(name, StoredParts(table.schema)).append(table)
+    return {n: rows for n, rows in tables.items() if rows.num_rows or n not in _OF_SPLITS}, pa.chunked_array(known)
+
+
+def _by_patient(dataset: Dataset) -> Iterator[Dataset]:
+    """The images of some patients after those of others.
+
+    Raises ``NotByPatientError`` where they stand in another order, as in a manifest that another program wrote.
+    """
+    start, before = 0, ""
+    while start < len(dataset):
+        part = dataset.rows(start, _ROWS)
+        patients = part.stated.column("patient_id").combine_chunks()
+        if start + len(part) < len(dataset):
+            # The last patient may have more images in the next part.
+            part = part.rows(0, int(pc.sum(pc.less(patients, patients[-1])).as_py() or 0))
+            patients = patients.slice(0, len(part))
+        falls = pc.any(pc.greater(patients[:-1], patients[1:])).as_py()
+        if not len(part) or patients.null_count or falls or patients[0].as_py() < before:
+            raise NotByPatientError
+        yield part
+        start, before = start + len(part), patients[-1].as_py()
+
+
+def _fill(part: Path, name: str, rows: StoredParts) -> None:
+    """Write what is called ``name`` in the release: a list of images, or CSV, packed or not."""
+    if name.endswith(".txt"):
+        lists = ("\n".join(table.column(0).to_pylist()) for table in rows.tables() if table.num_rows)
+        with part.open("w", encoding="utf-8", newline="") as file:
+            file.write(next(lists, ""))
+            file.writelines(f"\n{names}" for names in lists)
+    else:
+        write_csv(part, rows.tables, packed=name.endswith(".gz"))
+
+
+def _front(spec: DatasetSpec, tables: Mapping[str, StoredParts]) -> str:
     """The head of the card: CheXpert's tables are splits, MIMIC-CXR's differ and have a name each."""
-    headers = {name: data.split(b"\n", 1)[0].decode() for name, data in written if ".csv" in name}
     split_of = {name: split_name(split) for split, name in _SPLIT_FILES.items()}
     configs: dict[str, Config] = {}
-    for name, header in headers.items():
+    for name, rows in tables.items():
+        if ".csv" not in name:
+            continue
         table = name.removesuffix(".csv.gz").rpartition("-")[2] if name.endswith(".gz") else "default"
-        columns = [(column, pa.float64() if column in _NUMBERS else pa.string()) for column in header.split(",")]
+        # Some names have a comma inside, which makes them two to whoever reads the header.
+        names = ",".join(rows.schema.names).split(",")
+        columns = [(column, pa.float64() if column in _NUMBERS else pa.string()) for column in names]
         files = [*(configs[table].files if table in configs else ()), (split_of.get(name, EVERY_SPLIT), name)]
         configs[table] = Config(files, pa.schema(columns), table)
     return front_matter(list(configs.values()), spec)
 
 
-def _source_rows(dataset: Dataset, options: ExportOptions, on_event: Sink) -> pa.Table:
-    """The rows of ``labels.parquet`` that the images' labels come from, in their order; nulls where there is none.
+def _label_table(task: ExportTask) -> tuple[Path, list[str]] | None:
+    """The ``labels.parquet`` that the images' labels come from, and its columns that are read; ``None`` without one.
 
-    Without that table, as in a folder that was moved, the manifest's own columns are spelled as the release does.
+    It is not in a folder that was moved, for example. Raises ``TableError`` for one that was altered.
     """
-    # A derived folder stands two levels below the dataset whose tables were read.
-    places = [root / "manifests" / LABELS_NAME for root in (dataset.root, dataset.root.parent.parent)]
-    if options.labels is not None:
-        places.insert(0, options.labels)
+    root = task.dataset.root
+    manifest = task.options.manifest or root / "manifests" / IMAGES_NAME
+    places = (folder / LABELS_NAME for folder in label_folders(manifest, root))
     path = next((place for place in places if place.is_file()), None)
     if path is None:
-        on_event(
-            Note("export", f"no {LABELS_NAME} is here: cells are the manifest's, in the release's spelling", "info")
-        )
-        return _rows_of_manifest(dataset.stated)
-    table = read_rows(path).combine_chunks()
-    keys = _key(table, table.column("image_id"))
-    images = dataset.stated
-    place = positions(_key(images, images.column("image_id")), keys)
-    by_study = positions(_key(images, images.column("study_id")), _key(table, table.column("study_id")))
-    studies_only = pc.is_null(table.column("image_id").take(by_study))
-    place = pc.coalesce(place, pc.if_else(studies_only, by_study, pa.scalar(None, by_study.type)))
-    unlabelled = pc.is_null(images.column("table_name"))
-    any_row = rows_for(images.column("image_id").combine_chunks(), table.column("image_id").combine_chunks(), None)
-    place = pc.coalesce(place, pc.if_else(unlabelled, any_row.cast(place.type), pa.scalar(None, place.type)))
-    return table.take(place).combine_chunks()
+        words = f"no {LABELS_NAME} is here: cells are the manifest's, in the release's spelling"
+        task.on_event(Note("export", words, "info"))
+        return None
+    check_as_written(path)
+    cells = {RAW_PREFIX + name for name in (*_NIH, *_CHEXPERT, *_MIMIC_META)}
+    return path, [name for name in read_schema(path).names if name in _KEYS or name in cells]
+
+
+def _places(part: Dataset, labels: pa.Table) -> pa.Array:
+    """The row of each image among the labels, null where there is none."""
+    of_source = rows_of_sources(part.stated, labels, stated_sources(str(part.made_from.get("label_source") or "")))
+    unlabelled = pc.is_null(part.stated.column("table_name")).combine_chunks()
+    images = part.stated.column("image_id").combine_chunks()
+    any_row = rows_for(images, labels.column("image_id").combine_chunks(), None)
+    return pc.coalesce(of_source, pc.if_else(unlabelled, any_row, pa.scalar(None, any_row.type)))
 
 
 def _rows_of_manifest(images: pa.Table) -> pa.Table:
@@ -172,13 +239,6 @@ def _spelled(values: pa.ChunkedArray) -> pa.Array:
     return words.take(pc.add(values, pa.scalar(1, pa.int8())).combine_chunks())
 
 
-def _key(table: pa.Table, ids: pa.ChunkedArray) -> pa.Array:
-    """Id, source and table as one text: a row of labels."""
-    parts = [ids, table.column("label_source").cast(pa.string()), table.column("table_name").cast(pa.string())]
-    joined = pc.binary_join_element_wise(*parts, "\t", null_handling="replace", null_replacement="")
-    return joined.combine_chunks()
-
-
 def _cell(rows: pa.Table, name: str) -> pa.ChunkedArray:
     column = RAW_PREFIX + name
     return (
@@ -198,20 +258,16 @@ def _suffix(dataset: Dataset) -> Any:
     return pc.struct_field(pc.extract_regex(dataset.stated.column("path"), r"(?P<s>\.[^./]*)$"), "s")
 
 
-def _nih(dataset: Dataset, rows: pa.Table) -> list[tuple[str, bytes]]:
+def _nih(dataset: Dataset, rows: pa.Table) -> list[tuple[str, pa.Table]]:
     cells: dict[str, Any] = {name: _cell(rows, name) for name in _NIH}
     names = pc.binary_join_element_wise(dataset.stated.column("image_id"), _suffix(dataset), "")
     cells["Image Index"] = names
     if dataset.policy != KEEP:
         cells["Finding Labels"] = _finding_words(dataset)
     name = "Data_Entry_2017_v2020.csv" if dataset.made_from.get("release") == "v2020" else "Data_Entry_2017.csv"
-    files = [(name, csv_of(pa.table(cells)))]
     split = dataset.stated.column("split").cast(pa.string())
-    for word, listing in (("train_val", "train_val_list.txt"), ("test", "test_list.txt")):
-        listed = names.filter(pc.equal(split, word)).to_pylist()
-        if listed:
-            files.append((listing, "\n".join(listed).encode()))
-    return files
+    lists = ((listing, names.filter(pc.equal(split, word))) for word, listing in _SPLIT_LISTS.items())
+    return [(name, pa.table(cells)), *((listing, pa.table({"name": listed})) for listing, listed in lists)]
 
 
 def _finding_words(dataset: Dataset) -> pa.Array:
@@ -221,7 +277,7 @@ def _finding_words(dataset: Dataset) -> pa.Array:
     return pa.array([word or "No Finding" for word in words])
 
 
-def _chexpert(dataset: Dataset, rows: pa.Table) -> list[tuple[str, bytes]]:
+def _chexpert(dataset: Dataset, rows: pa.Table) -> list[tuple[str, pa.Table]]:
     # The part of the path that the release's tables state, with the suffix of the file that is here.
     raw = pc.coalesce(dataset.stated.column("path_raw"), dataset.stated.column("path"))
     stem = pc.replace_substring_regex(raw, r"\.[^./]*$", "")
@@ -229,11 +285,10 @@ def _chexpert(dataset: Dataset, rows: pa.Table) -> list[tuple[str, bytes]]:
     cells["Path"] = pc.binary_join_element_wise(stem, _suffix(dataset), "")
     table = pa.table({name: cells[name] for name in _CHEXPERT})
     split = dataset.stated.column("split").cast(pa.string())
-    parts = [(name, table.filter(pc.equal(split, word))) for word, name in _SPLIT_FILES.items()]
-    return [(name, csv_of(part)) for name, part in parts if part.num_rows]
+    return [(name, table.filter(pc.equal(split, word))) for word, name in _SPLIT_FILES.items()]
 
 
-def _mimic(dataset: Dataset, rows: pa.Table) -> list[tuple[str, bytes]]:
+def _mimic(dataset: Dataset, rows: pa.Table) -> list[tuple[str, pa.Table]]:
     stated = dataset.stated
     ids = {"dicom_id": stated.column("image_id"), "subject_id": stated.column("patient_id")}
     ids["study_id"] = stated.column("study_id")
@@ -246,7 +301,15 @@ def _mimic(dataset: Dataset, rows: pa.Table) -> list[tuple[str, bytes]]:
     order = ("dicom_id", "study_id", "subject_id")
     split = pa.table({**{name: ids[name] for name in order}, "split": stated.column("split").cast(pa.string())})
     return [
-        ("mimic-cxr-2.0.0-metadata.csv.gz", csv_of(metadata)),
-        ("mimic-cxr-2.0.0-chexpert.csv.gz", csv_of(labels)),
-        ("mimic-cxr-2.0.0-split.csv.gz", csv_of(split)),
+        ("mimic-cxr-2.0.0-metadata.csv.gz", metadata),
+        ("mimic-cxr-2.0.0-chexpert.csv.gz", labels),
+        ("mimic-cxr-2.0.0-split.csv.gz", split),
     ]
+
+
+_WRITERS: Final[Mapping[str, Callable[[Dataset, pa.Table], list[tuple[str, pa.Table]]]]] = {
+    "nih-chestxray14": _nih,
+    "chexpert": _chexpert,
+    "mimic-cxr": _mimic,
+    "mimic-cxr-jpg": _mimic,
+}

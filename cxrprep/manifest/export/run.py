@@ -58,16 +58,13 @@ _SUFFIXES: Final = {"csv": ".csv", "coco": ".json"}
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
     """``per_shard`` images go into one shard or Parquet file; ``engine`` makes it. ``sample`` images a split give the
-    card's mean and standard deviation; 0 gives none. With ``digest`` the card states that of the set, and ``cache`` is
-    the file that keeps what it read of each image. ``labels`` is the ``labels.parquet`` that ``original`` reads source
-    cells from. ``parent`` are digests of what is exported, and ``manifest`` is the table of all its images: what is to
-    be the same for every part of them is asked of it.
+    card's mean and standard deviation; 0 gives none. ``cache`` is the file that keeps what the digest read of images.
+    ``parent`` are digests of what is exported, and ``manifest`` is the table of all its images: what is to be the same
+    for every part of them is asked of it, and ``original`` reads source cells of the ``labels.parquet`` beside it.
     """  # noqa: D205  # the summary needs both lines
 
     per_shard: int = 1000
     sample: int = 1000
-    labels: Path | None = None
-    digest: bool = True
     cache: Path | None = None
     parent: Mapping[str, str] = field(default_factory=dict)
     manifest: Path | None = None
@@ -276,10 +273,8 @@ def card_of(task: ExportTask, *, front: str = "", digest: str | None = None) -> 
 
 
 def digest_of(task: ExportTask) -> str:
-    """What names the set that is exported; nothing where it is not asked for."""
-    if not task.options.digest:
-        return ""
-    return set_digest(task.dataset, cache=task.options.cache, leaves=False, on_event=task.on_event).value
+    """What names the set that is exported."""
+    return set_digest(task.dataset, cache=task.options.cache, on_event=task.on_event).value
 
 
 def write_cards(task: ExportTask, front: str, globs: list[str], columns: pa.Schema) -> None:

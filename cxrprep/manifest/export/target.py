@@ -88,25 +88,20 @@ class Target:
         """The place of the one file of a form: the file ``out``, or ``name`` in the folder."""
         return self.out if self._is_file else self.out / name
 
-    def write(self, path: Path, fill: Callable[[Path], object], *, of: str = "") -> None:
-        """Put a file in place whole.
+    def write(self, path: Path, fill: Callable[[Path], object]) -> None:
+        """Put a file in place whole, which ``fill`` writes under another name.
 
-        Args:
-            path: The file.
-            fill: Writes it under another name.
-            of: A digest of all that the file is made of. A file that a run which was interrupted made of the same
-                stays as it is.
-
-        Raises:
-            UsageError: No export wrote the file that is there.
-            StorageError: The disk refuses.
+        Raises ``UsageError`` where no export wrote the file that is there, and ``StorageError``.
         """
-        if self.is_due(path, of):
-            # What no list of an export names is named by that of the folder around it.
-            self.done(path, put(path, fill, replace_file if self._keeps_list else replace_listed), of)
+        self.is_due(path)
+        # What no list of an export names is named by that of the folder around it.
+        self.done(path, put(path, fill, replace_file if self._keeps_list else replace_listed))
 
     def is_due(self, path: Path, of: str = "") -> bool:
-        """Whether a file has to be made, which is listed from now on; see ``write``."""
+        """Whether a file has to be made, which is listed from now on. Raises ``UsageError`` as ``write`` does.
+
+        ``of`` is a digest of all that it is made of: one that an interrupted run made of the same stays as it is.
+        """
         name = self._name(path)
         if not self._is_file:
             self._check(path)
