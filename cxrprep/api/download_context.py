@@ -15,7 +15,7 @@ from cxrprep.collection.lineage import read_export, read_lineage
 from cxrprep.collection.recognition import sample_names
 from cxrprep.collection.state_folder import check_state
 from cxrprep.datasets.catalog import find_dataset
-from cxrprep.errors import UsageError
+from cxrprep.errors import NotInSourceError, SourceNotFoundError, UsageError
 from cxrprep.record.record import Record
 from cxrprep.sources import open_source
 from cxrprep.sources.base import Selective, Source, SourceOptions
@@ -178,8 +178,14 @@ def passing(job: DownloadContext) -> Callable[[str], bool] | None:
 
 
 def listed(job: DownloadContext, selection: Selection) -> Iterable[RemoteFile]:
-    """What the mirror lists: all, or at least what the selection may want where it can name that at less cost."""
-    return job.source.list_wanted(selection) if isinstance(job.source, Selective) else job.source.list()
+    """What the mirror lists: all, or at least what the selection may want where it can name that at less cost.
+
+    Raises what sources raise, ``SourceNotFoundError`` where nothing is at the mirror's address.
+    """
+    try:
+        yield from job.source.list_wanted(selection) if isinstance(job.source, Selective) else job.source.list()
+    except NotInSourceError as error:
+        raise SourceNotFoundError(error.message, hint=error.hint) from error
 
 
 def _spare_what_was_here(job: DownloadContext) -> None:

@@ -126,7 +126,7 @@ class Keywords:
         for name in ("url_file", "cookie_file", "then"):
             refuse_address(str(given.get(name) or ""), name)
         if "url_file" in given:
-            given["credentials"] = Credentials(files={"chexpert": link_file(Path(given.pop("url_file")))})
+            given["credentials"] = Credentials(link=link_file(Path(given.pop("url_file"))))
             given["has_link"] = True
         _change(given, "limit_rate", lambda rate: parse_rate(rate) if isinstance(rate, str) else rate)
         _change(given, "cookie_file", str)

@@ -313,14 +313,11 @@ class Invocation:
             # Retries are told as events; what the library would print of them through structlog belongs on neither
             # stream. Its log lines go nowhere, and without structlog it need not be loaded before something fails.
             set_on_retry_hooks([])
-        files, values = {}, {}
         named = self.job.download.url_file
-        if named == "-":
-            values["chexpert"] = _from_stdin()
-        elif named:
-            file = self.path(named) or Path(named)
-            files["chexpert"] = link_file(file) if "download.url_file" in self.flags else file
-        return Credentials(files=files, values=values, prompt=_ask if asks and self.has_person else None)
+        link: Path | Secret | None = _from_stdin() if named == "-" else self.path(named) if named else None
+        if isinstance(link, Path) and "download.url_file" in self.flags:
+            link = link_file(link)
+        return Credentials(link=link, prompt=_ask if asks and self.has_person else None)
 
     @property
     def has_person(self) -> bool:

@@ -58,8 +58,7 @@ class Credentials:
         *,
         environment: Mapping[str, str] | None = None,
         home: Path | None = None,
-        files: Mapping[str, Path] | None = None,
-        values: Mapping[str, Secret] | None = None,
+        link: Path | Secret | None = None,
         prompt: Callable[[str, bool], str | None] | None = None,
         keyring: bool = True,
     ) -> None:
@@ -68,15 +67,13 @@ class Credentials:
         Args:
             environment: variables; by default the process's own.
             home: the home folder; by default the user's.
-            files: a service's own file of credentials, by service.
-            values: secrets that are given already, by name.
+            link: a signed URL that the command names, or the file that holds it.
             prompt: asks a person for a value; its second argument says whether it is secret.
             keyring: whether the system's keyring is asked.
         """
         self._environment = ChainMap(os.environ, WITHDRAWN) if environment is None else environment
         self._home = home
-        self._files = dict(files or {})
-        self._values = dict(values or {})
+        self._link = link
         self._prompt = prompt
         self._keyring = keyring
         self._found: dict[str, Login | Token | None] = {}
@@ -89,7 +86,7 @@ class Credentials:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Another process looks up its own: nothing that was found here travels with a pickle."""
-        return (_afresh, (self._home, self._files, self._keyring))
+        return (_afresh, (self._home, self._link if isinstance(self._link, Path) else None, self._keyring))
 
     # ---- what services ask for ----
 
@@ -292,10 +289,10 @@ class Credentials:
 
     def _signed_url(self, service: str) -> Iterator[Login | Token]:
         name = service.upper().replace("-", "_") + "_URL"
-        if service in self._files:
-            yield signed_url_of(secret_in(self._files[service]), str(self._files[service]))
-        if service in self._values:
-            yield signed_url_of(self._values[service], "standard input")
+        if isinstance(self._link, Path):
+            yield signed_url_of(secret_in(self._link), str(self._link))
+        elif self._link is not None:
+            yield signed_url_of(self._link, "standard input")
         if self._environment.get(name):
             yield signed_url_of(Secret(self._environment[name]), name)
         file = self._environment.get(f"{name}_FILE")
@@ -347,5 +344,5 @@ def token_variable(host: str) -> str:
     return f"{TOKEN_PREFIX}{re.sub('[^A-Z0-9_]', '_', host.upper().replace('-', '__'))}"
 
 
-def _afresh(home: Path | None, files: dict[str, Path], keyring: bool) -> Credentials:
-    return Credentials(home=home, files=files, keyring=keyring)
+def _afresh(home: Path | None, link: Path | None, keyring: bool) -> Credentials:
+    return Credentials(home=home, link=link, keyring=keyring)

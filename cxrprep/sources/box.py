@@ -125,11 +125,9 @@ class BoxSource(OverHttp):
         return self._entries(number) if number else self._page_of_top()
 
     def _page_of_top(self) -> tuple[BoxEntry, ...]:
-        known = self._top
-        if known is None:
-            known = tuple(self._entries(""))
-            self._top = known
-        return known
+        if self._top is None:
+            self._top = tuple(self._entries(""))
+        return self._top
 
     def _entries(self, number: str) -> Iterator[BoxEntry]:
         """The items of a folder, from its page's script."""

@@ -332,10 +332,11 @@ class HttpSource(OverHttp):
                     below += [f"{folder}{entry.name}/" for entry in inner]
                     yield from (RemoteFile(folder + e.name, e.size) for e in entries if not e.folder)
                 if below and below[0].count("/") > _DEEPEST:
-                    raise SourceNotFoundError(
-                        f"{self.address} shows folders in folders without an end: {below[0][:80]}",
-                        hint="name the folder of the release itself; no release has so many levels",
+                    endless = f"{below[0][:80]}: {self.address} shows folders in folders without an end"
+                    self.holes.append(
+                        SourceNotFoundError(endless, hint="name the folder of the release; none has so many levels")
                     )
+                    return
                 folders = below
 
     def _known_ones(self) -> Iterator[RemoteFile]:

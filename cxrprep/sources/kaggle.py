@@ -100,9 +100,7 @@ class KaggleSource(OverHttp):
             raise
         except (NotInSourceError, ArchiveError, SourceUnreachableError):
             return None
-        if first is None:
-            return None
-        return itertools.chain([first], members)
+        return None if first is None else itertools.chain([first], members)
 
     def _files(self, prefix: str) -> Iterator[RemoteFile]:
         def ask(token: str) -> tuple[Sequence[RemoteFile], str]:
@@ -185,11 +183,9 @@ class KaggleSource(OverHttp):
             return RemoteFile(self._archive_name, stream.length, stream.digest, stream.validator)
 
     def _zip(self) -> RemoteZip:
-        known = self._whole
-        if known is None:
-            known = self._remote(_WHOLE, self._open_whole)
-            self._whole = known
-        return known
+        if self._whole is None:
+            self._whole = self._remote(_WHOLE, self._open_whole)
+        return self._whole
 
     def _zipped(self, key: str) -> tuple[RemoteZip, RemoteFile]:
         """The archive in which Kaggle wraps a single large file, and its only member."""

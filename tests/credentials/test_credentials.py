@@ -250,7 +250,7 @@ def test_the_signed_url_of_a_file_comes_before_the_environment(home: Path) -> No
     credentials = Credentials(
         environment={"CXRPREP_KEYRING": "0", "CHEXPERT_URL": "https://b.example/c?sig=two"},
         home=home,
-        files={"chexpert": home / "url"},
+        link=home / "url",
     )
     found = credentials.signed_url()
     assert found is not None

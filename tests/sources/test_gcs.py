@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cxrprep.errors import AccessError, ExitCode, NotInSourceError, SourceUnreachableError, UsageError
+import cxrprep
+from cxrprep.errors import AccessError, CxrprepError, ExitCode, NotInSourceError, SourceUnreachableError, UsageError
 from cxrprep.model import Digest, RemoteFile
 from cxrprep.sources import open_source
 from cxrprep.sources.base import AccessState, Source, SourceOptions
@@ -274,6 +275,17 @@ def test_a_bucket_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.Monkey
         source.close()
     with pytest.raises(UsageError, match="names no bucket"):
         open_source("gs://", SourceOptions())
+
+
+@pytest.mark.parametrize("address", ["gs://other", "gs://bucket/png/nothing.csv"])
+def test_what_is_not_there_as_a_whole_is_no_file_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    with google.serving(FILES) as bucket:
+        source_of(bucket, tmp_path, monkeypatch).close()
+        with pytest.raises(CxrprepError, match="does not exist") as caught:
+            cxrprep.download("nih-chestxray14", tmp_path / "out", source=address)
+    assert caught.value.exit_code is ExitCode.USAGE
 
 
 def test_a_wait_until_a_date_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

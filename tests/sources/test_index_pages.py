@@ -167,6 +167,20 @@ def test_folders_in_folders_without_an_end_are_refused() -> None:
         list(open_source(server.url, SourceOptions(timeout=5)).list())
 
 
+def test_folders_without_an_end_beside_the_release_are_a_hole() -> None:
+    def app(request: Request) -> Reply:
+        names = ["a.png"] if request.path == "/images/" else [f"a{len(request.path)}/"]
+        names += ["images/"] if request.path == "/" else []
+        text = "".join(f"<a href='{name}'>{name}</a>" for name in names)
+        body = f"<html>Index of {text}</html>".encode()
+        return Reply(200, body, {"Content-Type": "text/html"}) if request.path.endswith("/") else Reply(200, b"x")
+
+    with running(app) as server:
+        source = open_source(server.url, SourceOptions(timeout=5))
+        assert [file.key for file in source.list()] == ["images/a.png"]
+        assert [error.message[:7] for error in source.holes] == ["a1/a4/a"]  # type: ignore[attr-defined]  # of HttpSource
+
+
 def test_folder_links_without_a_slash_are_asked_what_they_are() -> None:
     files = {"/release v1/train/x.png": b"x", "/LICENSE": b"terms"}
 

@@ -45,8 +45,16 @@ def source_of(signed: str, home: Path, **options: Any) -> Source:
 
 
 def from_file(path: Path) -> Source:
-    have = Credentials(environment={"CXRPREP_KEYRING": "0"}, home=path.parent, files={"chexpert": path})
+    have = Credentials(environment={"CXRPREP_KEYRING": "0"}, home=path.parent, link=path)
     return open_source("url://chexpert", SourceOptions(credentials=have, timeout=5))
+
+
+def test_a_link_in_a_file_is_for_whichever_portal_is_named(azure: Azurite, container: str, tmp_path: Path) -> None:
+    path = tmp_path / "link.txt"
+    path.write_text(azure.sas(container))
+    have = Credentials(environment={"CXRPREP_KEYRING": "0"}, home=tmp_path, link=path)
+    with closing(open_source("url://ward", SourceOptions(credentials=have, timeout=5))) as source:
+        assert {file.key for file in source.list()} == set(BLOBS)
 
 
 # ---- what a signature says of itself ----
