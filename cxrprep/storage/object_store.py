@@ -48,7 +48,7 @@ _SIGN_IN: Final = {
 }
 # A condition that does not hold: S3, Google and Azure.
 _EXISTS: Final = re.compile(r"FileExists|PreconditionFailed|BlobAlreadyExists|ConditionalRequestConflict|\b(409|412)\b")
-_DAMAGED: Final = re.compile(r"BadDigest|InvalidDigest|ChecksumMismatch|Md5Mismatch|MD5 you specified")
+_DAMAGED: Final = re.compile(r"BadDigest|InvalidDigest|ChecksumMismatch|Md5Mismatch|contentMD5|MD5 you specified")
 # The answer of S3 to HEAD has no body, so that an expired login is a bad request without a reason.
 _REFUSED: Final = re.compile(
     r"\b(401|403)\b|[Cc]redential|Forbidden|Unauthorized|Expired|AuthenticationFailed|AuthorizationFailure"
@@ -69,7 +69,7 @@ def _system(scheme: str, process: int) -> Any:
         import fsspec
     except ImportError as error:
         raise _missing(scheme, "fsspec") from error
-    keep_log_off_terminal("adlfs", "azure", "gcsfs", "s3fs")
+    keep_log_off_terminal("adlfs", "asyncio", "azure", "gcsfs", "s3fs")
     try:
         if scheme in ("gs", "gcs"):
             # The one that fsspec takes first asks another service of Google's what kind of bucket it is, which the
@@ -267,7 +267,7 @@ class ObjectStore:
 
     def _put(self, content: Path | bytes, url: str) -> None:
         """Send a file or bytes; to S3 a large file in parts, which a run that is killed leaves for the next one."""
-        system, how = self.system(), {**self._in_parts(content), **self._sha256(content)}
+        system, how = self.system(), {**self._in_parts(content), **self._checksums(content)}
         try:
             if isinstance(content, bytes):
                 system.pipe_file(url, content, **how)
@@ -289,12 +289,15 @@ class ObjectStore:
         chosen = self._is_s3 and object_checksums.size_of(content) < _MOST_PARTS * PART_BYTES
         return {"chunksize": PART_BYTES} if chosen else {}
 
-    def _sha256(self, content: Path | bytes) -> dict[str, str]:
+    def _checksums(self, content: Path | bytes) -> dict[str, Any]:
         """The SHA-256 that S3 holds what comes to, and keeps: ``verify`` then need not read the object.
 
         Of an object that goes up in parts S3 takes that of each part; a store that knows no checksums is told none,
-        where AWS's own setting says so (``AWS_REQUEST_CHECKSUM_CALCULATION=when_required``).
+        where AWS's own setting says so (``AWS_REQUEST_CHECKSUM_CALCULATION=when_required``). To Azure each block brings
+        an MD5, for it states none of a blob in blocks.
         """
+        if hasattr(self.system(), "service_client"):
+            return {"validate_content": True}
         if not self._is_s3 or object_checksums.size_of(content) >= 2 * PART_BYTES or not self._takes_checksums:
             return {}
         return {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": object_checksums.sha256_header(content)}
@@ -306,22 +309,18 @@ class ObjectStore:
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a small object if there is none; whether there was none."""
-        url = self.full(name)
-        system = self.system()
-        with _storage_errors(url):
+        with _storage_errors(self.address, of_bucket=True):
             try:
-                system.pipe_file(url, data, mode="create")
+                self.system().pipe_file(self.full(name), data, mode="create")
             except FileExistsError:
                 return False
-            except FileNotFoundError as error:
-                raise UsageError(f"{self.address}: there is no such bucket", hint=_MAKE_IT) from error
             except Exception as error:
                 # Each store has its own word for a condition that does not hold.
                 if _EXISTS.search(f"{type(error).__name__}: {error}"):
                     return False
                 raise
             finally:
-                system.invalidate_cache()
+                self.system().invalidate_cache()
         return True
 
     def _check(self, content: Path | bytes, there: StoredFile, *, ours: bool = False) -> None:

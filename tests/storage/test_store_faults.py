@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import gc
 import hashlib
 import os
 import re
@@ -482,6 +483,41 @@ def test_other_stores_are_waited_for_and_held_to_their_checksums(
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
         with pytest.raises(IntegrityError, match="not the one that the store states"):
             WorkingCopy(address, writes=False).__enter__()
+
+
+@pytest.mark.parametrize("times", [1, 99])
+def test_a_block_that_arrives_damaged_at_azure_is_sent_again_or_is_no_object(
+    times: int, at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of what comes in blocks Azure states no checksum: each block brings its own."""
+    faults, damaged, data = Faults(), list[Asked](), os.urandom(MIB)
+    (tmp_path / "a.tar").write_bytes(data)
+
+    def damage(asked: Asked) -> None:
+        if asked.query.get("comp") == "block" and len(damaged) < times:
+            damaged.append(asked)
+            asked.body = bytes([asked.body[0] ^ 1]) + asked.body[1:]
+
+    with emulated("az", tmp_path, faults) as env:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        object_store._system.cache_clear()
+        store = ObjectStore("az://bucket/nih")
+        config = store.system().service_client._config
+        config.max_single_put_size = config.max_block_size = MIB // 4
+        faults.before = damage  # type: ignore[assignment]
+        for content in (data, tmp_path / "a.tar"):
+            damaged.clear()
+            if times == 1:
+                store.send("a.tar", content)
+                assert objects("az://bucket/nih")["a.tar"] == data, "a damaged block was kept"
+            else:
+                with pytest.raises(IntegrityError, match="arrived damaged"):
+                    store.send("a.tar", content)
+                assert objects("az://bucket/nih") == {}
+    object_store._system.cache_clear()
+    gc.collect()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.usefixtures("at_home")
