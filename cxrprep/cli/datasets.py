@@ -88,7 +88,7 @@ def command(
             out.table([{"name": known} for known in catalog()], {"name": "Name"})
         else:
             pages = "\n\n".join(_brief(invocation, spec) for spec in catalog().values())
-            out.text(pages, [_facts(spec) for spec in catalog().values()])
+            out.text(pages, [_facts(spec) for spec in catalog().values()] if out.form == "json" else None)
             out.note("\nHow to get access to each place, and the citation: cxrprep datasets show NAME")
         return None
     spec = find_dataset(name)

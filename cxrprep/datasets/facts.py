@@ -312,6 +312,8 @@ def build(kind: type[T], data: Any, file: TomlText, name: str = "") -> T:
 
 
 def _convert(hint: Any, value: Any, file: TomlText, name: str) -> Any:
+    if type(value) is hint:
+        return value
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         inner = [h for h in typing.get_args(hint) if h is not type(None)]

@@ -297,12 +297,7 @@ def _by_patient(path: Path, columns: list[str]) -> ByPatient:
     if count_rows(path) > 2 * FILES_IN_MEMORY:
         with contextlib.suppress(NotByPatientError):
             return PatientTable(path, columns)
-    ids = (*IDS, "label_source")
-    with ThreadPoolExecutor(1, "labels") as pool:
-        others = pool.submit(read_combined, path, [name for name in columns if name not in ids])
-        table = with_codes(read_combined(path, [name for name in columns if name in ids]), IDS)
-        wide = others.result()
-    return OneRange(pa.table([*table.columns, *wide.columns], pa.schema([*table.schema, *wide.schema])))
+    return OneRange(with_codes(read_combined(path, columns), IDS))
 
 
 def _worst(

@@ -16,7 +16,6 @@ import io
 import itertools
 import re
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Final
@@ -173,16 +172,13 @@ def read_table(path: Path, form: Form) -> TextTable:
     # Without a quotation mark no cell has a line break, and several cores read at once.
     # No column of a release has line breaks, but one that somebody added may.
     multiline = (form.multiline or bool(_extra(names, form))) and b'"' in data
-    # The digest costs a tenth of the reading: another core may have it.
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        digest = pool.submit(_digest, packed)
-        try:
-            table = _parsed(content, names, read, form, multiline=multiline)
-        except pa.ArrowInvalid as error:
-            content = _with_even_rows(content, len(names))
-            if content.data is data:
-                raise _explain(path, content, len(names), error) from error
-            table = _parsed(content, names, read, form, multiline=multiline)
+    try:
+        table = _parsed(content, names, read, form, multiline=multiline)
+    except pa.ArrowInvalid as error:
+        content = _with_even_rows(content, len(names))
+        if content.data is data:
+            raise _explain(path, content, len(names), error) from error
+        table = _parsed(content, names, read, form, multiline=multiline)
     table = table.unify_dictionaries().combine_chunks()
     table, trimmed = _trimmed(table, first)
     if content.delimiter in _WITH_DECIMAL_COMMAS:
@@ -199,7 +195,7 @@ def read_table(path: Path, form: Form) -> TextTable:
         notes.append("its header has other capitals or blanks than the release's")
     if extra:
         notes.append(f"columns that the release does not have, kept as text: {', '.join(extra)[:200]}")
-    found = TextTable(path, digest.result(), table, tuple(read), kept, extra, tuple(notes), written=form.written)
+    found = TextTable(path, _digest(packed), table, tuple(read), kept, extra, tuple(notes), written=form.written)
     if b'"' in data and not form.multiline:
         _refuse_line_breaks(found, _extra(names, form))
     return found

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.storage.value_codes import flat
+from cxrprep.storage.value_codes import WORD, flat, letters_of, mixed_letters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-_WORD: Final = 8
-# 2**64 by the golden ratio, as hash functions take it: odd, so that no two numbers become one.
-_ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 _TENS, _ZEROS, _SIX = (np.uint64(digit * 0x0101010101010101) for digit in (0xF0, 0x30, 0x06))
 
 
@@ -40,8 +37,8 @@ def are_in(keys: pa.Array | pa.ChunkedArray, among: pa.Array | pa.ChunkedArray) 
 
 def _as_numbers(column: pa.Array) -> pa.Array | None:
     """Ids of eight characters as numbers of eight bytes, which are found in a third of the time; else ``None``."""
-    letters = _letters(column)
-    return None if letters is None or letters.shape[1] != _WORD else pa.array(letters.view(np.uint64).ravel())
+    letters = letters_of(column)
+    return None if letters is None or letters.shape[1] != WORD else pa.array(letters.view(np.uint64).ravel())
 
 
 def are_eight_digits(column: pa.Array, first: str) -> bool:
@@ -49,8 +46,8 @@ def are_eight_digits(column: pa.Array, first: str) -> bool:
 
     measured: 0.001 s for 377,110 studies, which a pattern is held against in 0.016 s.
     """
-    letters = _letters(column)
-    if letters is None or letters.shape[1] != _WORD or bool((letters[:, 0] != ord(first)).any()):
+    letters = letters_of(column)
+    if letters is None or letters.shape[1] != WORD or bool((letters[:, 0] != ord(first)).any()):
         return False
     words = letters.view(np.uint64)
     # The digits are 0x30 to 0x39: with 6 more they still begin with 3.
@@ -76,31 +73,6 @@ def all_distinct(column: pa.Array | pa.ChunkedArray) -> bool:
         if bool((mixed[1:] != mixed[:-1]).all()):
             return True
     return int(pc.count_distinct(values, mode="all").as_py()) == len(values)
-
-
-def mixed_letters(values: pa.Array) -> NDArray[np.uint64] | None:
-    """A number of each text, equal for equal ones; ``None`` for what is not text of one length of 8 bytes and more."""
-    letters = _letters(values)
-    if letters is None or letters.shape[1] < _WORD:
-        return None
-    mixed = np.zeros(len(values), np.uint64)
-    for start in (*range(0, letters.shape[1] - _WORD, _WORD), letters.shape[1] - _WORD):
-        mixed ^= np.ascontiguousarray(letters[:, start : start + _WORD]).view(np.uint64).ravel()
-        mixed *= _ODD
-        mixed ^= mixed >> np.uint64(32)
-    return mixed
-
-
-def _letters(values: pa.Array) -> NDArray[np.uint8] | None:
-    """The bytes of each text in a row of their own; ``None`` where they are not equally long, or no text."""
-    if not len(values) or values.null_count or values.type != pa.string():
-        return None
-    _, places, data = values.buffers()
-    ends = np.frombuffer(places, np.int32)[values.offset : values.offset + len(values) + 1]
-    width = int(ends[1] - ends[0])
-    if not width or int(ends[-1] - ends[0]) != width * len(values) or bool((np.diff(ends) != width).any()):
-        return None
-    return np.frombuffer(data, np.uint8)[ends[0] : ends[-1]].reshape(len(values), width)
 
 
 def order_by_both(owner: NDArray[np.int64], moment: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -148,7 +120,7 @@ def differs_from_last(column: pa.ChunkedArray) -> NDArray[np.bool_]:
         return np.asarray(pc.not_equal(values[1:], values[:-1]).to_numpy(zero_copy_only=False), bool)
     differs: NDArray[np.bool_] = heads[1:] != heads[:-1]
     alike = np.flatnonzero(~differs)
-    if len(alike) and pa.types.is_string(column.type) and len(column[0].as_py()) > _WORD:
+    if len(alike) and pa.types.is_string(column.type) and len(column[0].as_py()) > WORD:
         differs[alike] = pc.not_equal(column.take(pa.array(alike + 1)), column.take(pa.array(alike))).to_numpy()
     return differs
 
@@ -160,10 +132,10 @@ def _heads(column: pa.ChunkedArray) -> NDArray[Any] | None:
     """
     if not pa.types.is_string(column.type):
         return np.asarray(sortable(column).to_numpy(zero_copy_only=False))
-    found = [_letters(chunk) for chunk in column.chunks if len(chunk)]
-    if any(letters is None or letters.shape[1] < _WORD for letters in found):
+    found = [letters_of(chunk) for chunk in column.chunks if len(chunk)]
+    if any(letters is None or letters.shape[1] < WORD for letters in found):
         return None
-    heads = [np.ascontiguousarray(letters[:, :_WORD]).view(">u8").ravel() for letters in found if letters is not None]
+    heads = [np.ascontiguousarray(letters[:, :WORD]).view(">u8").ravel() for letters in found if letters is not None]
     return np.concatenate(heads).astype(np.uint64) if heads else np.zeros(0, np.uint64)
 
 

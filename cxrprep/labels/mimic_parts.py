@@ -23,7 +23,6 @@ from cxrprep.errors import TableError
 from cxrprep.events import Event, Note
 from cxrprep.labels import mimic_cxr
 from cxrprep.labels.csv_text import digest_of
-from cxrprep.labels.joins import mixed_letters
 from cxrprep.labels.label_counts import LabelCount, LabelsResult, SourceCounts, count_labels, rows_by_source
 from cxrprep.labels.label_losses import known_of_sources
 from cxrprep.labels.label_rows import LabelOptions, LabelRows, Labels, TableUse
@@ -32,6 +31,7 @@ from cxrprep.labels.mimic_images import ids_of_names
 from cxrprep.schemas import label_columns
 from cxrprep.storage.small_files import GZIP, open_file
 from cxrprep.storage.sorted_tables import StoredParts
+from cxrprep.storage.value_codes import mixed_letters
 from cxrprep.vocabulary import published_name
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from cxrprep.collection.recognition import recognise
 from cxrprep.config.toml import TomlText
 from cxrprep.datasets import catalog as datasets
 from cxrprep.datasets.catalog import catalog, declaration_of
-from cxrprep.errors import UsageError
+from cxrprep.errors import ConfigError, UsageError
 from cxrprep.model import FolderRef
 from cxrprep.schemas import IMAGES, LABELS, STUDIES
 from cxrprep.verification.finding import Kind, Level
@@ -201,3 +201,18 @@ def test_a_file_that_describes_tables_is_read_once_for_facts_and_tables(monkeypa
         known.cache_clear()
     assert datasets.known_dataset("openi").name == declaration_of("openi").name == "openi"
     assert len(read) == 1
+
+
+@pytest.mark.parametrize("word", ["nih", "NIH", "chestx_ray14", "nih-chestxray14"])
+def test_an_alias_of_a_built_in_dataset_is_found_without_the_files_of_others(word, tmp_path, monkeypatch):
+    (tmp_path / "broken.toml").write_text("format = 1\nname = \n")
+    monkeypatch.setenv(datasets.CATALOG_VARIABLE, str(tmp_path))
+    datasets._files.cache_clear()
+    datasets.catalog.cache_clear()
+    try:
+        assert datasets.known_dataset(word).name == "nih-chestxray14"
+        with pytest.raises(ConfigError, match=r"broken\.toml, line 2"):
+            datasets.known_dataset("nih-chestxray")
+    finally:
+        datasets._files.cache_clear()
+        datasets.catalog.cache_clear()
