@@ -24,6 +24,7 @@ from cxrprep.record.entry import FileState
 from cxrprep.selection.filters import SelectionFilter, draw
 from cxrprep.selection.table_filters import drawn_rows
 from cxrprep.storage.parquet import check_as_written
+from cxrprep.storage.paths import inside
 from cxrprep.storage.table_on_disk import TableOnDisk
 from cxrprep.storage.unfetched import unfetched
 
@@ -252,7 +253,7 @@ def _of_manifest(
         known = None if row.digest is not None else folder.record.get(row.path)
         digest = row.digest if known is None else known.digest
         found = ConvertItem(
-            f"{folder.root}/{row.path}", row.path, digest, digest, row.boxes, row.spacing_mm, row=row.row
+            f"{folder.root}/{inside(row.path)}", row.path, digest, digest, row.boxes, row.spacing_mm, row=row.row
         )
         if bucket is None or entry is None:
             return found

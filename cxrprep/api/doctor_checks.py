@@ -146,7 +146,7 @@ def _room(
     usage = shutil.disk_usage(place)
     free, found = usage.free, f"{format_bytes(usage.free)} of {format_bytes(usage.total)}"
     if spec is None:
-        needs = ", ".join(f"{name} {format_bytes(size)}" for name, size in _sizes())
+        needs = ", ".join(f"{one.name} {format_bytes(_size(one))}" for one in catalog().values() if _size(one))
         hint = "" if free >= 60e9 else f"the collections take: {needs}; choose a part: --limit, --view, --split"
         return Check("disk", f"free at {place}", State.WARNING if hint else State.OK, found, hint)
     need = (judged.size if judged else 0) or _size(spec)
@@ -171,10 +171,6 @@ def _files(root: Path) -> Iterator[tuple[str, int]]:
 
 def _size(spec: DatasetSpec) -> int:
     return max([spec.counts.get("bytes", 0), *(mirror.size or 0 for mirror in spec.mirror)])
-
-
-def _sizes() -> list[tuple[str, int]]:
-    return [(spec.name, _size(spec)) for spec in catalog().values() if _size(spec)]
 
 
 def _open_files() -> int | None:

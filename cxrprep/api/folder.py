@@ -11,7 +11,7 @@ from cxrprep.collection.dataset_folder import DatasetFolder, checked_release, op
 from cxrprep.collection.lineage import FolderKind, Lineage, read_export
 from cxrprep.collection.recognition import release_here, sample_names
 from cxrprep.credentials.lookup import token_variable
-from cxrprep.datasets.catalog import naming_words
+from cxrprep.datasets.catalog import naming_options, naming_words
 from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.record.record import Record, folder_words
 from cxrprep.sources import check_scheme
@@ -131,7 +131,8 @@ def made_again(folder: DatasetFolder) -> str:
         # They were converted as they came, and dropped. Only another download has what it was made of.
         words = [*naming_words(folder.spec.name), place, "--then", lineage.recipe, "--discard-raw"]
         return f"cxrprep download {shlex.join(words)}"
-    words += [place, "--recipe", lineage.recipe, *([] if original is not None else ["--out", str(folder.root)])]
+    named = naming_options(folder.spec.name)
+    words += [place, *named, "--recipe", lineage.recipe, *([] if original is not None else ["--out", str(folder.root)])]
     return shlex.join([*words, *(["--to", folder.form] if folder.in_shards else [])])
 
 

@@ -84,7 +84,7 @@ class Keywords:
             by=rule or "",
             fractions=_joined(given.get("fractions", "")),
             seed=int(seed),
-            within=_text(given.get("split_within")),
+            within=None if given.get("split_within") is None else str(given["split_within"]),
             stratify=_joined(given.get("stratify") or ""),
             folds=int(given.get("folds") or 0),
         )
@@ -241,7 +241,3 @@ def _texts(value: str | Iterable[Any]) -> list[str]:
 
 def _joined(value: str | Iterable[Any]) -> str:
     return ",".join(_texts(value)) if value else ""
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)

@@ -10,6 +10,7 @@ from cxrprep.api.folder import DatasetFolder, open_folder, where_originals_are
 from cxrprep.api.manifest import build_manifest, rebuild_manifest
 from cxrprep.collection import FolderKind
 from cxrprep.collection.lineage import IMAGES_NAME, read_lineage
+from cxrprep.datasets.own_folder import UNLISTED
 from cxrprep.errors import UsageError
 from cxrprep.events import Note, Sink
 from cxrprep.manifest.choices import Choices
@@ -62,13 +63,7 @@ class LabelledFolder:
         options, policy = keywords.label_options(keywords.take("options").get("options")), keywords.policy(None)
         rule = keywords.split_rule(keywords.take("split_by").get("split_by"), "split_seed", "seed")
         keywords.finish()
-        known = None
-        if where.path.is_dir():
-            try:
-                known = open_folder(where, held=False)
-            except UsageError:
-                if where.dataset or where.release:
-                    raise
+        known = open_folder(where, held=False, unknown_is_own=True) if where.path.is_dir() else None
         if known is not None and known.kind in (FolderKind.CONVERTED, FolderKind.EXPORTED):
             raise UsageError(
                 f"labels are not added to {known.described()}",
@@ -105,9 +100,9 @@ class LabelledFolder:
         known = self.known
         last = last_options(self.labels, self.where.path).with_given(self.options, self.where.tables)
         made = refresh_labels(
-            known.spec.name if known else _UNLISTED,
+            known.spec.name if known else UNLISTED,
             known.layout.parse if known else self._study_by_uid(),
-            known.release if known else _UNLISTED,
+            known.release if known else UNLISTED,
             self.labels,
             read=None if known is None else lambda: read_labels(
                 known.spec, known.root, release=self.where.release, tables=last.tables, options=last.options
@@ -158,5 +153,3 @@ class LabelledFolder:
 
 # DICOM PS3.5, 9.1
 _UID: Final = re.compile(r"(?=.{5,64}$)\d+(\.\d+)+")
-# What stands as dataset and release in the labels of a folder that is no known dataset.
-_UNLISTED: Final = "unlisted"

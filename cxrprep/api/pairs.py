@@ -16,11 +16,13 @@ from cxrprep.api.running import notes_progress
 from cxrprep.collection.dataset_folder import check_converted, check_dataset, require_image_table
 from cxrprep.collection.recognition import sample_names
 from cxrprep.collection.state_folder import check_state
+from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, Sink, StageFinished, StageStarted, Throttle, ignore
 from cxrprep.humanize import format_count, short_repr
 from cxrprep.labels.declared_reports import has_reports, reports_in
 from cxrprep.labels.nlp.readers import Collection, Report, open_collection
+from cxrprep.manifest.dataset_card import write_card_beside
 from cxrprep.manifest.pair_filters import PairFilter, apply_filter, counts_of, find_filter, find_form
 from cxrprep.manifest.pairs import SECTIONS, cut_reports, made_from, pair_rows, pairs_table, per_image
 from cxrprep.manifest.report_texts import name_agreement
@@ -143,6 +145,9 @@ def pairs(
     refuse_over_others(target, is_ours, f"table of pairs as {form}", "--out")
     written = _write(target, rows, form=form, per=per, spelled=spelled, made=origin)
     held = str(rows[0]["dataset"] or "")
+    if manifest is not None and out is None and form == "parquet":
+        # Its head names the tables of the folder, by which ``load_dataset`` finds this one.
+        write_card_beside(manifest, catalog().get(held))
     expected = dict(chosen.expected) if held.startswith(chosen.dataset.removesuffix("-jpg")) else {}
     _compare(chosen, counts, expected, on_event)
     name_agreement(held, target, STAGE, on_event)
@@ -159,8 +164,6 @@ def pairs(
 def _reports_of(
     where: FolderRef, manifest: Path | None, named: Path | str | None, on_event: Sink
 ) -> Collection | Iterator[Report]:
-    from cxrprep.datasets.catalog import catalog
-
     if named is not None or manifest is None:
         return open_collection(where.path if named is None else Path(named))
     spec = catalog().get(str(read_footer(manifest).get("dataset") or ""))
@@ -178,11 +181,9 @@ def _reports_of(
 def _in_folder(folder: Path, spec: DatasetSpec | None) -> Path | None:
     roles = ("reports", "plus")
     patterns = [pattern for t in (spec.table if spec is not None else ()) if t.role in roles for pattern in t.patterns]
-    for pattern in patterns:
-        for path in sorted(folder.rglob(pattern)):
-            return path
+    table = next((path for pattern in patterns for path in sorted(folder.rglob(pattern))), None)
     files = folder / "files"
-    return files if files.is_dir() and next(files.rglob("s*.txt"), None) is not None else None
+    return table or (files if files.is_dir() and next(files.rglob("s*.txt"), None) is not None else None)
 
 
 def _stream(held: Collection | Iterator[Report], on_event: Sink) -> Iterator[Report]:
@@ -247,8 +248,7 @@ def _annotations(rows: list[dict[str, Any]], per: str) -> tuple[bytes, int]:
             paths = [image["path"] or image["image_id"] for image in images]
             name = images[0]["image_id"] if per == "image" else row["study_id"]
             found.setdefault(split, []).append({"id": name, **entry, "image_path": paths})
-    count = sum(map(len, found.values()))
-    return (json.dumps(found, ensure_ascii=False) + "\n").encode(), count
+    return (json.dumps(found, ensure_ascii=False) + "\n").encode(), sum(map(len, found.values()))
 
 
 def _compare(chosen: PairFilter, counts: dict[str, int], expected: dict[str, int], on_event: Sink) -> None:

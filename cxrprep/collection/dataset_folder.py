@@ -19,9 +19,9 @@ from cxrprep.collection.lineage import (
 )  # fmt: skip
 from cxrprep.collection.recognition import contradicts, holds_nothing_of, recognise, release_here, sample_names
 from cxrprep.collection.state_folder import check_state
-from cxrprep.datasets.catalog import catalog, find_dataset, is_built_in, known_dataset
+from cxrprep.datasets.catalog import catalog, find_dataset, known_dataset
 from cxrprep.datasets.own_folder import NAME as OWN_NAME
-from cxrprep.datasets.own_folder import OWN_FOLDER, SUFFIXES
+from cxrprep.datasets.own_folder import OWN_FOLDER, SUFFIXES, UNLISTED, dataset_words
 from cxrprep.errors import FolderKindError, TableError, UsageError
 from cxrprep.model import FolderRef
 from cxrprep.record.record import Record, folder_words
@@ -161,7 +161,7 @@ def open_folder(
     home = record.home
     check_state(root, home)
     if record.header.dataset:
-        recorded = known_dataset(record.header.dataset)
+        recorded = _known(root, record.header.dataset, "its record")
         _agree(root, named, recorded.name, "its record")
         found = checked_release(recorded, release) or record.header.release
         return DatasetFolder(root, home, recorded, found, record, tables=asked.tables)
@@ -262,7 +262,7 @@ def _again(root: Path) -> str:
 
 
 def _converted(root: Path, record: Record, lineage: Lineage, named: DatasetSpec | None) -> DatasetFolder:
-    spec = catalog().get(lineage.dataset, OWN_FOLDER)
+    spec = named if named and named.name == lineage.dataset else catalog().get(lineage.dataset, OWN_FOLDER)
     _agree(root, named, spec.name, "its manifest")
     return DatasetFolder(root, record.home, spec, lineage.release, record, FolderKind.CONVERTED, lineage)
 
@@ -291,7 +291,7 @@ def _named(dataset: str | None) -> DatasetSpec | None:
 def check_stated(root: Path, home: Path, spec: DatasetSpec) -> None:
     """Raise ``UsageError`` where a folder is of another dataset than ``spec``: by its tables, else by its files."""
     if (stated := stated_dataset(home, root)) not in ("", spec.name):
-        message = f"{root} holds {_in_words(stated)}, as its manifest says, not {spec.name}"
+        message = f"{root} holds {dataset_words(stated)}, as its manifest says, not {spec.name}"
         raise UsageError(message, hint="name another folder")
     if not stated and root.is_dir():
         _refuse_others(root, sample_names(root), spec, "name another folder")
@@ -300,13 +300,20 @@ def check_stated(root: Path, home: Path, spec: DatasetSpec) -> None:
 def _agree(root: Path, named: DatasetSpec | None, recorded: str, witness: str) -> None:
     if named is not None and named.name != recorded:
         raise UsageError(
-            f"{root} holds {_in_words(recorded)}, as {witness} says, not {_in_words(named.name)}",
+            f"{root} holds {dataset_words(recorded)}, as {witness} says, not {dataset_words(named.name)}",
             hint="leave --dataset out, or name another folder",
         )
 
 
-def _in_words(dataset: str) -> str:
-    return "images of your own" if dataset == OWN_NAME else dataset
+def _known(root: Path, dataset: str, witness: str) -> DatasetSpec:
+    """The dataset that a folder says it is of. It is no other for want of the file that describes it."""
+    try:
+        return known_dataset(dataset)
+    except UsageError as error:
+        raise UsageError(
+            f"{root} holds {dataset}, as {witness} says, and no dataset of that name is known here",
+            hint="name its file with --dataset FILE, or the folder of that file with --catalog DIR",
+        ) from error
 
 
 def _raw_spec(
@@ -316,7 +323,7 @@ def _raw_spec(
     stated = stated_dataset(home, root)
     if stated:
         _agree(root, named, stated, "its manifest")
-        return OWN_FOLDER if stated == OWN_NAME else known_dataset(stated)
+        return OWN_FOLDER if stated == OWN_NAME else _known(root, stated, "its manifest")
     if named is not None and named is not OWN_FOLDER:
         _refuse_others(root, names, named, "leave --dataset out, or name another folder")
         return named
@@ -364,8 +371,7 @@ def stated_dataset(*places: Path) -> str:
                 stated = str(read_footer(path).get("dataset") or "")
             except TableError:
                 continue
-            # A built-in one is asked for by its file: reading all files takes a tenth of a second.
-            if stated == OWN_NAME or is_built_in(stated) or stated in catalog():
+            if stated not in ("", UNLISTED):
                 return stated
     return ""
 

@@ -6,7 +6,7 @@ somebody asked for it in so many words.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -144,7 +144,11 @@ def image_losses(
     labels = {name for name in before.column_names if name.startswith("label")}
     if labels & allowed and _labelled(before) and images.num_rows and not _labelled(images):
         allowed -= labels
-    return list(losses(before, images, keys=("path", "image_id"), exempt=allowed, gone=gone))
+    found = list(losses(before, images, keys=("path", "image_id"), exempt=allowed, gone=gone))
+    place = root / found[0].first if found and found[0].what == "rows" else None
+    if place is not None and place.exists() and not place.is_file():
+        found[0] = replace(found[0], first=f"{found[0].first}, in whose place is no file")
+    return found
 
 
 def study_losses(

@@ -8,11 +8,13 @@ from cxrprep.datasets.facts import DatasetSpec, ImageFacts, Licence
 from cxrprep.model import ImageId
 
 NAME: Final = "folder"
+UNLISTED: Final = "unlisted"
+"""What stands as dataset and release in the labels of a folder that is no known dataset."""
 SUFFIXES: Final = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
 _NOT_OURS: Final = ("manifests/", "derived/", "export/")
 
 
-def dataset_words(name: str, release: str) -> str:
+def dataset_words(name: str, release: str = "") -> str:
     """A dataset and its release as people read them; of a folder that no catalog knows, whose images it holds."""
     return "images of your own" if name == NAME else f"{name} {release}".strip()
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 import cv2
 
-from cxrprep.errors import ImageError, StorageError
+from cxrprep.errors import ImageError, StorageError, UnsafePathError
 from cxrprep.html_report.svg_charts import data_address
 from cxrprep.images.decode import decode, read_bytes
 from cxrprep.images.geometry import Resize
 from cxrprep.images.resample import reduction
 from cxrprep.images.transforms import Voi
+from cxrprep.storage.paths import inside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,9 +40,9 @@ def thumbnail(root: Path, path: str) -> Thumbnail:
     # measured: 0.82 -> 0.57 s CPU for 24 JPEG files of 2,544 x 3,056 pixels.
     reduce = functools.partial(reduction, target=_SMALL.target)
     try:
-        small = _SMALL(Voi()(decode(read_bytes(root / path), path, reduce=reduce)))
+        small = _SMALL(Voi()(decode(read_bytes(root / inside(path)), path, reduce=reduce)))
         done, encoded = cv2.imencode(".jpg", small.pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    except (ImageError, StorageError) as error:
+    except (ImageError, StorageError, UnsafePathError) as error:
         return Thumbnail(path, problem=error.message)
     if not done:
         return Thumbnail(path, problem="cannot be written as JPEG")

@@ -188,17 +188,14 @@ def _rows(table: LabelTable, key: str) -> dict[str, int]:
     rows: dict[str, int] = {}
     for row, value in enumerate(table.ids[key]):
         # Two images of one study have the same labels of it.
-        if value and rows.setdefault(value, row) != row and not _same(table, rows[value], row):
+        first = rows.setdefault(value, row) if value else row
+        if any(values[first] != values[row] for values in table.columns.values()):
             # A key may be the text of a report, which no message may show.
             raise TableError(
-                f"{table.path}: rows {rows[value] + 1} and {row + 1} have the same {key}",
+                f"{table.path}: rows {first + 1} and {row + 1} have the same {key}",
                 hint="name an id column that tells the rows apart: --key NAME",
             )
     return rows
-
-
-def _same(table: LabelTable, first: int, second: int) -> bool:
-    return all(values[first] == values[second] for values in table.columns.values())
 
 
 def agreement_of(observation: str, counts: Mapping[tuple[int | None, int | None], int]) -> Agreement:

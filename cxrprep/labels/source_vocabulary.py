@@ -72,7 +72,8 @@ def knowledge_of(table: pa.Table, made_from: Mapping[str, Any] | None = None) ->
     labels that it gave. ``made_from`` is the manifest's footer, which names dataset and sources.
     """
     footer = made_from or {}
-    dataset = str(footer.get("dataset") or _first(table, "dataset"))
+    held = table.column("dataset")[0].as_py() if table.num_rows and "dataset" in table.column_names else ""
+    dataset = str(footer.get("dataset") or held)
     named = [name.strip() for name in str(footer.get("label_source") or "").split(",")]
     if "label_source" in table.column_names:
         named += pc.unique(table.column("label_source").cast(pa.string())).to_pylist()
@@ -82,10 +83,6 @@ def knowledge_of(table: pa.Table, made_from: Mapping[str, Any] | None = None) ->
         here = present_observations(table, source)
         found[source] = here if published is None else published | {stem for stem in here if OWN_MARK in stem}
     return found
-
-
-def _first(table: pa.Table, name: str) -> str:
-    return str(table.column(name)[0].as_py()) if table.num_rows and name in table.column_names else ""
 
 
 def known_observations(table: pa.Table, made_from: Mapping[str, Any]) -> tuple[str, ...]:

@@ -256,15 +256,14 @@ _OF_TABLE: Final = frozenset({
 MEASURED: Final = tuple(field.name for field in DERIVED_FIELDS if not field.name.startswith(("source_", "recipe")))
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return pa.string() if pa.types.is_dictionary(kind) else kind
-
-
 _WITH_READERS: Final = with_boxes(DERIVED, pa.list_(READ_BOX))
 _OWN: Final = pa.schema(
     [
         *(_WITH_READERS.field(name) for name in (*_CHANGED, "source_path", "source_digest") if name != "source_mode"),
-        *(pa.field(name, _plain(DERIVED.field(name).type)) for name in MEASURED),
+        *(
+            pa.field(name, pa.string() if pa.types.is_dictionary(kind := DERIVED.field(name).type) else kind)
+            for name in MEASURED
+        ),
         pa.field("source_mode", pa.string()),
         pa.field("about", pa.string()),
     ]

@@ -10,7 +10,7 @@ from cxrprep.errors import AlteredImageError, ImageError
 from cxrprep.images.decode import read_bytes
 from cxrprep.images.local_files import open_store
 from cxrprep.images.shard_files import ShardReader
-from cxrprep.storage.paths import MEMBER
+from cxrprep.storage.paths import MEMBER, inside
 from cxrprep.storage.unfetched import unfetched
 
 if TYPE_CHECKING:
@@ -38,8 +38,11 @@ class ImageReader:
         return {"_root": self._root, "_shards": OrderedDict()}
 
     def read(self, path: str, limits: ImageLimits | None = None) -> bytes:
-        """The bytes of the image at ``path``, as the manifest spells it. Raises ``ImageError`` when it is not there."""
-        member = MEMBER.fullmatch(path)
+        """The bytes of the image at ``path``, as the manifest spells it.
+
+        Raises ``ImageError`` when it is not there, ``UnsafePathError`` for a path that leads out of the folder.
+        """
+        member = MEMBER.fullmatch(inside(path))
         if member is not None and (isinstance(self._root, str) or not (self._root / path).is_file()):
             return self._of_shard(member[1], _FORMS[member[2]], member[3])
         if isinstance(self._root, str):

@@ -31,10 +31,6 @@ def _ranks(column: pa.ChunkedArray) -> NDArray[np.int8]:
     return np.select([numbers == 1, numbers == -1, numbers == 0], [3, 2, 1], 0).astype(np.int8)
 
 
-def _label(ranks: NDArray[np.int8]) -> pa.Array:
-    return pa.array(np.array([0, 0, -1, 1], np.int8)[ranks], mask=ranks == 0)
-
-
 def studies_of(images: pa.Table, labels: pa.Table | None) -> tuple[pa.Table, int]:
     """The studies of ``images`` (sorted by patient and study), and how many have images with different labels.
 
@@ -66,7 +62,7 @@ def studies_of(images: pa.Table, labels: pa.Table | None) -> tuple[pa.Table, int
         ranks = _ranks(images.column(name))
         highest = np.maximum.reduceat(ranks, starts)
         differs |= highest != np.minimum.reduceat(ranks, starts)
-        columns[name] = _label(highest)
+        columns[name] = pa.array(np.array([0, 0, -1, 1], np.int8)[highest], mask=highest == 0)
     if labels is not None:
         for name in _FROM_LABELS:
             if name in labels.column_names:

@@ -13,7 +13,7 @@ from cxrprep.model import ColumnTest, Digest, LabelTest, RemoteFile, Selection, 
 from cxrprep.planning.plan import Action, Item, Plan
 from cxrprep.planning.plan_items import SortedItems, items_of
 from cxrprep.storage.atomic import refuse_over_others
-from cxrprep.storage.paths import safe_path
+from cxrprep.storage.paths import OWN_NAMES, safe_path
 from cxrprep.storage.small_files import open_file, parse_json, read_text
 from cxrprep.storage.table_checksums import replace_listed
 from cxrprep.system import FILES_IN_MEMORY
@@ -219,6 +219,8 @@ def _item_in(row: dict[str, Any]) -> Item:
     if unknown:
         raise ValueError(f"unknown field {min(unknown)!r}")
     key, dest = safe_path(_text(row["key"])), safe_path(_text(row["dest"]))
+    if dest.partition("/")[0] in OWN_NAMES:
+        raise ValueError(f"{dest} is no file of a release")
     size, digest, validator = row.get("size"), row.get("digest"), row.get("validator")
     return Item(
         RemoteFile(

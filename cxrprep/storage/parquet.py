@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION: Final = 1
 FOOTER_KEY: Final = b"cxrprep"
 _LACKS: Final = "there is no column"
+_POLICY: Final = {"uncertain", "blank", "derive", "per"}
 VERIFY_NAMES_IT: Final = "make it again; cxrprep verify names the command"
 CONVERT_AGAIN: Final = "convert again into this folder what it was made from"
 """The hint where converted images lack their table: no other verb makes it."""
@@ -382,10 +383,16 @@ def read_footer(path: Path) -> dict[str, Any]:
         raise TableError(f"{path} is not a table that cxrprep wrote: {why}", hint=_again(path)) from error
     if not isinstance(footer, dict):
         raise TableError(f"{path}: its footer is not an object", hint=_again(path))
-    tables = footer.get("tables") or []
-    if not isinstance(tables, list) or not all(_is_described(table) for table in tables):
+    tables, policy = footer.get("tables") or [], footer.get("policy")
+    right = {
+        "source tables": isinstance(tables, list) and all(map(_is_described, tables)),
+        "dataset": all(isinstance(footer.get(name) or "", str) for name in ("dataset", "release")),
+        # That of report labels is another one.
+        "policy": path.stem != "images" or policy is None or (isinstance(policy, dict) and set(policy) >= _POLICY),
+    }
+    if wrong := next((name for name, is_right in right.items() if not is_right), ""):
         raise TableError(
-            f"{path}: its footer names its source tables in a form that cxrprep does not know", hint=_again(path)
+            f"{path}: its footer names its {wrong} in a form that cxrprep does not know", hint=_again(path)
         )
     return footer
 

@@ -49,9 +49,17 @@ def safe_path(path: str) -> str:
     if _PLAIN.fullmatch(path) is None and _UNSAFE.search(path):
         raise UnsafePathError(
             f"{path!r} is not a path inside the folder",
-            hint="whatever named it (a listing, an archive, a plan, a record) is damaged or not to be trusted",
+            hint="whatever named it (a listing, an archive, a plan, a record, a table) is damaged or not to be trusted",
         )
     return path
+
+
+def inside(path: str) -> str:
+    """The path of an image in a table that was found, itself; people give files of their own any name.
+
+    Raises ``UnsafePathError`` where it leads out of the folder: what is made of the images would hold another file.
+    """
+    return safe_path(path) if path.startswith("/") or ".." in path.split("/") else path
 
 
 def is_in_shard(path: str) -> bool:

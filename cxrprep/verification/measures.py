@@ -145,15 +145,6 @@ def _one(counted: dict[str, Any], value: str) -> Counted:
     return counted.get(value, 0) if value else counted
 
 
-def _rows(subject: Subject, _: str) -> Counted | None:
-    return int(subject.rows.num_rows)
-
-
-def _reports(subject: Subject, _: str) -> Counted | None:
-    # The images' project has no list of reports: that it names none says nothing.
-    return subject.codes("report_path").distinct() or None
-
-
 def _splits(subject: Subject, what: str) -> Counted | None:
     key = {"images": "image_id", "patients": "patient_id", "studies": "study_id"}[what]
     splits = subject.codes("split")
@@ -302,11 +293,12 @@ def _lines(subject: Subject, name: str) -> Counted | None:
 
 
 MEASURES: Final[Mapping[str, Callable[[Subject, str], Counted | None]]] = {
-    "rows": _rows,
+    "rows": lambda subject, _: int(subject.rows.num_rows),
     "images": _of_ids("image_id"),
     "patients": _of_ids("patient_id"),
     "studies": _of_ids("study_id"),
-    "reports": _reports,
+    # The images' project has no list of reports: that it names none says nothing.
+    "reports": lambda subject, _: subject.codes("report_path").distinct() or None,
     "splits": _splits,
     "shared_patients": _shared_patients,
     "view": _of_images("view_raw"),

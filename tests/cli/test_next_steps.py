@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 from typing import TYPE_CHECKING
@@ -102,3 +103,30 @@ def test_a_folder_of_another_level_is_said_with_the_one_that_was_meant(
         assert (done.returncode, "is a part of" in done.stderr) == (4, False), done
     done = cxrprep("verify", "my nih/cxrprep.lock")
     assert (done.returncode, "is a file, not a folder" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("named", ["--catalog own", "--dataset own/ward.toml"])
+def test_what_makes_converted_images_of_one_s_own_dataset_again_names_the_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nih_chestxray14.write(tmp_path / "mirror")
+    for path in (*tmp_path.glob("mirror/*.csv"), *tmp_path.glob("mirror/*.txt")):
+        path.unlink()
+    names = sorted(path.name for path in (tmp_path / "mirror/images").iterdir())
+    (tmp_path / "mirror/labels.csv").write_text("\n".join(["image,Edema", *(f"{name},1" for name in names)]))
+    (tmp_path / "own").mkdir()
+    for words in (
+        "datasets new own/ward.toml mirror", "download own/ward.toml new --source mirror",
+        "convert new --catalog own --recipe square-224",
+    ):  # fmt: skip
+        assert cxrprep(*words.split()).returncode == 0, words
+    image = next((tmp_path / "new/derived/square-224").rglob("*.png"))
+    image.write_bytes(image.read_bytes()[:-1] + b"x")
+    done = cxrprep("verify", "new/derived/square-224", *named.split(), "--json")
+    hint = next(found["hint"] for found in json.loads(done.stdout)["findings"] if image.name in found["path"])
+    command = f"{tmp_path / 'new'} {named} --recipe square-224"
+    assert hint == f"remove it, then: cxrprep convert {command}"
+    image.unlink()
+    assert cxrprep("convert", *command.split()).returncode == 0
+    assert cxrprep("verify", "new/derived/square-224").returncode == 0

@@ -71,13 +71,89 @@ def test_a_name_that_is_none_is_not_listed(tmp_path: Path, name: str) -> None:
     assert [shard.name for export in read_export(tmp_path) for shard in export.shards] == ["a.csv"]
 
 
-@pytest.mark.parametrize("tables", ["x", [3], [{}], [{"name": 3, "digest": "x"}], {"a": 1}])
-def test_source_tables_in_no_form_of_ours_name_the_table(tmp_path: Path, tables: object) -> None:
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        *(({"tables": tables}, "source tables") for tables in ("x", [3], [{}], [{"name": 3, "digest": "x"}], {"a": 1})),
+        *(({"dataset": dataset}, "dataset") for dataset in (3, ["x"], {"a": 1})),
+        *(({"policy": policy}, "policy") for policy in ("x", [], {"uncertain": "ones"})),
+    ],
+)
+def test_a_footer_in_no_form_of_ours_names_the_table(tmp_path: Path, said: dict[str, object], what: str) -> None:
     path = tmp_path / "images.parquet"
-    footer = json.dumps({"dataset": "nih-chestxray14", "tables": tables})
+    footer = json.dumps({"dataset": "nih-chestxray14", **said})
     pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({"cxrprep": footer}), path)
-    with pytest.raises(TableError, match=r"images\.parquet: its footer names its source tables"):
+    with pytest.raises(TableError, match=rf"images\.parquet: its footer names its {what} in a form"):
         read_footer(path)
+
+
+@pytest.mark.parametrize("where", ["../secret.png", "images/../../secret.png", "{}/secret.png"])
+def test_an_image_table_names_no_file_outside_of_its_folder(everything: Path, tmp_path: Path, where: str) -> None:
+    """What is made of a folder that somebody else gave away held a file of whoever made it."""
+    root = shutil.copytree(everything / "root", tmp_path / "root")
+    table = pq.read_table(root / "manifests/images.parquet")
+    names = table["path"].to_pylist()
+    shutil.copyfile(root / names[0], tmp_path / "secret.png")
+    place, paths = table.column_names.index("path"), pa.array([where.format(tmp_path), *names[1:]])
+    pq.write_table(table.set_column(place, table.field(place), paths), root / "manifests/images.parquet")
+    note_checksum(root / "manifests/images.parquet")
+    for form in ("hf", "webdataset"):
+        done = cxrprep("export", root, "--format", form, "--out", tmp_path / form)
+        assert (done.returncode, "is not a path inside the folder" in done.stderr) == (4, True), done
+        assert not [path for path in (tmp_path / form).rglob("*train*") if path.suffix in (".parquet", ".tar")]
+    report = tmp_path / "page.html"
+    ok("report", root, "--out", report)
+    assert "is not a path inside the folder" in report.read_text()
+
+
+def test_converted_images_are_converted_by_paths_inside_alone(everything: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(everything / "out", tmp_path / "out")
+    path = out / "manifests/images.parquet"
+    table = pq.read_table(path)
+    place, names = table.column_names.index("path"), table["path"].to_pylist()
+    shutil.copyfile(out / names[0], tmp_path / "secret.png")
+    pq.write_table(table.set_column(place, table.field(place), pa.array(["../secret.png", *names[1:]])), path)
+    note_checksum(path)
+    done = cxrprep("convert", out, "--recipe", "square-224", "--out", tmp_path / "new")
+    assert (done.returncode, "is not a path inside the folder" in done.stderr) == (4, True), done
+    assert not [*(tmp_path / "new").rglob("*.png")]
+
+
+def test_an_export_removes_nothing_behind_a_link_that_leads_out(everything: Path, tmp_path: Path) -> None:
+    out, theirs = tmp_path / "csv", tmp_path / "theirs"
+    shutil.copytree(everything / "csv", out)
+    theirs.mkdir()
+    (theirs / "notes.txt").write_text("mine")
+    (out / "link").symlink_to(theirs)
+    listed = json.loads((out / ".cxrprep-export.json").read_text())
+    listed["csv"].append("link/notes.txt")
+    (out / ".cxrprep-export.json").write_text(json.dumps(listed))
+    done = cxrprep("export", everything / "root", "--format", "csv", "--out", out)
+    assert (done.returncode, (theirs / "notes.txt").exists()) == (2, True), done
+    (out / "link").unlink()
+    ok("export", everything / "root", "--format", "csv", "--out", out)
+    ok("verify", out)
+
+
+@pytest.mark.parametrize("place", ["cxrprep.lock", "manifests/labels.parquet", ".cxrprep/x", "derived/x.png"])
+def test_a_plan_puts_nothing_in_the_place_of_what_is_the_program_s_own(
+    everything: Path, tmp_path: Path, place: str
+) -> None:
+    plan = json.loads((everything / "plan.json").read_text())
+    plan["items"][0]["dest"] = place
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    done = cxrprep("download", "nih-chestxray14", tmp_path / "new", "--from-plan", tmp_path / "plan.json")
+    assert (done.returncode, f"{place} is no file of a release" in done.stderr) == (2, True), done
+    assert not (tmp_path / "new" / place).exists()
+
+
+def test_a_pipe_is_named_where_a_row_would_go_for_it(everything: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(everything / "root", tmp_path / "root")
+    image = next((root / "images").iterdir())
+    image.unlink()
+    os.mkfifo(image)
+    done = cxrprep("manifest", root)
+    assert (done.returncode, f"{image.name}, in whose place is no file" in done.stderr) == (2, True), done
 
 
 def test_labels_that_are_none_and_a_root_that_is_a_file_are_refused(tmp_path: Path) -> None:

@@ -48,6 +48,31 @@ def test_another_dataset_than_the_folder_holds_is_refused(tmp_path: Path) -> Non
     assert "looks like mimic-cxr-jpg" in done.stderr
 
 
+def test_a_dataset_of_one_s_own_that_nobody_names_is_no_other(tmp_path: Path) -> None:
+    """Its images were taken for those of NIH, or for anybody's, by whatever their names look like."""
+    root, own, reports = tmp_path / "ward", tmp_path / "own", tmp_path / "reports.csv"
+    nih_chestxray14.write(root)
+    for path in (*root.glob("*.csv"), *root.glob("*.txt")):
+        path.unlink()
+    names = sorted(path.name for path in (root / "images").iterdir())
+    (root / "labels.csv").write_text("\n".join(["image,patient,Edema", *(f"{name},P{name[6]},1" for name in names)]))
+    reports.write_text(f"study_id,report\n{names[0][:-4]},Edema.\n")
+    own.mkdir()
+    ok("datasets", "new", own / "ward.toml", root)
+    ok("extract-labels", root, "--catalog", own)
+    before, labelled = state(root), cells(root)
+    for words in (
+        "manifest", f"manifest --state {tmp_path / 'state'}", "extract-labels", "verify", "status",
+        f"extract-labels --reports {reports}", f"convert --recipe square-224 --out {tmp_path / 'out'}",
+    ):  # fmt: skip
+        verb, *options = words.split()
+        assert "holds ward, as its manifest says" in refused(before, root, verb, root, *options), words
+    assert not (tmp_path / "out").exists()
+    ok("manifest", root, "--catalog", own)
+    ok("manifest", root, "--dataset", own / "ward.toml")
+    assert cells(root) == labelled
+
+
 @pytest.mark.parametrize("verb", [("manifest",), ("convert", "--recipe", "square-224")])
 def test_labels_that_somebody_removed_are_asked_for_and_not_forgotten(tmp_path: Path, verb: tuple[str, ...]) -> None:
     root = made("nih-chestxray14", tmp_path)

@@ -63,6 +63,19 @@ def fields(path):
                 yield {name: " ".join(" ".join(text.get(name, [])).split()) for name in FIELDS}
 
 
+def test_the_card_of_the_folder_names_the_pairs_as_soon_as_they_are_there(mimic):
+    """``load_dataset`` found them after the next ``manifest`` alone."""
+    card = mimic / "manifests/README.md"
+    before = card.read_bytes()
+    cxrprep.pairs(mimic, form="csv")
+    assert card.read_bytes() == before
+    cxrprep.pairs(mimic)
+    written = card.read_text()
+    assert 'path: "pairs.parquet"' in written
+    cxrprep.build_manifest(mimic)
+    assert card.read_text() == written
+
+
 # ---- layouts ----
 
 

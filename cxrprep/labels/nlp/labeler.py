@@ -40,10 +40,6 @@ _POSITIVE, _NEGATIVE, _UNCERTAIN = 1, 2, 4
 _BITS = {MentionStatus.POSITIVE: _POSITIVE, MentionStatus.NEGATIVE: _NEGATIVE, MentionStatus.UNCERTAIN: _UNCERTAIN}
 
 
-def _table(precedence: Precedence) -> tuple[int | None, ...]:
-    return tuple(_label(bits, precedence) for bits in range(8))
-
-
 def _label(bits: int, precedence: Precedence) -> int | None:
     if not bits:
         return None
@@ -66,7 +62,7 @@ class Aggregator:
     def __init__(self, rules: Rules, policy: MentionPolicy) -> None:
         self._names = rules.observations
         self.policy = policy
-        self._labels = _table(policy.precedence)
+        self._labels = tuple(_label(bits, policy.precedence) for bits in range(8))
         self._places = [(name, 3 * self._names.index(name)) for name in rules.reported]
         said = _POSITIVE | _UNCERTAIN
         self._abnormal = sum(

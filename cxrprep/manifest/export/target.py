@@ -17,7 +17,7 @@ from cxrprep.errors import UsageError, storage_errors
 from cxrprep.storage.atomic import replace_file
 from cxrprep.storage.journal import Journal, read_journal
 from cxrprep.storage.locks import check_writing
-from cxrprep.storage.paths import CACHE_NAME, is_safe
+from cxrprep.storage.paths import CACHE_NAME, is_safe, leads_out
 from cxrprep.storage.small_files import parse_json, read_text
 from cxrprep.storage.table_checksums import replace_listed
 from cxrprep.storage.working_copy_paths import EXPORT_LIST, holds_others
@@ -123,6 +123,9 @@ class Target:
         others = {name for form, names in self._listed.items() if form != self._form for name in names}
         known = (self._home / name for name in sorted(self._before - written - others))
         stale = [path for path in known if path.exists()]
+        for path in stale:
+            if leads_out(self._home, self._name(path)):
+                raise _foreign(path)  # whatever a list that was found says of it
         check_writing(self.out)
         for path in stale:
             with storage_errors(path, "remove"):
