@@ -8,7 +8,7 @@ import inspect
 import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from cxrprep.api.result import Result, plain
 from cxrprep.collection.recognition import recognise
@@ -31,17 +31,13 @@ R = TypeVar("R")
 _SAMPLE: Final = 2000
 
 
-class BucketFolders:
+class BucketFolders(contextlib.AbstractContextManager["BucketFolders"]):
     """The working copies of one call; leaving the ``with`` puts back what the call changed."""
 
     def __init__(self) -> None:
         """None yet."""
         self._copies: list[WorkingCopy] = []
         self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        """Nothing is fetched before an address is asked for."""
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         """Put back what was changed, after an error of ours too: a folder here would have kept it."""

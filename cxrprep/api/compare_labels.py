@@ -109,9 +109,10 @@ def _as_data(compared: Comparison) -> dict[str, Any]:
                 "observation": one.observation,
                 "agreement": one.agreement,
                 "kappa": one.kappa,
-                "f1": {_word(value): one.scores(value).f1 for value in _CLASSES},
-                "precision": {_word(value): one.scores(value).precision for value in _CLASSES},
-                "recall": {_word(value): one.scores(value).recall for value in _CLASSES},
+                **{
+                    measure: {_word(value): getattr(one.scores(value), measure) for value in _CLASSES}
+                    for measure in ("f1", "precision", "recall")
+                },
                 "confusion": [
                     {"first": a, "second": b, "count": count} for (a, b), count in one.confusion.items() if count
                 ],

@@ -109,7 +109,7 @@ def draft_dataset(
     text = writer.text()
     bare = {found.id_of(key).lstrip("0") for key in found.images}
     for table in found.tables:
-        if table.form == "csv" and not any(table is one for one in writer.used):
+        if table.form in ("csv", "json") and not any(table is one for one in writer.used):
             words = ((word, broken_by_spreadsheet(word)) for column in table.columns for word in table.words(column))
             broken = next((f"{word!r} is {made}; export the table anew" for word, made in words if made), "")
             held = {column: {*table.words(column)} for column in table.columns}
@@ -205,7 +205,7 @@ class _Writer:
         named = "\n".join(self.blocks)
         lines = [_comment(f"{table.key}: no block reads it") for table in self.found.tables if table not in self.used]
         for table in self.used:
-            gone = [name for name in table.columns if table.form == "csv" and not _is_named(name, named)]
+            gone = [name for name in table.columns if table.form in ("csv", "json") and not _is_named(name, named)]
             lines += [_comment(f"Columns of {table.key} that no block names: {', '.join(gone)}")] if gone else []
         return [*lines, ""] if lines else []
 
@@ -306,11 +306,9 @@ class _Writer:
         groups = ["[^/]+/"] * (self.found.depth - 1 - depth) + groups
         groups.insert(len(groups) + 1 - self.found.depth, "(?P<id>")
         ends = sorted({key.rsplit(".", 1)[-1] for key in self.found.images})
-        table = FolderTable("", "files", {}, name="files")
-        self.used.append(table)
         patterns = [f"{'*/' * depth}*.{end}" for end in ends]
         pattern = f"(?:^|/){''.join(groups)}[^/]+)\\.(?:{'|'.join(ends)})$"
-        table.columns = {"patterns": list(patterns), "groups": [pattern]}
+        self._of_files("files", patterns, groups=pattern)
         values: dict[str, Any] = {"id": "id", "patient": "unknown" if patient is None else "patient", "study": "image"}
         if split is not None:
             values["split"] = {"column": "split", "map": {word: split_in(word) for word in sorted(words[split])}}
@@ -408,8 +406,7 @@ class _Writer:
             place = f"{re.escape(folder)}/" if folder else "(?:^|/)"
             groups = rf"{place}{re.escape(begin)}(?P<id>[^/]+){re.escape(behind)}\.{end}$"
             name = free_name(slug(folder) or "masks", self.used)
-            patterns = [f"{folder}/{begin}*.{end}".lstrip("/")]
-            self.used.append(FolderTable("", "files", {"patterns": [*patterns], "groups": [groups]}, name=name))
+            self._of_files(name, [f"{folder}/{begin}*.{end}".lstrip("/")], groups=groups)
             label = slug(re.sub(r"(?i)masks?|segmentations?", "", folder.rsplit("/", 1)[-1])).replace("_", " ")
             self._block("masks", table=name, image="id", label={"text": label or "region"}, encoding="files")
 
@@ -418,13 +415,8 @@ class _Writer:
         boxes = self.found.yolo
         if boxes is None:
             return
-        columns: dict[str, list[str | None]] = {
-            "patterns": [boxes.pattern],
-            "groups": [boxes.groups],
-            "header": [*boxes.header],
-        }
         name = free_name("yolo", self.found.tables)
-        self.used.append(FolderTable("", "files", columns, name=name))
+        self._of_files(name, [boxes.pattern], groups=boxes.groups, header=boxes.header)
         self.findings += boxes.classes.values()
         word = {"column": "class", "map": boxes.classes}
         source = "yolo" if self.sources else "tables"
@@ -443,16 +435,14 @@ class _Writer:
             self._block("reports", table=_names(tables), image=self._id(main),
                         sections={slug(name): name for name in columns})  # fmt: skip
 
+    def _of_files(self, name: str, patterns: Sequence[str], **more: Any) -> None:
+        """Declare a table that is many files."""
+        self.used.append(FolderTable("", "files", {}, name=name, more={"patterns": patterns, **more}))
+
     def _declared(self, table: FolderTable) -> list[str]:
-        lines = ["[[table]]", f"name = {toml(table.name)}"]
-        if table.form == "files":
-            patterns = table.columns["patterns"]
-            (groups,) = table.columns["groups"]
-            header = [f"header = {toml(table.columns['header'])}"] if "header" in table.columns else []
-            return [*lines, 'form = "files"', f"patterns = {toml(patterns)}", f"groups = {toml(groups)}", *header, ""]
-        name = table.key.removesuffix(".gz").removesuffix(".zip")
-        form = [] if table.form == "csv" else [f"form = {toml(table.form)}"]
-        return [*lines, *form, f"patterns = {toml([name])}", ""]
+        place = table.key.removesuffix(".gz").removesuffix(".zip")
+        said = {"name": table.name, "form": table.form, "patterns": [place], **table.more}
+        return ["[[table]]", *(f"{key} = {toml(value)}" for key, value in said.items()), ""]
 
     def _vocabulary(self) -> list[str]:
         names = dict.fromkeys(self.findings)

@@ -23,7 +23,7 @@ from cxrprep.credentials.services import ADVICE
 from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import CxrprepError, ExitCode
 from cxrprep.extras import install_command
-from cxrprep.humanize import format_bytes
+from cxrprep.humanize import format_bytes, one_line
 from cxrprep.sources import endpoints
 from cxrprep.sources.base import AccessState, SourceOptions
 from cxrprep.sources.http_client import USER_AGENT
@@ -63,9 +63,10 @@ class Check:
 
 
 _CODECS: Final = (
-    ("cv2", "PNG and JPEG", "", State.PROBLEM),
-    ("pydicom", "DICOM headers, uncompressed and RLE pixels", "", State.PROBLEM),
-    ("imagecodecs", "compressed DICOM (JPEG, JPEG-LS, JPEG 2000), JPEG XL", "", State.PROBLEM),
+    ("cv2", "resizing, and pictures of many kinds"),
+    ("simplejpeg", "JPEG"),
+    ("pydicom", "DICOM headers, uncompressed and RLE pixels"),
+    ("imagecodecs", "PNG, compressed DICOM (JPEG, JPEG-LS, JPEG 2000), JPEG XL"),
 )
 _EXTRAS: Final = (
     ("distributed", "an existing Dask cluster", "dask"),
@@ -84,10 +85,14 @@ def machine_checks() -> Iterator[Check]:
     yield Check("machine", "cxrprep", State.OK, about)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     yield Check("machine", "cores", State.OK, str(cores))
-    for module, what, extra, missing in _CODECS:
-        there = importlib.util.find_spec(module) is not None
-        install = install_command(extra) if extra else "install cxrprep again: a package that it needs is missing"
-        state, found, hint = (State.OK, what, "") if there else (missing, f"missing: {what}", install)
+    for module, what in _CODECS:
+        state, found, hint = State.OK, what, ""
+        try:
+            importlib.import_module(module)
+        except (ImportError, OSError) as error:
+            # One that is installed may lack a library of the system.
+            state, found = State.PROBLEM, f"missing: {what} ({one_line(str(error))})"
+            hint = "install cxrprep again, or the library that is named here"
         yield Check("machine", f"codec {module}", state, found, hint)
     for module, what, extra in _EXTRAS:
         there = importlib.util.find_spec(module) is not None

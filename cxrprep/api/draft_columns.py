@@ -37,8 +37,8 @@ ROLES: Final[Mapping[str, tuple[str, ...]]] = {
 """What a column may say of an image, and the names that it has then, without blanks and punctuation."""
 FINDINGS: Final = (
     "findinglabels", "labels", "findings", "label", "finding", "classname", "class", "diagnosis", "category", "target",
-    "tags", "pathology", "pathologies", "disease", "diseases", "achados", "achado", "hallazgos", "hallazgo", "befund",
-    "befunde", "diagnostico", "diagnose", "diagnostic", "patologia", "rotulo", "etiqueta", "classe", "clase",
+    "tags", "value", "pathology", "pathologies", "disease", "diseases", "achados", "achado", "hallazgos", "hallazgo",
+    "befund", "befunde", "diagnostico", "diagnose", "diagnostic", "patologia", "rotulo", "etiqueta", "classe", "clase",
 )  # fmt: skip
 REPORTS: Final = (
     "report", "reporttext", "text", "findings", "impression", "indication", "comparison", "conclusion", "laudo",
@@ -110,8 +110,8 @@ def _is_date(text: str, form: str) -> bool:
 
 
 def split_in(text: str) -> str:
-    """The split that a word or a file's name speaks of, or nothing."""
-    words = re.split(r"[^a-z]+", text.rsplit("/", 1)[-1].lower())
+    """The split that a word, a file's name or its folder speaks of, or nothing."""
+    words = [word for part in reversed(text.split("/")[-2:]) for word in re.split(r"[^a-z]+", part.lower())]
     return next((_SPLITS[word] for word in words if word in _SPLITS), "")
 
 

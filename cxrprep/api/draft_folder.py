@@ -7,13 +7,13 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.api.dataset_check import keys_in
 from cxrprep.api.draft_yolo import YoloBoxes, read_boxes
-from cxrprep.datasets.facts import RESAVED
+from cxrprep.datasets.facts import RESAVED, whole_table
 from cxrprep.errors import CxrprepError, TableError, UsageError
 from cxrprep.events import Note, Sink
 from cxrprep.vocabulary import slug
@@ -42,7 +42,10 @@ MARKS: Final = {
 
 @dataclass(slots=True)
 class FolderTable:
-    """A table of the folder: its columns as text (``None`` where blank), and the one that names images."""
+    """A table of the folder: its columns as text (``None`` where blank), and the one that names images.
+
+    ``more`` is what else its file declares, such as the ``keys`` of JSON.
+    """
 
     key: str
     form: str
@@ -50,6 +53,7 @@ class FolderTable:
     image: str = ""
     matched: int = 0
     name: str = ""
+    more: dict[str, Any] = field(default_factory=dict)
 
     def words(self, column: str) -> Counter[str]:
         """What stands in a column, and how often."""
@@ -57,7 +61,8 @@ class FolderTable:
 
     def first(self, names: Iterable[str], taken: Iterable[str] = ()) -> str:
         """The first column that has one of these names, or nothing."""
-        plain = {plain_name(column): column for column in reversed(self.columns) if column not in set(taken)}
+        told = [column for column in reversed(self.columns) if column not in set(taken) and any(self.columns[column])]
+        plain = {plain_name(column): column for column in told}
         return next((plain[name] for name in names if name in plain), "")
 
 
@@ -88,7 +93,7 @@ class FolderFiles:
 
 def read_folder(root: Path, given: Mapping[str, str], on_event: Sink) -> FolderFiles:
     """The images and tables of a folder; ``given`` are the columns that somebody named. Raises ``UsageError``."""
-    keys = sorted(keys_in(root))
+    keys = sorted({key if key.lower().endswith(PICTURES) else whole_table(key) for key in keys_in(root)})
     images = [key for key in keys if key.lower().endswith(PICTURES) and not _DRAWN.search(key)]
     if not images:
         raise UsageError(f"{root} holds no images", hint=f"images end in {', '.join(PICTURES)}")
@@ -145,18 +150,32 @@ def _read(root: Path, key: str) -> FolderTable | None:
 
 
 def _objects(key: str, data: Any) -> FolderTable | None:
-    """A list of objects with the keys that all of them have whose values are text, numbers or lists of texts."""
+    """Objects as rows: those of a list, of the one list in an object, or what an object says of each of its names.
+
+    Values that are text, numbers or lists of texts are cells. A column of others is blank.
+    """
+    more: dict[str, Any] = {}
+    if isinstance(data, dict):
+        lists = [name for name, one in data.items() if isinstance(one, list) and isinstance(next(iter(one), 0), dict)]
+        if len(lists) == 1 and "." not in lists[0]:
+            more, data = {"rows": lists[0]}, data[lists[0]]
+        else:
+            more = {"keys": ["key"]} | ({"explode": ["value"]} if lists else {})
+            several = [(name, row) for name, one in data.items() for row in (one if lists else [one])]
+            data = [{"key": name, **(row if isinstance(row, dict) else {"value": row})} for name, row in several]
     if not isinstance(data, list) or not data or not all(isinstance(one, dict) for one in data):
         return None
     cells: dict[str, list[str | None]] = {}
-    for name in data[0]:
+    for name in dict.fromkeys(name for one in data for name in one):
         values = [one.get(name) for one in data]
         lists = [one for one in values if isinstance(one, list)]
         if lists and all(isinstance(word, str) for one in lists for word in one):
             cells[name] = [LISTED.join(one) if isinstance(one, list) else one for one in values]
-        elif not any(isinstance(one, (list, dict)) for one in values):
+        elif any(isinstance(one, (list, dict)) for one in values):
+            cells[name] = [None] * len(values)
+        else:
             cells[name] = [one if one is None or isinstance(one, str) else json.dumps(one) for one in values]
-    return FolderTable(key, "json", cells)
+    return FolderTable(key, "json", cells, more=more)
 
 
 def _coco(key: str, data: Any) -> FolderTable | None:
@@ -204,7 +223,7 @@ def joined(tables: Sequence[FolderTable]) -> FolderTable:
     first, *others = tables
     columns = {name: [*cells, *chain.from_iterable(one.columns[name] for one in others)]
                for name, cells in first.columns.items()}  # fmt: skip
-    return FolderTable(first.key, first.form, columns, first.image, first.matched, first.name)
+    return replace(first, columns=columns)
 
 
 def plain_name(name: str) -> str:

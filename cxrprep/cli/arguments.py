@@ -60,14 +60,7 @@ def label_arguments(invocation: Invocation) -> dict[str, Any]:
         patients=invocation.path(labels.mimic_iv),
         report_text=given_flag("report_text"),
     )
-    return {
-        "root": folder_of(invocation),
-        "options": options,
-        "label_source": _given(labels.source),
-        "policy": _policy(invocation),
-        "split_by": _split_rule(invocation),
-        "allow_loss": invocation.allow_loss,
-    }
+    return {**manifest_arguments(invocation), "options": options}
 
 
 def _policy_words(invocation: Invocation) -> dict[str, Any]:

@@ -191,10 +191,9 @@ def _prose(out: Output, text: str, indent: str = "  ") -> str:
 def _facts(spec: DatasetSpec) -> dict[str, Any]:
     from cxrprep.manifest.pair_filters import published_counts
 
+    named = ("name", "release", "access", "how", "costs", "agreement", "url")
     return {
-        "name": spec.name,
-        "title": spec.title,
-        "summary": spec.summary,
+        **{key: getattr(spec, key) for key in ("name", "title", "summary")},
         "aliases": list(spec.aliases),
         "releases": list(spec.releases),
         "default_release": spec.default_release,
@@ -205,17 +204,7 @@ def _facts(spec: DatasetSpec) -> dict[str, Any]:
         "citation": spec.citation,
         "bibtex": spec.bibtex.strip(),
         "places": [
-            {
-                "name": m.name,
-                "release": m.release,
-                "access": m.access,
-                "how": m.how,
-                "costs": m.costs,
-                "agreement": m.agreement,
-                "bytes": m.size,
-                "url": m.url,
-                "default": m.name == spec.default_mirror,
-            }
+            {**{key: getattr(m, key) for key in named}, "bytes": m.size, "default": m.name == spec.default_mirror}
             for m in spec.mirror
         ],
     }

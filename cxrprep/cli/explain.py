@@ -74,24 +74,20 @@ def read_report(file: Path) -> str:
     from cxrprep.errors import UsageError
 
     limit = 50_000_000
+    from_pipe = str(file) == "-"
     try:
-        if str(file) == "-":
-            data = sys.stdin.buffer.read(limit + 1)
-        else:
-            with file.open("rb") as stream:
-                data = stream.read(limit + 1)
+        with contextlib.nullcontext(sys.stdin.buffer) if from_pipe else file.open("rb") as stream:
+            data = stream.read(limit + 1)
     except OSError as error:
         raise UsageError(
             f"cannot read {file}: {error.strerror}", hint="name a text file with one report, or - for standard input"
         ) from error
     if len(data) > limit:
-        raise UsageError(
-            f"{file} is too large for one report",
-            hint="name a text file with one report; for many reports: cxrprep extract-labels ROOT --reports FILE",
-        )
-    return _decoded(data, "standard input" if str(file) == "-" else str(file))
+        raise UsageError(f"{file} is too large for one report", hint=_ONE_REPORT)
+    return _decoded(data, "standard input" if from_pipe else str(file))
 
 
+_ONE_REPORT: Final = "name a text file with one report; for many reports: cxrprep extract-labels ROOT --reports FILE"
 # So many lines with as many cells as each other are rows of a table.
 _ROWS: Final = 4
 # How files begin that people take for a report, and that are none.
@@ -124,10 +120,7 @@ def _decoded(data: bytes, name: str) -> str:
     text = data.decode(encoding, errors="replace")
     kind = kind or _form_of_text(text)
     if kind:
-        raise UsageError(
-            f"{name} is {kind}, not a report",
-            hint="name a text file with one report; for many reports: cxrprep extract-labels ROOT --reports FILE",
-        )
+        raise UsageError(f"{name} is {kind}, not a report", hint=_ONE_REPORT)
     return text
 
 

@@ -15,7 +15,7 @@ import threading
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 from cxrprep._version import __version__
 from cxrprep.cli.progress_text import retry_line, stall_line, summary, total
@@ -40,7 +40,7 @@ def shown_command(arguments: Sequence[str]) -> str:
     return mask_urls(shlex.join(["cxrprep", *arguments]))
 
 
-class RunLog:
+class RunLog(contextlib.AbstractContextManager["RunLog"]):
     """A sink that writes what happened to a file; a disk that refuses it does not stop the run."""
 
     def __init__(self, arguments: Sequence[str], *, file: Path | None = None) -> None:
@@ -57,10 +57,6 @@ class RunLog:
     def belongs_to(self, state: Path) -> None:
         """Say where the dataset's record is: its ``.cxrprep/logs`` takes the log, as soon as ``.cxrprep`` is there."""
         self._folder = state / ".cxrprep"
-
-    def __enter__(self) -> Self:
-        """The log itself."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Write what is held back, if anything happened, and close."""

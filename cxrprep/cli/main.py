@@ -195,8 +195,9 @@ def _report(invocation: Invocation, error: BaseException) -> int:
     limit = _limit_of(error)
     if limit is not None:
         return out.error(limit[0], hint=limit[1], code=ExitCode.STORAGE, kind="StorageError")
-    missing = _missing_package(error)
-    if missing is not None:
+    # An extra that is missing raises an error of its own.
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("cxrprep"):
+        missing = error.name.partition(".")[0]
         return out.error(
             f"the Python package {missing} is needed and not installed in {sys.prefix}",
             hint="install cxrprep again there, which adds what it needs (pip install . in its checkout); "
@@ -278,13 +279,6 @@ def _command_with(error: click.NoSuchOption, arguments: Sequence[str]) -> str:
     name = next((word for word in arguments if not word.startswith("-")), "")
     command = group.get_command(error.ctx, name) if isinstance(group, Lazy) and error.ctx else None
     return name if command and any(error.option_name in one.opts for one in command.params) else ""
-
-
-def _missing_package(error: BaseException) -> str | None:
-    """The required package that an installation lacks; an extra that is missing raises an error of its own."""
-    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("cxrprep"):
-        return error.name.partition(".")[0]
-    return None
 
 
 def _limit_of(error: BaseException) -> tuple[str, str] | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import threading
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from cxrprep.cli.progress_text import closing
 from cxrprep.events import Event, ItemFinished, Note, StageFinished, StageStarted
@@ -17,18 +18,14 @@ if TYPE_CHECKING:
     from cxrprep.cli.output import Output
 
 
-class ProgressSink(abc.ABC):
+class ProgressSink(contextlib.AbstractContextManager["ProgressSink"]):
     """A sink that is open for the time of a command."""
 
     def __init__(self, out: Output) -> None:
         self._out = out
         self._guard = threading.RLock()
 
-    def __enter__(self) -> Self:
-        """The sink itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:  # noqa: B027  # most sinks hold nothing open
+    def __exit__(self, *_: object) -> None:  # most sinks hold nothing open
         """Nothing is open."""
 
     @abc.abstractmethod

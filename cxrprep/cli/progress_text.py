@@ -64,19 +64,7 @@ def stall_line(event: Stalled) -> str:
 
 def stage_state(tally: StageProgress, *, wide: bool) -> list[str]:
     """The words beside a stage's bar: files done of all, failures, bytes where it is wide, rate and time left."""
-    of = "" if tally.items is None else f"/{format_number(tally.items)}"
-    words = [f"{format_number(tally.reached)}{of} {tally.unit}"]
-    if tally.failed:
-        words.append(f"{format_number(tally.failed)} failed")
-    if tally.size and wide:
-        words.append(f"{format_bytes(tally.bytes_here)}/{format_bytes(tally.size)}")
-    if tally.stalled:
-        words.append("stalled")
-    elif tally.rate:
-        words.append(format_rate(tally.rate) if tally.size else f"{tally.rate:,.0f}/s")
-    if tally.left is not None:
-        words.append(format_seconds(tally.left))
-    return words
+    return _state(tally, "/", sized=wide)
 
 
 def item_state(item: Active) -> str:
@@ -86,22 +74,27 @@ def item_state(item: Active) -> str:
 
 def standing(tally: StageProgress) -> str:
     """Where a stage stands, in one line: ``45 %, 540 of 1,204 files, 1.4 of 3.2 GB, 26 MB/s, 1 min 8 s left``."""
-    words = []
-    if tally.fraction is not None:
-        # Rounded down: 100 % is for what is finished.
-        words.append(f"{int(tally.fraction * 100)} %")
-    of = "" if tally.items is None else f" of {format_number(tally.items)}"
-    words.append(f"{format_number(tally.reached)}{of} {tally.unit}")
+    # Rounded down: 100 % is for what is finished.
+    words = [] if tally.fraction is None else [f"{int(tally.fraction * 100)} %"]
+    words += _state(tally, " of ", sized=True)
+    return ", ".join(words) + (" left" if tally.left is not None else "")
+
+
+def _state(tally: StageProgress, of: str, *, sized: bool) -> list[str]:
+    """What a bar and a line say alike: items and bytes done ``of`` all, failures, rate and time left."""
+    words = [
+        f"{format_number(tally.reached)}{'' if tally.items is None else of + format_number(tally.items)} {tally.unit}"
+    ]
     if tally.failed:
         words.append(f"{format_number(tally.failed)} failed")
-    if tally.size:
-        words.append(f"{format_bytes(tally.bytes_here)} of {format_bytes(tally.size)}")
-    elif tally.moved:
+    if tally.size and sized:
+        words.append(f"{format_bytes(tally.bytes_here)}{of}{format_bytes(tally.size)}")
+    elif tally.moved and not tally.size:
         words.append(format_bytes(tally.moved))
     if tally.stalled:
         words.append("stalled")
     elif tally.rate:
         words.append(format_rate(tally.rate) if tally.size else f"{tally.rate:,.1f} {tally.unit}/s")
     if tally.left is not None:
-        words.append(f"{format_seconds(tally.left)} left")
-    return ", ".join(words)
+        words.append(format_seconds(tally.left))
+    return words

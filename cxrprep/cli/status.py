@@ -121,9 +121,10 @@ def _several(invocation: Invocation, roots: Sequence[Path], *, check: bool) -> i
             plain.append({"root": str(root), "error": error.message, "hint": error.hint})
             codes.append(ExitCode(error.exit_code))
         else:
-            value = result.value
+            value, here = result.value, _here(result.value)
             what = dataset_words(value.dataset, value.release)
-            rows.append({"root": str(root), "what": what, "size": _here(value).size_text, "state": in_a_line(value)})
+            size = f"{format_count(here.files, 'file')}, {format_bytes(here.size)}"
+            rows.append({"root": str(root), "what": what, "size": size, "state": in_a_line(value)})
             plain.append(result.to_dict())
             codes.append(value.trouble if check else ExitCode(result.exit_code))
     columns = {"root": "Folder", "what": "Dataset", "size": "Here", "state": "State"}
@@ -150,11 +151,6 @@ class Here:
     size: int
     missing: int
     moment: float
-
-    @property
-    def size_text(self) -> str:
-        """Files and bytes in words."""
-        return f"{format_count(self.files, 'file')}, {format_bytes(self.size)}"
 
 
 def _here(value: Status) -> Here:

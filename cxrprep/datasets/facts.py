@@ -191,15 +191,18 @@ COPY: Final = re.compile(
     r"|(?<=\.(?:csv|tsv|txt))\.\d+$|(?<=\.gz)\.\d+$| +(?=\.)| +$"
 )
 """What browsers, desktops and ``wget`` add to the name of a file that is there already; blanks. In lower case."""
-PART_FILE: Final = re.compile(r"part[-.]?(\d+)|(\d+)\.part$", re.IGNORECASE)
-"""The names of the files that Spark and Dask write a table as, in a folder that has the table's name."""
+PART_FILE: Final = re.compile(r"part[-.]?(\d+)[^/]*$|(\d+)\.part$|(?:[^/=]+=[^/]*/)+(?![._])[^/=]+$", re.IGNORECASE)
+"""The files that Spark and Dask write a table as, in a folder that has the table's name, and in folders of columns."""
+_COLUMNS: Final = re.compile(r"(?:/[^/=]+=[^/]*)+$")  # split=train: a column and what it says
 _BESIDE_PARTS: Final = re.compile(r"\.\w.*\.crc|_success|_(common_)?metadata", re.IGNORECASE)
 
 
 def whole_table(key: str) -> str:
     """What a key is a part of: the folder that Spark or Dask wrote a table into; else the key itself."""
-    folder, _, name = key.rpartition("/")
-    return folder if "." in folder and (PART_FILE.match(name) or _BESIDE_PARTS.fullmatch(name)) else key
+    inner, _, name = key.rpartition("/")
+    folder = _COLUMNS.sub("", inner)
+    is_part = folder != inner or PART_FILE.match(name) or _BESIDE_PARTS.fullmatch(name)
+    return folder if "." in folder and is_part else key
 
 
 def unpacked_name(file: str, pattern: str) -> str:

@@ -18,7 +18,7 @@ import types
 from dataclasses import dataclass
 from multiprocessing import context
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from cxrprep.errors import CxrprepError
 
@@ -153,7 +153,7 @@ def end_item() -> None:
 # ---- here ----
 
 
-class WorkerPool:
+class WorkerPool(contextlib.AbstractContextManager["WorkerPool"]):
     """Processes that are started when the first batch comes; a context that ends them. Any thread may use it.
 
     Left by an exception or an interrupt, workers may end what they are at within ``grace`` seconds.
@@ -166,10 +166,6 @@ class WorkerPool:
         self._pool: ProcessPool | None = None
         self._lock = threading.Lock()
         self._waiting: dict[cf.Future[Any], ProcessPool] = {}
-
-    def __enter__(self) -> Self:
-        """No process is started yet."""
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """End the processes."""

@@ -11,7 +11,6 @@ is plain, and said in ``notes``.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import itertools
 import re
@@ -24,11 +23,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from cxrprep.digests import digest_of
 from cxrprep.errors import TableError, did_you_mean
 from cxrprep.humanize import format_count
 from cxrprep.labels.csv_text import AGAIN, AS_IT_STANDS, CsvContent, Written, read_content, records_of
 from cxrprep.labels.text_table import TextTable, first_true, of_words, with_words, words_of
-from cxrprep.model import Digest
 from cxrprep.schemas import TEXT
 from cxrprep.storage.value_codes import flat
 from cxrprep.system import available_cores
@@ -37,6 +36,8 @@ from cxrprep.vocabulary import slug
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from cxrprep.model import Digest
 
 
 # What stays in a processor's cache while its columns are taken apart; a cell with line breaks may be of any length.
@@ -86,10 +87,6 @@ class Form:
     written: Written = AS_IT_STANDS
 
 
-def _digest(data: bytes) -> Digest:
-    return Digest("sha256", hashlib.sha256(data).hexdigest())
-
-
 def _refuse_no_text(data: bytes, path: Path) -> None:
     """Raise ``TableError`` for what is neither a table nor a list, by what it is."""
     for begin, what, hint in _NO_TABLE:
@@ -107,8 +104,8 @@ def _head(content: CsvContent, path: Path) -> tuple[list[str], list[str]]:
         first = next(records, (0, []))[1]
     except csv.Error as error:
         raise TableError(f"{path}, line 1: {error}", hint=again) from error
-    if not header:
-        raise TableError(f"{path} is empty", hint=again)
+    if not any(map(str.strip, header)):
+        raise TableError(f"{path} is empty, or its header is", hint=again)
     if not first:
         raise TableError(f"{path} has a header and no rows", hint=again)
     return header, first
@@ -165,6 +162,8 @@ def read_table(path: Path, form: Form) -> TextTable:
     """
     content = read_content(path, form.written)
     packed, data = content.packed, content.data
+    if _is_cut(content):
+        raise TableError(f"{path} ends within quotation marks", hint="the file is cut short: fetch it again")
     header, first = _head(content, path)
     names = _names(header, first, form, path)
     # The index column of a table that pandas saved has no name, or one that says so; it says nothing of the data.
@@ -195,10 +194,18 @@ def read_table(path: Path, form: Form) -> TextTable:
         notes.append("its header has other capitals or blanks than the release's")
     if extra:
         notes.append(f"columns that the release does not have, kept as text: {', '.join(extra)[:200]}")
-    found = TextTable(path, _digest(packed), table, tuple(read), kept, extra, tuple(notes), written=form.written)
+    found = TextTable(path, digest_of(packed), table, tuple(read), kept, extra, tuple(notes), written=form.written)
     if b'"' in data and not form.multiline:
         _refuse_line_breaks(found, _extra(names, form))
     return found
+
+
+def _is_cut(content: CsvContent) -> bool:
+    """Whether the text ends within quotation marks: what follows it is then a part of its last cell."""
+    if content.data.count(b'"') % 2 == 0:
+        return False
+    *_, (_, last) = records_of(content._replace(data=content.data + b"\nX"))
+    return last != ["X"]
 
 
 def _parsed(content: CsvContent, names: Sequence[str], read: Sequence[str], form: Form, *, multiline: bool) -> pa.Table:
@@ -392,7 +399,7 @@ def read_names(path: Path) -> tuple[pa.Array, Digest]:
     lines = pc.utf8_trim(pa.array(text.splitlines(), pa.string()), characters=_AROUND_NAMES)
     if pc.all(pc.match_substring_regex(lines[1:], _NUMBERED)).as_py() and len(lines) > 1:
         lines = pc.replace_substring_regex(lines, _NUMBERED, "")  # as pandas writes a list
-    return lines.filter(pc.not_equal(lines, "")), _digest(packed)
+    return lines.filter(pc.not_equal(lines, "")), digest_of(packed)
 
 
 def line_of_name(path: Path, row: int) -> int:

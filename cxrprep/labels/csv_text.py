@@ -7,9 +7,11 @@ import csv
 import hashlib
 import io
 import lzma
+import os
 import re
 import zipfile
 from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import unquote
 
 import pyarrow as pa
 from zlib_ng import zlib_ng
@@ -22,13 +24,15 @@ from cxrprep.model import Digest
 from cxrprep.storage.small_files import GZIP, encoding_of, open_file, read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 _LIMIT: Final = 2 << 30
 _ZIP: Final = b"PK\x03\x04"
 AGAIN: Final = "fetch the table again, or correct that line by hand"
 _ALL_PARTS: Final = "fetch the folder again with all of its files, or save the table as one CSV"
+_CHECKSUM: Final = re.compile(r"((?:.*/)?)\.([^/]+)\.crc")
+_NO_VALUE: Final = "__HIVE_DEFAULT_PARTITION__"  # Spark's word, in the name of a folder
 _JSON: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*[\[{]")
 _DELIMITERS: Final = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 # What Excel writes and reads; saved again by another program it has quotation marks, or blanks.
@@ -93,10 +97,15 @@ def _of_parts(path: Path, written: Written) -> CsvContent:
     Raises ``TableError`` where a part is missing, or has other columns. What is empty has no part, so that numbers may
     be left out; on a disk Spark writes a checksum beside each.
     """
-    names = {one.name for one in path.iterdir()}
-    of_parts = sorted((int(found[1] or found[2]), name) for name in names if (found := PART_FILE.match(name)))
-    parts = {name: one for _, name in of_parts if (one := read_content(path / name, written)).packed}
-    lost = {name[1:-4] for name in names if name.startswith(".") and name.endswith(".crc")} - names
+    names = {one.relative_to(path).as_posix() for one in path.rglob("*")}
+    matched = ((found, name) for name in names if (found := PART_FILE.match(name)))
+    of_parts = sorted((name.rpartition("/")[0], int(found[1] or found[2] or 0), name) for found, name in matched)
+    parts = {
+        name: _with_columns(one, path / name, inner.split("/"))
+        for inner, _, name in of_parts
+        if (one := read_content(path / name, written)).packed
+    }
+    lost = {f"{sum_of[1]}{sum_of[2]}" for name in names if (sum_of := _CHECKSUM.fullmatch(name))} - names
     if not parts or lost or "_temporary" in names:
         what = f"{min(lost)} is missing" if lost else "it is still being written" if parts else "it holds no part files"
         raise TableError(f"{path} is a folder, not a table: {what}", hint=_ALL_PARTS)
@@ -108,8 +117,27 @@ def _of_parts(path: Path, written: Written) -> CsvContent:
     rows = filter(None, (part.data.partition(b"\n")[2].rstrip(b"\r\n") for part in parts.values()))
     said = "" if "_SUCCESS" in names else "; without _SUCCESS, which says that they are all"
     notes = (f"a folder of {format_count(len(parts), 'part file')}{said}", *whole.notes)
-    packed = b"".join(part.packed for part in parts.values())
+    # What folders say of columns counts too.
+    packed = b"".join(os.fsencode(name.rpartition("/")[0]) + part.packed for name, part in parts.items())
     return whole._replace(packed=packed, data=b"\n".join((header, *rows)) + b"\n", notes=notes)
+
+
+def _with_columns(part: CsvContent, path: Path, folders: Sequence[str]) -> CsvContent:
+    """The part with the columns that its folders name, such as ``split=train``. Raises ``TableError``."""
+    stated = [unquote(folder).encode().decode("latin-1").split("=", 1) for folder in folders if folder]
+    if not stated:
+        return part
+    out = io.StringIO(newline="")
+    # As Latin-1 each byte stays as it is.
+    text = io.StringIO(part.data.removeprefix(b"\xef\xbb\xbf").decode("latin-1"), newline="")
+    names, values = zip(*((name, "" if value == _NO_VALUE else value) for name, value in stated), strict=True)
+    try:
+        header, *rows = filter(None, csv.reader(text, delimiter=part.delimiter))
+        lines = [[*header, *names], *([*row, *values] for row in rows)]
+        csv.writer(out, delimiter=part.delimiter, lineterminator="\n").writerows(lines)
+    except (csv.Error, ValueError) as error:
+        raise TableError(f"{path} cannot be read as CSV: {error}", hint=AGAIN) from error
+    return part._replace(data=out.getvalue().encode("latin-1"))
 
 
 def _with_line_ends(data: bytes, notes: list[str]) -> bytes:
@@ -202,6 +230,8 @@ def _delimited(packed: bytes, data: bytes, notes: list[str], stated: str) -> Csv
     delimiter = max(count, key=lambda one: (count[one], one == ","))
     if delimiter != ",":
         notes.append(f"its fields are separated by {_DELIMITERS[delimiter]}")
+    if data.endswith(delimiter.encode()):
+        notes.append("its last line has no end and a blank last cell: it may be cut short")
     return CsvContent(packed, data, delimiter, before, tuple(notes))
 
 

@@ -96,7 +96,7 @@ def _listed_in(bases: Sequence[Path], depth: int) -> list[tuple[Path, list[str]]
 def _is_of_parts(entry: os.DirEntry[str]) -> bool:
     """Whether a folder is a table that Spark or Dask wrote as part files."""
     return bool(_TABLE_FOLDER.search(entry.name)) and any(
-        PART_FILE.match(one.name) for one in Path(entry.path).iterdir()
+        PART_FILE.match(one.name) or "=" in one.name for one in Path(entry.path).iterdir()
     )
 
 

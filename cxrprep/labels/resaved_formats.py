@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+import itertools
 import json
 import re
 import zipfile
@@ -30,6 +31,8 @@ _LINES: Final = re.compile(r"\.(jsonl|ndjson)\b", re.IGNORECASE)
 _NO_WORKBOOK: Final = (
     OSError, KeyError, ValueError, IndexError, AttributeError, TypeError, zipfile.BadZipFile, SyntaxError,
 )  # fmt: skip
+# A program that writes a workbook leaves what its formulas come to for Excel.
+_NO_RESULT: Final = re.compile(rb"(?:</f>|<f\b[^>]*/>)\s*(?:<v\s*/>|<v></v>)?\s*</c>")
 _INDEX: Final = "__index_level_0__"  # pandas' own numbers of rows
 
 
@@ -68,7 +71,12 @@ def _words(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def csv_of_workbook(path: Path, data: bytes, notes: list[str]) -> bytes:
     """The cells of a workbook's first sheet as CSV; ``notes`` gets the name of a sheet that is left out."""
     sheets = sheets_of(path, data)
-    (name, rows), *others = [(name, rows) for name, rows in sheets.items() if rows] or [("", [])]
+    # Blank rows stand before a header now and then, or are all of a sheet.
+    begun = [
+        (name, [*itertools.dropwhile(lambda row: all(cell is None for cell in row), rows)])
+        for name, rows in sheets.items()
+    ]
+    (name, rows), *others = [one for one in begun if one[1]] or [("", [])]
     notes.append("a workbook of Excel" + (f": its sheet {name!r} alone is read" if others else ""))
     return _csv([_word(cell) for cell in row] for row in rows)
 
@@ -131,6 +139,10 @@ def sheets_of(path: Path, data: bytes) -> dict[str, list[tuple[Any, ...]]]:
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"reading {path.name} needs openpyxl", hint=install_command("xlsx")) from error
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            parts = [archive.read(name) for name in archive.namelist() if name.startswith("xl/worksheets/")]
+        if any(map(_NO_RESULT.search, parts)):
+            raise TableError(f"{path} has formulas whose results nobody stored", hint="save it as CSV, then run again")
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
         sheets = {sheet.title: list(sheet.iter_rows(values_only=True)) for sheet in book.worksheets}
         book.close()

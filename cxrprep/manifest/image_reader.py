@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.digests import digest_of
 from cxrprep.errors import AlteredImageError, ImageError
@@ -23,7 +24,7 @@ _FORMS: Final = {"tar": "webdataset", "parquet": "parquet"}
 _OPEN: Final = 16
 
 
-class ImageReader:
+class ImageReader(contextlib.AbstractContextManager["ImageReader"]):
     """Reads the images of one folder. It may be handed to worker processes, which open shards themselves.
 
     ``root`` may be the address of a bucket folder, for workers that see no working copy of it.
@@ -76,10 +77,6 @@ class ImageReader:
     def __del__(self) -> None:
         """Let go of the shards: the data sets of loaders have no end that anybody would tell them of."""
         self.close()
-
-    def __enter__(self) -> Self:
-        """The reader itself."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Let go of the shards."""

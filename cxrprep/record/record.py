@@ -49,7 +49,7 @@ _LOST_LOCKS: Final = 5
 _COMPARED: Final = 64
 
 
-class Record:
+class Record(contextlib.AbstractContextManager["Record"]):
     """What a folder holds: a header, and an entry for each file. Threads may share it; processes open one each.
 
     ``root`` is the folder; ``home`` is where the record lies, which is ``root`` unless a state folder was named (then
@@ -301,10 +301,6 @@ class Record:
         """Save, and let go of the journal."""
         self.save()
         self._journal.close()
-
-    def __enter__(self) -> Self:
-        """The record itself."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Save, whatever happened: what was fetched before an error is still fetched."""

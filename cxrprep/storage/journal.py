@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.errors import storage_error, storage_errors
 from cxrprep.storage.atomic import to_disk
@@ -20,7 +21,7 @@ _SYNC_SECONDS: Final = 1.0
 _LINE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
-class Journal:
+class Journal(contextlib.AbstractContextManager["Journal"]):
     """An append-only file of JSON lines with one writer; opened at the first line.
 
     A line is one ``write`` at the end of the file, so a killed process leaves at most its last line torn, and
@@ -57,10 +58,6 @@ class Journal:
                     to_disk(handle)
                 finally:
                     os.close(handle)
-
-    def __enter__(self) -> Self:
-        """The journal itself."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Close it."""

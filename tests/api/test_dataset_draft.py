@@ -107,7 +107,7 @@ def test_endings_in_capitals_lines_of_json_and_what_no_draft_reads(tmp_path):
         path.rename(path.with_suffix(".PNG"))
     (root / "t.csv").write_text("file,patient\na.PNG,p1\nb.PNG,p2\n")
     (root / "found.jsonl").write_text('{"image": "a.PNG", "label": ["cyst"]}\n{"image": "b.PNG", "label": []}\n')
-    (root / "by_name.json").write_text('{"a": {"label": "cyst"}}')
+    (root / "by_name.json").write_text('["a", "b"]')
     (root / "es.csv").write_bytes("imagen;hallazgo\na;señal\n".encode("latin-1"))
     notes = []
     rows = drafted(tmp_path, root, on_event=notes.append)
@@ -178,6 +178,37 @@ def test_objects_in_json_with_lists_of_findings(tmp_path):
     assert [row["label_drafted__cyst"] for row in rows.values()] == [1, 0, 1]
     assert [row["label_drafted__effusion"] for row in rows.values()] == [1, 0, 0]
     assert [row["patient_id"] for row in rows.values()] == ["p1", "p1", "p2"]
+
+
+BY_NAME = {
+    "objects": ({"1.png": {"tb": 1, "patient": "p1"}, "2.png": {"tb": 0, "patient": "p2"}}, "keys"),
+    "lists of words": ({"1": ["tb"], "2": []}, "keys"),
+    "words": ({"1": "tb", "2": "normal"}, "keys"),
+    "lists of objects": ({"1": [{"label": "tb", "x": 1, "y": 2, "w": 3, "h": 4}], "2": [{"label": "normal"}]}, "keys"),
+    "a list in an object": ({"version": 1, "images": [{"file": "1.png", "label": "tb"}, {"file": "2.png"}]}, "rows"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", BY_NAME)
+def test_json_that_names_each_image_or_holds_one_list_is_read(tmp_path, form):
+    told, key = BY_NAME[form]
+    root = folder(tmp_path / "set", ["images/1.png", "images/2.png"])
+    (root / "labels.json").write_text(json.dumps(told))
+    rows = drafted(tmp_path, root)
+    assert [row["label_drafted__tb"] for row in rows.values()] == [1, 0]
+    assert f"{key} = " in (tmp_path / "drafted.toml").read_text()
+    assert form != "lists of objects" or rows["1"]["boxes"][0]["w"] == 3
+
+
+def test_part_files_in_folders_are_one_table_and_their_folders_a_column(tmp_path):
+    root = folder(tmp_path / "set", [f"images/{n}.png" for n in range(4)])
+    for split, numbers in (("train", "01"), ("test", "23")):
+        part = root / f"labels.csv/split={split}/part-0000.csv"
+        part.parent.mkdir(parents=True)
+        part.write_text("image,label\n" + "".join(f"{n}.png,Effusion\n" for n in numbers))
+    rows = drafted(tmp_path, root)
+    assert [rows[n]["split"] for n in "0123"] == ["train", "train", "test", "test"]
+    assert 'patterns = ["labels.csv"]' in (tmp_path / "drafted.toml").read_text()
 
 
 def test_folders_of_masks_are_regions_of_the_images_that_they_are_named_for(tmp_path):

@@ -202,6 +202,10 @@ FORMS |= {
     "Arrow": (by_pandas(lambda table, out: table.to_feather(out)), "an Arrow file"),
     "a workbook": (by_pandas(lambda table, out: table.to_excel(out, index=False)), "a workbook of Excel"),
     "a workbook with an index": (by_pandas(lambda table, out: table.to_excel(out)), "a workbook of Excel"),
+    "a workbook that begins with blank rows": (
+        by_pandas(lambda table, out: table.to_excel(out, index=False, startrow=2)),
+        "a workbook of Excel",
+    ),
     "JSON": (by_pandas(lambda table, out: table.to_json(out, orient="records")), "JSON: its rows"),
     "JSON as pandas writes it": (by_pandas(lambda table, out: table.to_json(out)), "JSON: its rows"),
     "JSON with names apart": (by_pandas(lambda table, out: table.to_json(out, orient="split")), "JSON: its rows"),
@@ -442,6 +446,34 @@ def test_a_folder_of_part_files_that_lacks_one_is_refused(tmp_path):
         read("vindr-cxr", tmp_path)
 
 
+def test_part_files_in_folders_of_a_column_are_a_table_with_that_column(tmp_path):
+    generate("rsna-pneumonia", tmp_path)
+    before = read("rsna-pneumonia", tmp_path)[0]
+    path = next(tmp_path.rglob("stage_2_train_labels.csv"))
+    head, *rows = csv.reader(io.StringIO(path.read_text()))
+    place = head.index("Target")
+    path.unlink()
+    for number, target in enumerate(sorted({row[place] for row in rows})):
+        part = path / f"Target={target}/part-0000{number}-0b.c000.csv"
+        part.parent.mkdir(parents=True)
+        whole = [head, *(row for row in rows if row[place] == target)]
+        part.write_bytes(saved([[*row[:place], *row[place + 1 :]] for row in whole]))
+        part.with_name(f".{part.name}.crc").touch()
+    (path / "_SUCCESS").touch()
+    after, said = read("rsna-pneumonia", tmp_path)
+    assert sorted(after, key=str) == sorted(before, key=str)
+    assert "a folder of 4 part files" in said
+    assert [one for one in verify(tmp_path, dataset="rsna-pneumonia").value.findings if one.kind is Kind.EXTRA] == []
+    # What a folder says is a part of what the digest is of.
+    digests = read_labels(catalog()["rsna-pneumonia"], tmp_path).table.column("table_digest").unique().to_pylist()
+    (path / "Target=1").rename(path / "Target=1%2E0")
+    again = read_labels(catalog()["rsna-pneumonia"], tmp_path)
+    assert not {*digests} & {*again.table.column("table_digest").unique().to_pylist()} - {None}
+    part.with_name(f".{part.name}.crc").rename(path / "Target=0" / ".part-7.csv.crc")
+    with pytest.raises(CxrprepError, match=r"Target=0/part-7.csv is missing"):
+        read("rsna-pneumonia", tmp_path)
+
+
 NIH_CELLS = {
     "no ending": lambda row: [row[0].removesuffix(".png"), *row[1:]],
     "jpg": lambda row: [row[0].replace(".png", ".jpg"), *row[1:]],
@@ -583,8 +615,22 @@ def parquet(data: bytes | list[bytes]) -> bytes:
     return out.getvalue()
 
 
+def without_results(data: bytes) -> bytes:
+    need("openpyxl")
+    import openpyxl
+
+    book, out = openpyxl.Workbook(), io.BytesIO()
+    for number, row in enumerate(csv.reader(io.StringIO(data.decode()))):
+        book.active.append([f'="{cell}"' if number else cell for cell in row])
+    book.save(out)
+    return out.getvalue()
+
+
 DAMAGED = {
     "empty": lambda data: b"",
+    "a workbook whose formulas were never worked out": without_results,
+    "cut within quotation marks": lambda data: data + b'"cut',
+    "a header of blanks": lambda data: re.sub(rb"^[^\n]*", lambda head: b"," * head[0].count(b","), data),
     "header alone": lambda data: data.partition(b"\n")[0] + b"\n",
     "a web page": lambda data: b"<!DOCTYPE html><html><body>sign in</body></html>",
     "half of UTF-16": lambda data: data.decode().encode("utf-16")[:-1],
@@ -607,6 +653,7 @@ DAMAGED = {
 # What is said of some of them.
 SAID = {
     "a workbook of LibreOffice": "is a workbook of LibreOffice",
+    "a workbook whose": "has formulas whose results nobody stored",
     "a workbook": "cannot be read as a workbook",
     "an old workbook": "this is a workbook of Excel 97",
     "Parquet": "cannot be read as a table",
