@@ -15,6 +15,9 @@ _IRREGULAR: Final = {"study": "studies", "series": "series", "patch": "patches",
 # What ends a line or is obeyed by a terminal, and what turns the direction of writing around.
 _CONTROLS: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
+INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
+"""What mails and chats put into links and tokens, and nobody sees."""
+
 # In a repr: as many items of a collection, and as many characters of a value.
 _SHOWN_ITEMS: Final = 3
 _SHOWN_TEXT: Final = 80

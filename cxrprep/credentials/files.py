@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from cxrprep.credentials.secret import Secret
 from cxrprep.credentials.services import ADVICE, KAGGLE_HOSTS
 from cxrprep.errors import AccessError, UsageError
+from cxrprep.humanize import INVISIBLE
 from cxrprep.storage.paths import home_path
 from cxrprep.storage.small_files import encoding_of, parse_json
 
@@ -64,7 +65,8 @@ class Token:
 
 def sendable(token: Token) -> Token:
     """``token``, without quotes or a ``Bearer`` before it. Raises ``AccessError`` for what no header holds: a blank."""
-    text = _BEFORE_TOKEN.sub("", token.secret.reveal().strip(_QUOTES)).strip(_QUOTES)
+    seen = INVISIBLE.sub("", token.secret.reveal())
+    text = _BEFORE_TOKEN.sub("", seen.strip(_QUOTES)).strip(_QUOTES)
     if not _VISIBLE.fullmatch(text):
         raise AccessError(f"{token.origin} holds no token", hint="it is one word, without blanks")
     return replace(token, secret=Secret(text))
@@ -150,7 +152,8 @@ def signed_url_of(secret: Secret, origin: str) -> Token:
     """
     import html
 
-    text = "\n".join(line for line in secret.reveal().splitlines() if not line.lstrip().startswith("#")).strip()
+    seen = INVISIBLE.sub("", secret.reveal())
+    text = "\n".join(line for line in seen.splitlines() if not line.lstrip().startswith("#")).strip()
     text = _ENTITY.sub(lambda found: html.unescape(found[0]), text).replace("^&", "&").replace("%%", "%")
     text = _REWRITTEN.sub(lambda found: unquote(found[1]), _ESCAPED.sub(r"\1", text)).strip(_QUOTES)
     if not text.lower().startswith("http"):

@@ -117,8 +117,7 @@ class HttpSource(OverHttp):
     def access(self) -> Access:
         """Whether the address answers, and to whom."""
         try:
-            named = self._single or self._top_page
-            address = self._url(named) if named else self._base
+            address = self._url(self._single or self._top_page)
             self._client.head(address, private=self._token.headers(), doubted=True)
         except AccessError as error:
             missing = isinstance(error, LoginError) and not isinstance(error, LoginRejectedError)
@@ -202,8 +201,8 @@ class HttpSource(OverHttp):
     def _sums(self, name: str, *, shown: bool) -> Iterator[RemoteFile]:
         """The files of a list of checksums; one that a page has ``shown`` and that is refused is a hole."""
         try:
-            stream = with_retries(lambda: self._list_at(name, 0))
-            listing = RemoteList(name, lambda at: self._list_at(name, at), stream.validator, stream)
+            stream = with_retries(lambda: self.open(RemoteFile(name)))
+            listing = RemoteList(name, lambda at: self.open(RemoteFile(name), at), stream.validator, stream)
             reader: io.BufferedReader = io.BufferedReader(listing, 1 << 20)
             reader.peek()
         except (NotInSourceError, AccessError, SourceUnreachableError) as error:
@@ -229,9 +228,6 @@ class HttpSource(OverHttp):
                 f"{name}: it ends within a line",
                 hint="run again; if that does not help, the mirror's copy is cut short",
             )
-
-    def _list_at(self, name: str, offset: int) -> ByteStream:
-        return self._client.open(self._url(name), key=name, offset=offset, private=self._token.headers())
 
     def _read(self, url: str, key: str) -> tuple[HttpResponse, bytes]:
         return with_retries(lambda: self._client.read(url, key=key, private=self._token.headers()))

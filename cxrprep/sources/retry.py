@@ -61,9 +61,8 @@ def with_retries(call: Callable[[], T], *, optional: bool = False) -> T:
 
 
 def _is_away(error: SourceUnreachableError) -> bool:
-    if not isinstance(error, NotConnectedError):
-        return False
-    return time.monotonic() - _away.get(error.endpoint, -_AWAY_SECONDS) < _AWAY_SECONDS
+    away = _away.get(error.endpoint) if isinstance(error, NotConnectedError) else None
+    return away is not None and time.monotonic() - away < _AWAY_SECONDS
 
 
 def _again(call: Callable[[], T], failure: SourceUnreachableError) -> T:

@@ -103,7 +103,10 @@ class SignedUrlSource(OverHttp):
         """Whether the URL is there, in time, and accepted."""
         try:
             share = self._current()
-            self._ask(share)
+            if share.may_list:
+                self._client.read(share.list_url("", "", 1), key=f"the listing of {share.address}")
+            elif share.blob:
+                self._client.open(share.url(share.blob), key=share.blob, end=1).close()
         except _RefusedError as error:
             expired = self._share is not None and self._share.expires is not None and _now() >= self._share.expires
             return Access(AccessState.EXPIRED if expired else AccessState.REJECTED, advice=error.hint)
@@ -177,10 +180,12 @@ class SignedUrlSource(OverHttp):
     def _explain(self, answer: HttpResponse, key: str) -> CxrprepError | None:
         code = answer.headers.get("x-ms-error-code", "")
         reason = f"{answer.status} {code}".strip()
+        share = self._share
         if answer.elsewhere:
             return None
+        if share is not None and not share.is_azure and "blob" in answer.headers.get("server", "").lower():
+            return self._refused(f"{key}: the link has no signature, as when a shell cut it at its first & ({reason})")
         if answer.status in (401, 403):
-            share = self._share
             expired = share is not None and share.expires is not None and _now() >= share.expires
             until = f"; it expired on {share.expires:%Y-%m-%d %H:%M} UTC" if share and expired else ""
             return self._refused(f"{key}: the signed URL is refused ({reason}){until}")
@@ -264,21 +269,14 @@ class SignedUrlSource(OverHttp):
         stream.validator = quoted(stream.validator)
         return stream
 
-    def _ask(self, share: SharedAccess) -> None:
-        if share.may_list:
-            self._client.read(share.list_url("", "", 1), key=f"the listing of {share.address}")
-        elif share.blob:
-            self._client.open(share.url(share.blob), key=share.blob, end=1).close()
-
     # ---- archives ----
 
     def _archive(self, key: str) -> RemoteFile:
-        known = self._archives.get(key)
-        if known is None:
-            known = self._described(key, required=True)
-            assert known is not None
-            self._archives[key] = known
-        return known
+        if key not in self._archives:
+            described = self._described(key, required=True)
+            assert described is not None
+            self._archives[key] = described
+        return self._archives[key]
 
     def _zip(self, file: RemoteFile) -> RemoteZip:
         if file.size is None or file.validator is None:

@@ -9,6 +9,7 @@ import urllib.parse
 from typing import Final, NamedTuple
 
 from cxrprep.errors import UsageError
+from cxrprep.humanize import INVISIBLE
 
 
 class Endpoint(NamedTuple):
@@ -214,7 +215,7 @@ def behind(url: str) -> str:
     ``https://physionet.org/content/mimic-cxr/2.1.0/`` is ``physionet://mimic-cxr/2.1.0``: as a plain web server it
     would turn our requests away.
     """
-    line = url.strip()
+    line = INVISIBLE.sub("", url).strip()
     links = _LINK.findall(line) if not _SCHEME.match(line) else []
     # In quotes, in a sentence, or in the command of another tool.
     url = links[0].rstrip(").,;]") if len(links) == 1 else line

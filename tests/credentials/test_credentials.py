@@ -422,6 +422,7 @@ _SIGNED = "https://acc.blob.core.windows.net/c?sv=1&se=2&sr=c&sp=rl&sig=x%3D"
         f'export CHEXPERT_URL="{_SIGNED}"',
         f"\u201c{_SIGNED}\u201d",
         f"\ufeff{_SIGNED}",
+        "\u2060" + _SIGNED.replace("&", "\u200b&") + "\u200b",
         _SIGNED.replace("&", "&amp;"),
         f"# the link of July\n{_SIGNED}\n",
         f"azcopy copy &quot;{_SIGNED.replace('&', '&#38;')}&quot; .",

@@ -27,6 +27,7 @@ from cxrprep.sources.urls import behind
         ("https://www.kaggle.com/datasets/nih-chest-xrays/data?select=a.csv", "kaggle://nih-chest-xrays/data"),
         ("https://www.kaggle.com/datasets/a/b/versions/3", "kaggle://a/b/versions/3"),
         ("https://nihcc.app.box.com/v/ChestXray-NIHCC", "box://nihcc/ChestXray-NIHCC"),
+        ("\ufeffhttps://nihcc.app.box.com/v/Chest\u00adXray-NIHCC\u200b", "box://nihcc/ChestXray-NIHCC"),
         ("https://nihcc.app.box.com/v/ChestXray-NIHCC/folder/36938765345", "box://nihcc/ChestXray-NIHCC"),
         ("https://console.cloud.google.com/storage/browser/bucket/png;tab=objects", "gs://bucket/png"),
         ("https://storage.googleapis.com/bucket/png/", "gs://bucket/png"),

@@ -57,6 +57,15 @@ def test_a_link_in_a_file_is_for_whichever_portal_is_named(azure: Azurite, conta
         assert {file.key for file in source.list()} == set(BLOBS)
 
 
+def test_a_link_that_lost_its_signature_says_so(azure: Azurite, container: str, tmp_path: Path) -> None:
+    signed = azure.sas(container)
+    for cut in (signed.partition("?")[0], signed.partition("&")[0]):
+        with closing(source_of(cut, tmp_path)) as source:
+            with pytest.raises(AccessError, match="has no signature"):
+                [*source.list()]
+            assert source.access().state is AccessState.REJECTED
+
+
 # ---- what a signature says of itself ----
 
 
