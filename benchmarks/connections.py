@@ -183,7 +183,7 @@ def transfer(url: str, folder: Path, connections: int | None, seconds: float) ->
         numbers.append((time.monotonic() - began, number))
         resize(limit, number)
 
-    ConnectionLimit.resize = noted  # type: ignore[method-assign]  # to see what is chosen
+    ConnectionLimit.resize = noted  # type: ignore[method-assign, assignment]  # to see what is chosen
     options = TransferOptions(connections=connections, folder_lock=False)
     try:
         with (

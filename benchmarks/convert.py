@@ -89,6 +89,7 @@ def cv2_png(side: int) -> Contestant:
         import cv2
 
         image = cv2.imread(source, cv2.IMREAD_GRAYSCALE)
+        assert image is not None
         cv2.imwrite(f"{out}.png", cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA))
 
     return convert
@@ -256,13 +257,13 @@ def make(dicoms: list[Path], jpegs: list[Path]) -> None:
         # Both polarities in turn, each image mirrored or not, with noise of its own.
         turned = plain[:, ::-1] if number // 2 % 2 else plain
         turned = 4095 - turned if number % 2 else turned
-        pixels = cv2.resize(turned, SIZE[::-1], interpolation=cv2.INTER_CUBIC) + rng.normal(0, 6, SIZE)
-        pixels = np.clip(np.rint(pixels), 0, 4095).astype(np.uint16)
+        noisy = cv2.resize(turned, SIZE[::-1], interpolation=cv2.INTER_CUBIC) + rng.normal(0, 6, SIZE)
+        pixels = np.clip(np.rint(noisy), 0, 4095).astype(np.uint16)
         dataset = pydicom.Dataset()
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number}"
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.UID("1.2.840.10008.5.1.4.1.1.1.1")
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(f"1.2.3.{number}")
         dataset.Rows, dataset.Columns = pixels.shape
         dataset.SamplesPerPixel, dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 1, 16, 12, 11
         dataset.PhotometricInterpretation = "MONOCHROME2" if number % 2 else "MONOCHROME1"
@@ -274,8 +275,8 @@ def make(dicoms: list[Path], jpegs: list[Path]) -> None:
         dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType = 1, 0, "US"
         dataset.save_as(dicom, enforce_file_format=True)
         grey = (pixels >> 4).astype(np.uint8)
-        grey = cv2.equalizeHist(grey if number % 2 else 255 - grey)
-        small = cv2.resize(grey, (2320, 2828), interpolation=cv2.INTER_AREA)
+        even = cv2.equalizeHist(grey if number % 2 else 255 - grey)
+        small = cv2.resize(even, (2320, 2828), interpolation=cv2.INTER_AREA)
         cv2.imwrite(str(jpeg), small, [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 
@@ -284,6 +285,7 @@ def make_pngs(jpegs: list[Path], pngs: list[Path]) -> None:
 
     for jpeg, png in zip(jpegs, pngs, strict=True):
         image = cv2.imread(str(jpeg), cv2.IMREAD_GRAYSCALE)
+        assert image is not None
         # Adaptive filters, as in the release.
         options = [cv2.IMWRITE_PNG_COMPRESSION, 6, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_ALL_FILTERS]
         cv2.imwrite(str(png), cv2.resize(image, (1024, 1024), interpolation=cv2.INTER_AREA), options)
@@ -396,8 +398,8 @@ def on_top(files: dict[str, list[str]]) -> list[Row]:
     ):
         seconds = dict.fromkeys(("measure", "clipped_share", "orientation_of"), 0.0)
         with contextlib.ExitStack() as stack:
-            for place, name in ((room, "measure"), (grey_room, "clipped_share"), (room, "orientation_of")):
-                stack.enter_context(timed(place, name, seconds))
+            for module, name in ((room, "measure"), (grey_room, "clipped_share"), (room, "orientation_of")):
+                stack.enter_context(timed(module, name, seconds))
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             convert = ours(recipe, scores=True)
             convert(files[kind][:2], folder)
@@ -503,9 +505,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        files = sources(work, 3 if options.small else 6)
+        made = sources(work, 3 if options.small else 6)
         field = Field(work, python, 1 if options.small else options.repeats, 1 if options.small else 3)
-        rows = rows_of(field, files, wanted, peer)
+        rows = rows_of(field, made, wanted, peer)
     return finish("convert", rows, json_file=options.json, versions=versions(version))
 
 

@@ -307,8 +307,8 @@ def rows_of(options: Any, work: Path) -> list[Row]:
     four = work / "four"
     four.mkdir()
     for name in ("metadata", "split", "chexpert", "negbio"):
-        table = folder / f"mimic-cxr-2.0.0-{name}.csv.gz"
-        (four / table.name).hardlink_to(table)
+        packed = folder / f"mimic-cxr-2.0.0-{name}.csv.gz"
+        (four / packed.name).hardlink_to(packed)
     runs = {"ours": timed("ours-mimic", folder, out), "four": timed("ours-mimic", four, out)}
     found = in_turn({**runs, "pandas": timed("pandas-mimic", four, out)}, max(1, options.repeats // 2))
     peak = timed("ours-mimic", folder, out, "peak")()

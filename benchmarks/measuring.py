@@ -70,8 +70,9 @@ def measure(
     process = subprocess.Popen(
         list(words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **(env or {})}, cwd=cwd
     )
-    assert process.stdout is not None
-    assert process.stderr is not None
+    out, err = process.stdout, process.stderr
+    assert out is not None
+    assert err is not None
     ended, highest = threading.Event(), [0]
 
     def watch() -> None:
@@ -80,8 +81,8 @@ def measure(
 
     read: dict[str, bytes] = {}
     threads = [
-        threading.Thread(target=lambda: read.__setitem__("out", process.stdout.read())),
-        threading.Thread(target=lambda: read.__setitem__("err", process.stderr.read())),
+        threading.Thread(target=lambda: read.__setitem__("out", out.read())),
+        threading.Thread(target=lambda: read.__setitem__("err", err.read())),
         *([threading.Thread(target=watch)] if tree else []),
     ]
     for thread in threads:

@@ -22,6 +22,8 @@ import time
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +66,8 @@ TERMS = {
     "Support Devices": r"catheters, indwelling|implanted medical device|medical device|tube, inserted",
 }
 _PATTERNS = {name: re.compile(terms, re.IGNORECASE) for name, terms in TERMS.items()}
+# The label of each observation, by report.
+Labelled = Mapping[str, Mapping[str, int | None]]
 _CELLS = {"": None, "1": 1, "0": 0, "-1": -1, "1.0": 1, "0.0": 0, "-1.0": -1}
 
 
@@ -84,10 +88,10 @@ def f1(pairs: Iterable[tuple[bool, bool]]) -> tuple[float, Counter[tuple[bool, b
     return (2 * counts[True, True] / size if size else 0.0), counts
 
 
-def scores(labels: dict, experts: dict[str, dict[str, bool]]) -> dict[str, float]:
+def scores(labels: Labelled, experts: dict[str, dict[str, bool]]) -> dict[str, float]:
     """F1 of the positive class by observation, and over the 13 without No Finding: ``micro`` and ``macro``."""
     found: dict[str, float] = {}
-    total: Counter = Counter()
+    total = Counter[tuple[bool, bool]]()
     for name in OBSERVATIONS:
         uids = [uid for uid in experts if uid in labels]
         found[name], counts = f1((experts[uid][name], labels[uid][name] == 1) for uid in uids)
@@ -98,7 +102,7 @@ def scores(labels: dict, experts: dict[str, dict[str, bool]]) -> dict[str, float
     return found
 
 
-def table(ours: dict, theirs: dict, experts: dict[str, dict[str, bool]]) -> None:
+def table(ours: Labelled, theirs: Labelled, experts: dict[str, dict[str, bool]]) -> None:
     mine, other = scores(ours, experts), scores(theirs, experts)
     print(f"positive F1 against the experts' terms, {len(experts)} reports; uncertain is not positive\n")
     print(f"{'observation':<27} {'gold':>5} {'ours':>7} {'reference':>10}")
@@ -108,7 +112,7 @@ def table(ours: dict, theirs: dict, experts: dict[str, dict[str, bool]]) -> None
         print(f"{name + ' F1, 13 observations':<33} {mine[name]:>7.3f} {other[name]:>10.3f}")
 
 
-def agreement(ours: dict, theirs: dict) -> None:
+def agreement(ours: Labelled, theirs: Labelled) -> None:
     uids = [uid for uid in ours if uid in theirs]
     print(f"\nagreement with the reference labeler over four classes, {len(uids)} reports; counts ours / reference\n")
     print(f"{'observation':<27} {'same':>6} {'kappa':>6}" + "".join(f" {w:>19}" for w in ("pos", "neg", "unc")))
@@ -154,7 +158,7 @@ def made_up_zip(path: Path, texts: list[tuple[str, str]], studies: int) -> None:
             archive.writestr(f"files/p{str(patient)[:2]}/p{patient}/s{50_000_000 + number}.txt", body)
 
 
-def cold(rows: list[dict[str, str]]) -> tuple[float, dict]:
+def cold(rows: list[dict[str, str]]) -> tuple[float, Labelled]:
     labeler = Labeler()
     began = time.process_time()
     labels = {
@@ -181,7 +185,7 @@ def main() -> int:
         agreement({uid: labels[uid] for uid in wanted}, reference)
         mine, other = scores(labels, experts), scores(reference, experts)
         seconds = in_turn({"cold": lambda: cold(rows)[0]}, options.repeats)["cold"]
-        found = [
+        rows_found = [
             Row("micro F1, positive", mine["micro"], "", "target", MICRO, floor=1.0),
             Row("micro F1, positive", mine["micro"], "", "chexpert-labeler", other["micro"]),
             Row("macro F1, positive", mine["macro"], "", "target", MACRO, floor=1.0),
@@ -191,8 +195,8 @@ def main() -> int:
             ),
         ]  # fmt: skip
         if studies:
-            found += whole_collection(Path(scratch), rows, studies, options.repeats)
-    return finish("The report labeler", found, json_file=options.json, versions={"python": sys.version.split()[0]})
+            rows_found += whole_collection(Path(scratch), rows, studies, options.repeats)
+    return finish("The report labeler", rows_found, json_file=options.json, versions={"python": sys.version.split()[0]})
 
 
 def whole_collection(scratch: Path, rows: list[dict[str, str]], studies: int, repeats: int) -> list[Row]:
@@ -212,7 +216,7 @@ def whole_collection(scratch: Path, rows: list[dict[str, str]], studies: int, re
         return cost.wall
 
     cores = min(2, available_cores())
-    walls = in_turn({str(jobs): lambda jobs=jobs: run(jobs) for jobs in {1, cores}}, repeats)
+    walls = in_turn({str(jobs): partial(run, jobs) for jobs in {1, cores}}, repeats)
     share = WHOLE * studies / STUDIES
     return [
         Row(f"{studies:,} studies, {cores} processes", walls[str(cores)], "s", "target", share, floor=1.0, lower=True),

@@ -140,7 +140,7 @@ def _plain_rsna(folder: Path) -> Counts:
 
 
 def _plain_siim(folder: Path) -> Counts:
-    counts, drawn = Counts(), defaultdict(int)
+    counts, drawn = Counts(), defaultdict[str, int](int)
     for row in rows_of(folder, "train-rle*"):
         runs = row["EncodedPixels"].split()
         mask = runs != ["-1"]
@@ -273,9 +273,9 @@ def _plain_count(labels: Any, table: pa.Table, first: pa.Table, key: Key) -> int
         kept = [box for box in boxes if not reader or box["reader"] == reader]
         return sum(not observation or box["label"] == observation for box in kept)
     if where == "with a box":
-        return len(table["boxes"]) - table["boxes"].null_count
+        return len(table["boxes"]) - int(table["boxes"].null_count)
     if observation.startswith("column "):
-        return pc.sum(pc.equal(first["view_raw"].cast("string"), value)).as_py() or 0
+        return int(pc.sum(pc.equal(first["view_raw"].cast("string"), value)).as_py() or 0)
     key_of = {"images": "image_id", "patients": "patient_id", "studies": "study_id", "reports": "study_id"}[unit]
     return int(pc.count_distinct(_rows(table, first, where if "=" in where else "all")[key_of]).as_py())
 

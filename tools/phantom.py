@@ -23,7 +23,7 @@ def _ellipse(
     canvas = np.zeros((size, size), np.float32)
     middle = (round(centre[0] * size), round(centre[1] * size))
     cv2.ellipse(canvas, middle, (round(axes[0] * size), round(axes[1] * size)), angle, 0, 360, 1.0, -1, cv2.LINE_AA)
-    return cv2.GaussianBlur(canvas, (0, 0), size / 120)
+    return np.asarray(cv2.GaussianBlur(canvas, (0, 0), size / 120), np.float32)
 
 
 def _ribs(size: int, side: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -34,7 +34,7 @@ def _ribs(size: int, side: int, rng: np.random.Generator) -> NDArray[np.float32]
         axes = (round((0.17 + 0.012 * min(number, 5)) * size), round(0.13 * size))
         start, end = (200, 330) if side > 0 else (210, 340)
         cv2.ellipse(canvas, centre, axes, side * 8, start, end, 1.0, max(2, size // 70), cv2.LINE_AA)
-    return cv2.GaussianBlur(canvas, (0, 0), size / 260)
+    return np.asarray(cv2.GaussianBlur(canvas, (0, 0), size / 260), np.float32)
 
 
 def radiograph(

@@ -29,7 +29,9 @@ _DRAWN = ("Cardiomegaly", "Effusion", "Mass", "Nodule", "Infiltration", "Pneumon
 _PER_ARCHIVE = 24
 
 
-def _png(rng: np.random.Generator, size: int, findings: list[str], *, female: bool, rgba: bool) -> tuple[bytes, dict]:
+def _png(
+    rng: np.random.Generator, size: int, findings: list[str], *, female: bool, rgba: bool
+) -> tuple[bytes, dict[str, tuple[float, ...]]]:
     drawn, boxes = radiograph(rng, size=min(size, 512), findings=findings, female=female)
     scale = size / drawn.shape[0]
     image = cv2.resize(drawn, (size, size), interpolation=cv2.INTER_CUBIC) if scale != 1 else drawn
@@ -56,7 +58,8 @@ def write_collection(folder: Path, *, patients: int = 24, seed: int = 14, size: 
     """Write the collection to ``folder``; the number of images."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    rows, boxes = [], ["Image Index,Finding Label,Bbox [x,y,w,h],,,"]
+    rows: list[str] = []
+    boxes = ["Image Index,Finding Label,Bbox [x,y,w,h],,,"]
     lists: dict[str, list[str]] = {"train_val_list.txt": [], "test_list.txt": []}
     members: list[tuple[str, bytes]] = []
     for number in range(patients):

@@ -95,7 +95,8 @@ def augmented(grey: Any, rng: np.random.Generator) -> Any:
         bars[rng.integers(0, 4)] += rng.integers(int(0.06 * side), int(0.38 * side))
     if bars.any():
         bar = int(rng.choice([0, 255], p=[0.65, 0.35]))
-        shown = cv2.copyMakeBorder(shown, *map(int, bars), cv2.BORDER_CONSTANT, value=bar)
+        top, bottom, left, right = map(int, bars)
+        shown = cv2.copyMakeBorder(shown, top, bottom, left, right, cv2.BORDER_CONSTANT, value=bar)
     return cv2.resize(shown, (side, side), interpolation=cv2.INTER_AREA)
 
 
