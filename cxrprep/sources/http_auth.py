@@ -1,8 +1,8 @@
 """HTTP authentication and session cookies: which host gets which login or token, and how seldom a password is sent.
 
-A password goes out only in answer to a challenge that asks for Basic or Digest. When the server then hands out a
-session cookie (PhysioNet does, and hashes the password anew for each request that carries one), the cookie is used from
-there on. Where a cookie turns out to be no session (load balancers set one too), each request carries the login.
+A password goes out only in answer to a 401 that asks for Basic or Digest, or names no scheme: curl and aria2c send it
+unasked. When the server then hands out a session cookie (PhysioNet does, and hashes the password anew for each request
+with one), the cookie is used from there on; where it is no session (load balancers set one), each request has the login.
 """
 
 from __future__ import annotations

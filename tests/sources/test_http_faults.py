@@ -758,6 +758,21 @@ def test_what_a_realm_is_called_is_no_scheme(tmp_path: Path, realm: str) -> None
         assert content(client.open(server.url + "/x.png")) == DATA
 
 
+@pytest.mark.parametrize("challenge", [(), ("WWW-Authenticate:",)])
+def test_who_wants_a_login_and_names_no_scheme_gets_it(tmp_path: Path, challenge: tuple[str, ...]) -> None:
+    """Servers leave the challenge out so that no browser asks; the first request goes without the password."""
+
+    def app(connection: raw_http.Connection, method: str, path: str, headers: dict[str, str]) -> None:
+        connection.send(answer(DATA) if "authorization" in headers else answer(b"", *challenge, status="401 No"))
+
+    with (
+        raw_http.serving(app) as server,
+        closing(with_netrc(tmp_path, "machine 127.0.0.1 login user password secretpw\n")) as client,
+    ):
+        assert content(client.open(server.url + "/x.png")) == DATA
+        assert [headers.get("authorization", "")[:6] for _, _, headers in server.seen] == ["", "Basic "]
+
+
 @pytest.mark.parametrize(
     "parameters",
     [
