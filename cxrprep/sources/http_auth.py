@@ -2,7 +2,7 @@
 
 A password goes out only in answer to a 401 that asks for Basic or Digest, or names no scheme: curl and aria2c send it
 unasked. When the server then hands out a session cookie (PhysioNet does, and hashes the password anew for each request
-with one), the cookie is used from there on; where it is no session (load balancers set one), each request has the login.
+with one), the cookie serves from there on; where it is no session (load balancers set one), each request has the login.
 """
 
 from __future__ import annotations
