@@ -249,17 +249,21 @@ def _is_label(block: _Labels, column: str, name: str) -> bool:
     if isinstance(rule.columns, dict) or known.knows(name) or "*" in rule.values:  # noqa: PD011  # as below
         return True
     cells = block.frame[column]
-    if cells.isna().all() or not cells.dropna().isin(list(rule.values)).all():
+    if cells.isna().all() or not cells.dropna().isin(list(_meanings(rule))).all():
         block.notes.append(f"column {column!r} is not declared in the dataset's file and holds no labels: left out")
         return False
     return True
 
 
+def _meanings(rule: LabelRule) -> Mapping[str, int]:
+    """What the words of a block say, those among them that spreadsheets and databases make of 1 and 0."""
+    said = rule.values  # noqa: PD011  # a field of the rule, not of a data frame
+    made = {word: said[digit] for word, digit in TRUTH.items()} if {"1", "0"} <= {*said} else {}
+    return {**made, **said}
+
+
 def _label_cells(block: _Labels, column: str) -> pd.Series:
-    meanings = block.rule.values  # noqa: PD011  # a field of the rule, not of a data frame
-    if "1" in meanings and "0" in meanings:
-        # What spreadsheets and databases make of 1 and 0.
-        meanings = {**{word: meanings[digit] for word, digit in TRUTH.items()}, **meanings}
+    meanings = _meanings(block.rule)
 
     def of_words(words: pd.Series) -> pd.Series:
         unknown = words[words.notna() & ~words.isin(list(meanings))]

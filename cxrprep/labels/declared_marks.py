@@ -70,28 +70,18 @@ def boxes_of(
         count = len(table.cells) + len(at) - len(places)
         drawn = pd.DataFrame(cells).notna().all(axis=1)
         whole = drawn & known
-        reason = declared.image.lacking("are on images that").replace(" ", "_")
-        apart = {reason: int(drawn.sum() - whole.sum()), "draw_no_box": count - int(drawn.sum())}
         for what in ("reader", "score"):
             if getattr(rule, what) is not None:
                 cells[what] = value_of(frame, getattr(rule, what), f"[[boxes]] {what}", table)
         if "score" in cells:
             score = pd.to_numeric(cells["score"], errors="coerce")
             cells["score"] = score.astype(object).where(score.notna(), None)
-        all_of_them = int(whole.sum())
-        whole &= ~pd.DataFrame({"image": image, **cells}).duplicated()
-        used = int(whole.sum())
-        label_rows.use_file(
-            table.path,
-            table.digest,
-            "boxes",
-            rows=count,
-            used=used,
-            source="",
-            repeat_another_box=all_of_them - used,
-            **apart,
-        )
-        rows = zip(image[whole], *(column[whole] for column in cells.values()), strict=True)
+        once = whole & ~pd.DataFrame({"image": image, **cells}).duplicated()
+        every, of_images, used = (int(rows.sum()) for rows in (drawn, whole, once))
+        reason = declared.image.lacking("are on images that").replace(" ", "_")
+        apart = {"repeat_another_box": of_images - used, reason: every - of_images, "draw_no_box": count - every}
+        label_rows.use_file(table.path, table.digest, "boxes", rows=count, used=used, source="", **apart)
+        rows = zip(image[once], *(column[once] for column in cells.values()), strict=True)
         for key, *values in rows:
             found.setdefault(key, []).append(dict(zip(cells, values, strict=True)))
     return found
@@ -197,8 +187,8 @@ def add_masks(
         TableError: a column is missing, or run lengths are none.
     """
     frame = rows_where(table, rule.where)
-    if rule.encoding == "polygons" and rule.points in frame:
-        frame = frame[frame[rule.points].notna()]
+    if (drawn := rule.points or rule.runs) in frame and rule.encoding != "rle":
+        frame = frame[frame[drawn].notna()]
     image, places = IdColumn(declared, frame, rule.image, "[[masks]] image", table).known_images(images)
     known = places >= 0
     once = _drawn_once(rule, frame, image)
@@ -261,6 +251,8 @@ def _regions(rule: MaskRule, frame: pd.DataFrame, table: TableRead) -> Iterator[
     cells = column_of(frame, rule.runs or rule.points, place, table)
     for row, cell, size in zip(frame.index, cells, sizes, strict=True):
         try:
+            if isinstance(cell, dict):  # as COCO writes regions of crowds
+                cell, size = cell["counts"], cell["size"]  # noqa: PLW2901
             height, width = (int(side) for side in size) if size is not None else (None, None)
             about = {"height": height, "width": width}
             if rule.encoding == "polygons":
@@ -270,7 +262,7 @@ def _regions(rule: MaskRule, frame: pd.DataFrame, table: TableRead) -> Iterator[
                 yield {**about, "counts": cell if isinstance(cell, str) else compressed(cell)}
             else:
                 yield {**about, "counts": compressed(_column_runs(rule, str(cell), int(height), int(width)))}  # type: ignore[arg-type]  # an unknown size is the error below
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, KeyError) as error:
             what = f"{place} is no {rule.encoding}: {error}"
             raise table.error(int(row), rule.runs or rule.points, what) from error
 

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 see_pandas()
 
 # What spreadsheets and databases make of 1 and 0.
-TRUTH: Final = {"TRUE": "1", "True": "1", "true": "1", "FALSE": "0", "False": "0", "false": "0"}
+TRUTH: Final = {
+    **dict.fromkeys(("TRUE", "True", "true", "1.0"), "1"),
+    **dict.fromkeys(("FALSE", "False", "false", "0.0"), "0"),
+}
 _NUMBERS: Final = ("number", "dicom-age")
 # A pattern that takes a whole cell apart: one group, and a plain ending behind it.
 _ALL_BUT_AN_ENDING: Final = re.compile(r"\^\((?!\?)(?:[^()\\]|\\[^Q])+\)(?P<ending>(?:\\\.|[\w-])+)\$")

@@ -415,6 +415,57 @@ def test_coco_gives_labels_and_boxes_and_images_without_any(tmp_path):
     assert (use.rows, use.used, dict(use.apart)) == (3, 1, {"draw no box": 1, "repeat another box": 1})
 
 
+CROWD = """
+[[masks]]
+table = "t"
+image = { column = "file_name", match = '^(.+)\\.png$' }
+label = "category"
+encoding = "coco-rle"
+runs = "segmentation"
+size = [1, 1]
+"""
+
+
+def test_regions_of_crowds_are_masks_and_an_image_without_any_has_none(tmp_path):
+    drawn = np.zeros((3, 4), np.uint8)
+    drawn[1:, 2] = 1
+    runs = [int(run) for run in (7, 2, 3)]
+    data = {
+        "images": [{"id": 1, "file_name": "a1.png"}, {"id": 2, "file_name": "a2.png"}],
+        "categories": [{"id": 1, "name": "Effusion"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "segmentation": {"size": [3, 4], "counts": runs}}],
+    }
+    labels = read(tmp_path, COCO + CROWD, {"t.json": data})
+    (mask,) = labels.masks.to_pylist()
+    assert (mask["image_id"], mask["observation"]) == ("a1", "label_pleural_effusion")
+    found = coco.decode({"size": [mask["height"], mask["width"]], "counts": mask["counts"]})
+    assert found.tolist() == drawn.tolist()
+
+
+LOOSE = """
+[[table]]
+name = "flags"
+patterns = ["flags.csv"]
+[image]
+table = "flags"
+id = "id"
+[[labels]]
+source = "flags"
+table = "flags"
+shape = "columns"
+image = "id"
+columns = "all"
+values = { "1" = 1, "0" = 0 }
+"""
+
+
+def test_columns_that_nobody_declared_are_findings_as_spreadsheets_and_pandas_write_them(tmp_path):
+    table = "id,Mass,Cyst,fold\na1,TRUE,1.0,3\na2,,0.0,4\n"
+    rows = read(tmp_path, LOOSE, {"flags.csv": table}).table.to_pylist()
+    assert [(row["label_ward__mass"], row["label_ward__cyst"]) for row in rows] == [(1, 1), (None, 0)]
+    assert "label_ward__fold" not in rows[0]
+
+
 @pytest.mark.parametrize("data", [[], {"images": [{}]}, {"images": [], "annotations": [{"image_id": 9}]}])
 def test_what_is_no_coco_is_said_with_its_file(tmp_path, data):
     with pytest.raises(TableError, match=r"t\.json is not the coco that t declares"):
