@@ -195,6 +195,9 @@ def _report(invocation: Invocation, error: BaseException) -> int:
     limit = _limit_of(error)
     if limit is not None:
         return out.error(limit[0], hint=limit[1], code=ExitCode.STORAGE, kind="StorageError")
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        hint = "set HOME, or XDG_CONFIG_HOME, XDG_STATE_HOME and XDG_CACHE_HOME, to folders of yours"
+        return out.error("no home folder is known for this user", hint=hint, code=ExitCode.USAGE, kind="UsageError")
     # An extra that is missing raises an error of its own.
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("cxrprep"):
         missing = error.name.partition(".")[0]

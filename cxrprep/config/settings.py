@@ -134,7 +134,9 @@ def load_settings(
     given: dict[str, _Given] = {}
     files = []
     beside = (folder or Path.cwd()) / LOCAL_FILE
-    found = beside if beside.is_file() and not _is_same(beside, config) else None
+    # Somebody may have named this very file, however it was spelt.
+    is_named = beside.is_file() and config is not None and config.exists() and beside.samefile(config)
+    found = beside if beside.is_file() and not is_named else None
     for path in (user_file(variables), found):
         if path is not None and path.is_file():
             given |= _read(path, found=path == found)
@@ -148,11 +150,6 @@ def load_settings(
         given[name] = _Given(_right(KEYS[name], value, option), option)
     origins = {name: given[name].origin if name in given else "default" for name in KEYS}
     return Settings(_job(given), origins, tuple(files), notes, found)
-
-
-def _is_same(path: Path, named: Path | None) -> bool:
-    """Whether somebody named this very file, however it was spelt."""
-    return named is not None and named.exists() and path.samefile(named)
 
 
 def read_job(path: Path) -> tuple[Settings, TomlText]:

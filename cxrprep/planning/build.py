@@ -376,10 +376,6 @@ def _differs(file: RemoteFile, recorded: RecordedFile, size: int, *, same_mirror
     return ""
 
 
-def _is_whole(row: RecordedFile, local_state: LocalState) -> bool:
-    return local_state.size_of(row.path) == row.size and row.path not in local_state.wrong
-
-
 def _member_wanted(selection_filter: SelectionFilter, layout: Layout) -> Callable[[str], bool]:
     def wanted(path: str) -> bool:
         return selection_filter.wants(path, layout.parse(path))
@@ -396,7 +392,9 @@ def _decide_archives(items: Sequence[Item], local_state: LocalState, wanted: Cal
     for row in local_state.rows():
         if row.path in members:
             own[row.path] = row
-        if row.archive in members and (row.discarded or _is_whole(row, local_state)):
+        if row.archive in members and (
+            row.discarded or (local_state.size_of(row.path) == row.size and row.path not in local_state.wrong)
+        ):
             members[row.archive][row.path] = row.size
     for item in items:
         recorded, here = own.get(item.dest), members[item.dest]

@@ -301,16 +301,16 @@ class Worker:
             for path, _ in read_index(self.record.cache, item.dest) or ():
                 self._hand_on(path)
             return Outcome(item, OutcomeStatus.NOT_NEEDED)
-        near = self._archive_elsewhere(item, buffer)
+        near, stated = self._archive_elsewhere(item, buffer)
         try:
             got = None if near is not None else self._archive_here(item, buffer)
-            done, recorded = self._unpack(item, near)
+            done, recorded = self._unpack(item, near, stated)
         except (StorageError, FileNotFoundError):
             if near is not None or (self.record.root / item.dest).exists():
                 raise
             # A run that no lock keeps apart from this one was done with the archive and removed it: fetch it again.
             got = self._archive_here(item, buffer)
-            done, recorded = self._unpack(item, near)
+            done, recorded = self._unpack(item, near, stated)
         drop = near is None and not self.options.keep_archives and self._may_remove(recorded)
         if drop and got is None and not self._is_of_that_time(recorded):
             self.spared.append(item.dest)
@@ -326,11 +326,11 @@ class Worker:
             _discard(self.record, item.dest)
         return Outcome(item, OutcomeStatus.OK, moved, unpacked=done.written, foreign=done.foreign)
 
-    def _unpack(self, item: Item, near: Path | None) -> tuple[Unpacked, FileEntry]:
+    def _unpack(self, item: Item, near: Path | None, stated: FileEntry | None) -> tuple[Unpacked, FileEntry]:
         """What came out of the archive, and what the record says of the archive itself."""
         from cxrprep.transfer.unpack import unpack
 
-        recorded = self.record.get(item.dest)
+        recorded = stated or self.record.get(item.dest)
         assert recorded is not None
         done = unpack(
             near or self.record.root / item.dest,
@@ -346,20 +346,22 @@ class Worker:
             on_file=self._hand_on,
             on_event=self.on_event,
         )
+        if stated is not None:
+            # Not before: of one that is damaged, or was read in part, nobody would miss what did not come out of it.
+            self.record.add(stated)
         return done, recorded
 
-    def _archive_elsewhere(self, item: Item, buffer: memoryview) -> Path | None:
-        """The archive in a folder of this machine, proven: it is unpacked from there, without a copy of it."""
+    def _archive_elsewhere(self, item: Item, buffer: memoryview) -> tuple[Path | None, FileEntry | None]:
+        """The archive in a folder of this machine, proven, to be unpacked from there; its entry once that is done."""
         if self.options.keep_archives or not isinstance(self.source, OnThisMachine):
-            return None
+            return None, None
         path = self.source.path_of(item.file)
         got = self._read(item, path, buffer)
         if got is None:
             raise IntegrityError(
                 f"{path} does not have the stated digest {item.file.digest}", hint="it is damaged; get another copy"
             )
-        self.record.add(dataclasses.replace(self._entry(item, got, fetched=True), state=FileState.DISCARDED))
-        return path
+        return path, dataclasses.replace(self._entry(item, got, fetched=True), state=FileState.DISCARDED)
 
     def _archive_here(self, item: Item, buffer: memoryview) -> Fetched | None:
         """Make sure that the archive lies, proven and recorded, at its place; what came, if it was not there."""

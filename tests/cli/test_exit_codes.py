@@ -304,3 +304,16 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     )
     os.close(writer)
     assert (gone.returncode, b"Error" in gone.stderr) == (0, False)
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container under a number that no list of users has."""
+
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    done = cxrprep("datasets")
+    assert (done.returncode, "set HOME" in done.stderr) == (2, True), done

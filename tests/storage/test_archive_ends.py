@@ -15,6 +15,7 @@ from cxrprep.errors import ArchiveError, ExitCode
 from cxrprep.record.record import Record
 from cxrprep.storage.archives import read_members
 from tests.commands import cxrprep
+from tests.generators.small import nih_chestxray14
 from tests.record.entries import entries_of
 from tests.servers.faults import serving
 from tests.transfer.runs import download, image, noise, tree
@@ -110,6 +111,20 @@ def test_a_damaged_archive_that_lay_there_is_named_and_its_hint_helps(tmp_path: 
         (root / name).unlink()
         assert download(root, server.url).exit_code == 0
     assert tree(root) == MEMBERS
+
+
+def test_verify_misses_a_damaged_archive_of_a_folder_until_it_comes_whole(tmp_path: Path) -> None:
+    """It was recorded as used up before it was unpacked: verify was content with a folder without an image."""
+    mirror, root, name = tmp_path / "mirror", tmp_path / "nih", "images_001.tar.gz"
+    mirror.mkdir()
+    nih_chestxray14.write(mirror, images=False)
+    words = ("download", "nih-chestxray14", root, "--source", mirror)
+    for data, code in ((DAMAGED["one byte of a member"], 4), (SOUND["gzip"], 0)):
+        (mirror / name).write_bytes(data)
+        assert cxrprep(*words).returncode == code
+        done = cxrprep("verify", root)
+        assert (done.returncode, "missing" in done.stdout and name in done.stdout) == (code, code == 4), done
+    assert {path: data for path, data in tree(root).items() if path in MEMBERS} == MEMBERS
 
 
 @pytest.mark.parametrize("how", ["flipped", "hole"])
