@@ -130,8 +130,7 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
         return IdColumn(declared, *asked).owners()
 
     facts = pd.DataFrame({"study_id": of("study", owners), "patient_id": of("patient", owners)})
-    word = of("view")
-    facts["view_raw"] = word
+    facts["view_raw"] = word = of("view")
     codes, words = pd.factorize(word)
     views = in_any_capitals(declared.views, pd.Series(words, dtype=object))
     for column in ("view", "projection"):
@@ -146,10 +145,11 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
         made = pd.to_datetime(of("date"))
         years = (made - born).dt.days / 365.2425 if days else made.dt.year - pd.to_numeric(of("birth_year", number_of))
         age = age.where(age.notna(), years)
+    elif rule.birth_year is not None:
+        table.notes.append(f"[{block}] birth_year: no age is known without a date in the same block")
     believed = age.between(0, rule.oldest)
     facts["age_years"] = age.where(believed)
-    facts["age_flag"] = pd.Series([None] * len(frame), index=frame.index, dtype=object)
-    facts.loc[age.notna() & ~believed, "age_flag"] = "implausible"
+    facts["age_flag"] = pd.Series(None, frame.index, dtype=object).mask(age.notna() & ~believed, "implausible")
     for column, name in (("orig_width", "width"), ("orig_height", "height")):
         facts[column] = pd.to_numeric(of(name, partial(number_of, thousands=True)))
     facts["follow_up"] = pd.to_numeric(of("follow_up", partial(number_of, most=(1 << 15) - 1)))

@@ -682,6 +682,14 @@ def test_a_table_of_patients_and_days_of_birth(tmp_path):
     assert labels.table.column("age_years").to_pylist() == pytest.approx([59.0, 60.0, None], abs=0.01, nan_ok=True)
     (use,) = (use for use in labels.tables if use.name == "people.csv")
     assert (use.rows, use.used) == (2, 1)
+    # A day of birth that stands in another block than the day of the image gives no age, and that is said.
+    notes = []
+    apart = PEOPLE.replace("birth_year", "#").replace(
+        'sex = "sex"', 'birth_year = { column = "sex", else = "null", map = {} }'
+    )
+    rows = read(tmp_path, apart, files, on_event=notes.append)
+    assert rows.table.column("age_years").null_count == 3
+    assert any("birth_year: no age is known without a date" in getattr(note, "message", "") for note in notes)
     with pytest.raises(ConfigError, match=r"\[\[link\]\] needs the image, the study or the patient"):
         read(tmp_path, PEOPLE.replace('patient = "person"\n', ""), files)
 
