@@ -11,7 +11,7 @@ WORKERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 1) + 1 )))
 # The tests start the program a thousand times: compiled once, each start takes 0.4 s of CPU time less (1.8 -> 1.4 s).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install npm demo test test-fast lint format docs bench soak fuzz reference build check-wheel test-oldest clean ci
+.PHONY: help install npm demo test test-all test-fast lint format docs bench soak fuzz reference build check-wheel test-oldest clean ci
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,9 @@ demo: $(if $(filter-out demo,$(MAKECMDGOALS)),$(VENV)/installed,$(VENV)/program)
 
 test: install npm  ## run the tests; a test whose real part is absent is skipped with the command that installs it
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+test-all: export CXR_ALL := 1
+test-all: test  ## the tests with every case of their large grids, of which test runs a part
 
 test-fast: install  ## the tests that need no server, browser or cluster
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not part"

@@ -1,6 +1,6 @@
 """Two verbs that write, started together on one folder: both work or wait, one may end with exit 75, nothing is torn.
 
-Each pair of ``VERBS`` on each kind of folder is played with ``CXR_ALL_PAIRS`` set, and a few without.
+Each pair of ``VERBS`` on each kind of folder is played with ``CXR_ALL`` set, and a few without.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from cxrprep.storage import locks
 from tests.collection.sequences import World, check, digests_are_true, known
 from tests.collection.worlds import release
 from tests.commands import cxrprep, ok, start
+from tests.sample import ALL
 
 NAME: Final = "nih-chestxray14"
 VERBS: Final = {
@@ -77,7 +78,7 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "pair"), EVERY if os.environ.get("CXR_ALL_PAIRS") else SOME)
+@pytest.mark.parametrize(("kind", "pair"), EVERY if ALL else SOME)
 def test_two_verbs_at_once(home: Path, kind: str, pair: tuple[str, str]) -> None:
     world = World(home, NAME, random.Random(0))
     before = known(world)

@@ -15,6 +15,7 @@ import pytest
 from cxrprep.errors import StorageError
 from tests.commands import cxrprep, ok
 from tests.manifest.made import made
+from tests.sample import some_of_each
 
 
 @contextmanager
@@ -102,8 +103,9 @@ def test_what_describes_the_tables_is_of_them_though_a_run_ended_before_it(
     ok("verify", tmp_path / "one")
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
-@pytest.mark.parametrize("verb", [*VERBS, ("digest",), ("status",)], ids=" ".join)
+@pytest.mark.parametrize(
+    ("verb", "number"), some_of_each([*VERBS, ("digest",), ("status",)], [errno.EIO, errno.ESTALE], one_in=2)
+)
 def test_a_share_that_fails_is_said_and_is_no_bug(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], number: int
 ) -> None:

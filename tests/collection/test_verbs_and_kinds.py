@@ -22,6 +22,7 @@ from tests.collection.hints import commands_in
 from tests.collection.sequences import files_and_times
 from tests.collection.worlds import release
 from tests.commands import Done, cxrprep, ok
+from tests.sample import some
 from tests.servers import s3
 
 # The name of a kind, and its folder. One is a shared copy that may only be read.
@@ -103,7 +104,7 @@ def test_a_verb_works_or_names_the_command_that_can(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(made / "key"))
-    for number, (kind, folder) in enumerate(KINDS.items()):
+    for number, (kind, folder, _) in enumerate(some([(*one, verb) for one in KINDS.items()], one_in=3)):
         home = shutil.copytree(made, tmp_path / str(number))
         before = files_and_times(home)
         told = done(home, words_of(verb, folder, kind))
@@ -120,7 +121,7 @@ def test_a_verb_works_or_names_the_command_that_can(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["raw", "converted", "shards", "own", "own converted", "exported"])
+@pytest.mark.parametrize("kind", some(["raw", "converted", "shards", "own", "own converted", "exported"], one_in=3))
 def test_a_verb_answers_over_a_bucket_as_over_a_folder(
     made: Path, amazon: s3.S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from tests.images.made import dicom_bytes
 from tests.parts import shared_data
 
 
+@cache
 def _smalls() -> list[np.ndarray]:
     names = sorted(shared_data().rglob("*.png"))
     read = (cv2.imread(str(name), cv2.IMREAD_GRAYSCALE) for name in names)

@@ -12,7 +12,6 @@ import gzip
 import io
 import itertools
 import lzma
-import os
 import re
 import shutil
 import zipfile
@@ -33,6 +32,7 @@ from cxrprep.labels.extract import read_labels
 from cxrprep.verification.finding import Kind
 from tests.datasets.test_catalog import NAMES, generate
 from tests.parts import need
+from tests.sample import some_of_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -229,14 +229,6 @@ NOT_PLAIN = {
 }
 
 
-def played(name: str, number: int) -> bool:
-    """Whether a dataset meets the form of this number: one with a reader of its own meets all of them.
-
-    The others have one reader, which meets each form in a third of them; all pairs with CXR_ALL_FORMS.
-    """
-    return not catalog()[name].declared or "CXR_ALL_FORMS" in os.environ or (NAMES.index(name) + number) % 3 == 0
-
-
 def tables(root: Path) -> list[Path]:
     found = [path for path in sorted(root.rglob("*")) if re.search(r"\.csv(\.gz)?$", path.name)]
     return [path for path in found if path.name != "BBox_List_2017.csv"]  # its header has commas of its own
@@ -259,7 +251,7 @@ def copy(request, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("copy", "form"),
-    [(name, form) for name in NAMES for number, form in enumerate(FORMS) if played(name, number)],
+    some_of_each(NAMES, FORMS, one_in=4),
     indirect=["copy"],
 )
 def test_tables_in_any_form_are_read_as_they_were(copy, form):
@@ -298,7 +290,10 @@ def test_what_is_no_label_is_refused(cell):
         label_of(cell)
 
 
-@pytest.mark.parametrize("end", [".parquet", ".xlsx", ".tsv", ".csv.xz", ".csv.txt", ".json", ".jsonl"])
+ENDS = (".parquet", ".xlsx", ".tsv", ".csv.xz", ".csv.txt", ".json", ".jsonl")
+
+
+@pytest.mark.parametrize(("copy", "end"), some_of_each(NAMES, ENDS, one_in=4), indirect=["copy"])
 def test_tables_under_the_name_of_their_form_are_found_and_are_not_extra(copy, end, tmp_path):
     name, root, before = copy
     shutil.copytree(root, tmp_path, dirs_exist_ok=True)
@@ -358,7 +353,7 @@ COPIES = {
 
 @pytest.mark.parametrize(
     ("copy", "called"),
-    [(name, called) for name in NAMES for number, called in enumerate(COPIES) if played(name, number)],
+    some_of_each(NAMES, COPIES, one_in=4),
     indirect=["copy"],
 )
 def test_a_copy_by_its_name_is_the_table_where_that_is_not_here(copy, called, tmp_path):
@@ -381,7 +376,7 @@ def test_a_copy_stands_behind_the_table_itself(copy, tmp_path):
     assert read(name, tmp_path)[0] == before
 
 
-@pytest.mark.parametrize("depth", [3, 4])
+@pytest.mark.parametrize(("copy", "depth"), some_of_each(NAMES, [3, 4], one_in=4), indirect=["copy"])
 def test_tables_far_down_are_found(copy, depth, tmp_path):
     name, root, before = copy
     inner = tmp_path.joinpath(*(f"level {number}" for number in range(depth)))
@@ -413,7 +408,7 @@ def in_parts(path: Path, form: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize(("copy", "form"), some_of_each(NAMES, ["csv", "parquet"], one_in=4), indirect=["copy"])
 def test_a_folder_of_part_files_is_a_table_and_is_not_extra(copy, form, tmp_path):
     name, root, before = copy
     shutil.copytree(root, tmp_path, dirs_exist_ok=True)
@@ -518,7 +513,9 @@ def test_rows_that_repeat_another_are_left_out_and_contradictions_refused(tmp_pa
         read("nih-chestxray14", tmp_path)
 
 
-@pytest.mark.parametrize("edit", ["gone", "more", "thousands"])
+@pytest.mark.parametrize(
+    ("copy", "edit"), some_of_each(NAMES, ["gone", "more", "thousands"], one_in=4), indirect=["copy"]
+)
 def test_a_column_that_is_gone_or_more_is_said_and_sizes_may_have_commas(copy, edit):
     name, root, before = copy
     declared = declaration_of(name).image if catalog()[name].declared or name == "nih-chestxray14" else None
@@ -575,12 +572,7 @@ IDS: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize(
     ("copy", "edit"),
-    [
-        (name, edit)
-        for name in NAMES
-        for number, edit in enumerate(IDS)
-        if catalog()[name].declared and played(name, number)
-    ],
+    some_of_each([name for name in NAMES if catalog()[name].declared], IDS, one_in=4),
     indirect=["copy"],
 )
 def test_ids_in_another_form_are_read_as_they_were_or_refused_by_line(copy, edit):
@@ -665,7 +657,7 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGED)
+@pytest.mark.parametrize(("copy", "damage"), some_of_each(NAMES, DAMAGED, one_in=4), indirect=["copy"])
 def test_what_is_no_table_is_refused_with_its_name_and_a_hint(copy, damage):
     if damage.startswith("a workbook"):
         need("openpyxl")

@@ -13,6 +13,7 @@ import cxrprep
 from cxrprep.events import Advanced
 from cxrprep.executors import Engine
 from tests.manifest.made import made
+from tests.sample import some
 
 OF_FILES = pytest.mark.parametrize("folders", ["files"], indirect=True)
 KILLED = """
@@ -64,10 +65,13 @@ def contents(folder):
 
 @pytest.mark.parametrize(
     ("folders", "case"),
-    [
-        *(("files", case) for case in CASES),
-        *(("webdataset", case) for case in CASES if CASES[case][1]["form"] != "csv"),
-    ],
+    some(
+        [
+            *(("files", case) for case in CASES),
+            *(("webdataset", case) for case in CASES if CASES[case][1]["form"] != "csv"),
+        ],
+        one_in=3,
+    ),
     indirect=["folders"],
 )
 def test_an_export(folders, tmp_path, case):

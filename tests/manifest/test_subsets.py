@@ -24,6 +24,7 @@ from cxrprep.images.decode import measure
 from cxrprep.model import Selection
 from tests.generators.small import chexpert, declared
 from tests.manifest.made import made, remade
+from tests.sample import some_of_each
 from tests.tables_made import build_manifest
 
 DATASETS = ("chexpert", "mimic-cxr-jpg", "nih-chestxray14")
@@ -149,7 +150,11 @@ def drawn(rng, root):
     return options, part
 
 
-@pytest.mark.parametrize("form", ["csv", "coco", "hf", "webdataset", "original"])
+@pytest.mark.parametrize(
+    ("any_root", "form"),
+    some_of_each([*DATASETS, "vindr-cxr", "own"], ["csv", "coco", "hf", "webdataset", "original"], one_in=3),
+    indirect=["any_root"],
+)
 def test_a_random_part_has_the_shape_of_the_whole(any_root, form, tmp_path, request):
     rng = random.Random(f"7 {request.node.name}")
     for number in range(2):

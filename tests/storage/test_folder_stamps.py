@@ -14,6 +14,7 @@ import pytest
 import cxrprep
 from cxrprep.storage import folder_stamps
 from tests.generators.small import mimic_cxr_jpg
+from tests.sample import some
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,7 +168,7 @@ GONE: dict[str, tuple[Any, set[int]]] = {
 }
 
 
-@pytest.mark.parametrize("change", GONE)
+@pytest.mark.parametrize("change", some(GONE, one_in=2))
 def test_what_went_or_changed_is_seen(change: str, root: Path) -> None:
     before = state(root)
     perform, gone = GONE[change]
@@ -384,7 +385,7 @@ def test_status_counts_what_is_here_now(change: str, root: Path, monkeypatch: py
     status_lists(root, monkeypatch)
 
 
-@pytest.mark.parametrize("change", STATUS_CHANGES)
+@pytest.mark.parametrize("change", some(STATUS_CHANGES, one_in=3))
 def test_status_counts_what_changed_before_the_folders_were_listed(
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

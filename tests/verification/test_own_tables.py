@@ -18,6 +18,7 @@ from cxrprep.storage.table_checksums import listed_checksums, replace_listed
 from cxrprep.verification import own_tables
 from tests.collection.worlds import release
 from tests.commands import cxrprep
+from tests.sample import some
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +56,7 @@ def test_a_damaged_table_is_found_and_the_hint_mends_it(world: Path, kind: str) 
     assert cxrprep("verify", root, "-q").returncode == 0
     names = sorted(listed_checksums(root / "manifests"))
     assert {"images.parquet", "studies.parquet", "croissant.json"} < set(names)
-    for name, place in ((name, place) for name in names for place in (0.5, 0.9999)):
+    for name, place in some([(name, place) for name in names for place in (0.5, 0.9999)], one_in=3):
         path = root / "manifests" / name
         data = turn_over(path, place)
         done = cxrprep("verify", root, "--json")
@@ -81,7 +82,7 @@ def test_no_verb_falls_over_a_damaged_table(world: Path, kind: str, tmp_path: Pa
         assert cxrprep("manifest", root, "-q").returncode == 0
     for path in sorted((root / "manifests").glob("*.parquet")):
         data = turn_over(path, 0.9999)
-        for verb in ("status", "report", "digest", "manifest", "pairs", "duplicates", "extract-labels"):
+        for verb in some(("status", "report", "digest", "manifest", "pairs", "duplicates", "extract-labels"), one_in=3):
             done = cxrprep(verb, root, "--state", tmp_path / path.name / verb)
             assert done.returncode not in (1, 7), done.stderr
         path.write_bytes(data)

@@ -12,6 +12,7 @@ import cxrprep as package
 from tests.api.convert import hospital
 from tests.commands import cxrprep, ok
 from tests.manifest.made import made
+from tests.sample import some
 
 # A place in the folder, and the command that writes there.
 WRITTEN = {
@@ -83,13 +84,13 @@ def test_so_does_one_whose_record_lies_in_a_folder_of_state(
     ok("download", "nih-chestxray14", root, "--source", root, "--state", state)
     ok("extract-labels", root, "--state", state)
     before = files_here(root, state=state)
-    for place, line in {**WRITTEN, **OF_RELEASES}.items():
+    for place, line in some({**WRITTEN, **OF_RELEASES}.items(), one_in=3):
         assert run(home, root, line, place, "--state", state) == 0, (place, line)
         # By whatever way the two are named.
         for here, there in ((root, state), (Path("state/../lab"), state.absolute())):
             assert (files_here(here, state=there), (root / place).exists()) == (before, True), place
-    (root / "pairs.csv").write_text("a,b\n")
-    assert "lab/pairs.csv" in cxrprep("verify", root.absolute(), "--state", state).stdout
+    (root / "stranger.csv").write_text("a,b\n")
+    assert "lab/stranger.csv" in cxrprep("verify", root.absolute(), "--state", state).stdout
     assert not [path for path in root.iterdir() if path.name in ("manifests", ".cxrprep")]
 
 
