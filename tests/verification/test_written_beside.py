@@ -84,13 +84,13 @@ def test_so_does_one_whose_record_lies_in_a_folder_of_state(
     ok("download", "nih-chestxray14", root, "--source", root, "--state", state)
     ok("extract-labels", root, "--state", state)
     before = files_here(root, state=state)
-    for place, line in some({**WRITTEN, **OF_RELEASES}.items(), one_in=3):
+    for place, line in [*some({**WRITTEN, **OF_RELEASES}.items(), one_in=4), ("pairs.csv", WRITTEN["pairs.csv"])]:
         assert run(home, root, line, place, "--state", state) == 0, (place, line)
         # By whatever way the two are named.
         for here, there in ((root, state), (Path("state/../lab"), state.absolute())):
             assert (files_here(here, state=there), (root / place).exists()) == (before, True), place
-    (root / "stranger.csv").write_text("a,b\n")
-    assert "lab/stranger.csv" in cxrprep("verify", root.absolute(), "--state", state).stdout
+    (root / "pairs.csv").write_text("a,b\n")
+    assert "lab/pairs.csv" in cxrprep("verify", root.absolute(), "--state", state).stdout
     assert not [path for path in root.iterdir() if path.name in ("manifests", ".cxrprep")]
 
 
