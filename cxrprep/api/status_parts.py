@@ -61,7 +61,7 @@ def count_parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
     layout, release = folder.layout, folder.release
     # Of one's own folder any file may be an image, whatever its name.
     own = folder.kind is FolderKind.OWN
-    here = ((path, _HERE, size) for path, size in _files(folder) if own or layout.place(path, release=release))
+    here = ((path, _HERE, size) for path, size in _files(folder))
     recorded = (
         (path, _RECORDED if state == "here" else _DROPPED, size)
         for path, size, state in folder.record.rows(["path", "size", "state"])
@@ -73,6 +73,8 @@ def count_parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
     # All are in order of path, and none is held.
     for path, said in itertools.groupby(heapq.merge(here, recorded, partial, due), itemgetter(0)):
         size_by = {kind: size for _, kind, size in said}
+        if not own and size_by.keys() == {_HERE} and not layout.place(path, release=release):
+            continue
         count, size = counts[part_of(path)], size_by.get(_HERE)
         if size is not None:
             count[0] += 1
