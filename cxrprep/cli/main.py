@@ -192,12 +192,10 @@ def _report(invocation: Invocation, error: BaseException) -> int:
         return out.error(_click_message(error, invocation.arguments), hint=hint, code=ExitCode.USAGE, kind="UsageError")
     if isinstance(error, CxrprepError):
         return out.raised(error, hint=_of_this_folder(invocation, error.hint))
-    limit = _limit_of(error)
-    if limit is not None:
+    if limit := _limit_of(error):
         return out.error(limit[0], hint=limit[1], code=ExitCode.STORAGE, kind="StorageError")
-    if isinstance(error, RuntimeError) and "home directory" in str(error):
-        hint = "set HOME, or XDG_CONFIG_HOME, XDG_STATE_HOME and XDG_CACHE_HOME, to folders of yours"
-        return out.error("no home folder is known for this user", hint=hint, code=ExitCode.USAGE, kind="UsageError")
+    if named := _no_place_in(error):
+        return out.error(named[0], hint=named[1], code=ExitCode.USAGE, kind="UsageError")
     # An extra that is missing raises an error of its own.
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("cxrprep"):
         missing = error.name.partition(".")[0]
@@ -300,6 +298,23 @@ def _limit_of(error: BaseException) -> tuple[str, str] | None:
         hint = "free some space or make the folder writable, then run the same command again"
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}", FAILING_HINT if error.errno in FAILING else hint
+    return None
+
+
+def _no_place_in(error: BaseException) -> tuple[str, str] | None:
+    """Which path leads nowhere, and what helps; ``None`` where it is none of that."""
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP):
+        name = str(error.filename or "")
+        shown = name if len(name) < 100 else f"{name[:60]}...{name[-30:]}"
+        return f"{shown}: {error.strerror}", "choose another name"
+    if isinstance(error, RuntimeError) and "Symlink loop" in str(error):
+        return str(error), "choose another name, or remove that link"
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        hint = "set HOME, or XDG_CONFIG_HOME, XDG_STATE_HOME and XDG_CACHE_HOME, to folders of yours"
+        return "no home folder is known for this user", hint
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        shown = error.object.encode("utf-8", "backslashreplace").decode()
+        return f"{shown[:200]}: a name that is not in UTF-8", "rename it: no table could hold that name"
     return None
 
 

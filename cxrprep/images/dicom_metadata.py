@@ -70,7 +70,10 @@ def own_pseudonyms() -> Pseudonyms:
                 part.unlink()
         key = bytes.fromhex(read_text(path).strip())
     except (OSError, ValueError) as error:
-        raise StorageError(f"the key of pseudonyms at {path} cannot be kept: {error}", hint="fix that file") from error
+        hint = (
+            "let it be read and its folder be written, or set XDG_STATE_HOME to another folder: its key is another one"
+        )
+        raise StorageError(f"the key of pseudonyms at {path} cannot be kept: {error}", hint=hint) from error
     return Pseudonyms(key)
 
 

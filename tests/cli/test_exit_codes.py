@@ -256,6 +256,16 @@ def test_7_what_the_machine_gives_too_little_of(
     assert (done.returncode, said in done.stderr, "Hint:" in done.stderr) == (7, True, True), done.stderr
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "taken/below", "loop", "loop/below", os.fsdecode(b"ward \xff")])
+@pytest.mark.parametrize("words", ["convert ROOT --recipe square-224 --out", "download nih-chestxray14 --source ROOT"])
+def test_a_path_that_nothing_can_be_called_by_is_no_bug(root: Path, tmp_path: Path, words: str, name: str) -> None:
+    (tmp_path / "taken").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    done = cxrprep(*(root if word == "ROOT" else word for word in words.split()), tmp_path / name)
+    assert (done.returncode in (2, 7), "Hint:" in done.stderr) == (True, True), done.stderr
+    assert "a bug" not in done.stderr
+
+
 def test_an_error_that_nobody_reads_keeps_its_exit_code(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
