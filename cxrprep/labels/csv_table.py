@@ -162,8 +162,9 @@ def read_table(path: Path, form: Form) -> TextTable:
     """
     content = read_content(path, form.written)
     packed, data = content.packed, content.data
-    if _is_cut(content):
-        raise TableError(f"{path} ends within quotation marks", hint="the file is cut short: fetch it again")
+    if (line := _cut_cell(content)) is not None:
+        where = f"{path}: the quotation mark that opens a cell in line {line} is never closed"
+        raise TableError(where, hint="the file is cut short: fetch it again, or correct that line by hand")
     header, first = _head(content, path)
     names = _names(header, first, form, path)
     # The index column of a table that pandas saved has no name, or one that says so; it says nothing of the data.
@@ -200,12 +201,12 @@ def read_table(path: Path, form: Form) -> TextTable:
     return found
 
 
-def _is_cut(content: CsvContent) -> bool:
-    """Whether the text ends within quotation marks: what follows it is then a part of its last cell."""
+def _cut_cell(content: CsvContent) -> int | None:
+    """The line of the last record where the text ends within quotation marks: what follows is then a part of it."""
     if content.data.count(b'"') % 2 == 0:
-        return False
-    *_, (_, last) = records_of(content._replace(data=content.data + b"\nX"))
-    return last != ["X"]
+        return None
+    *_, (line, last) = records_of(content._replace(data=content.data + b"\nX"))
+    return None if last == ["X"] else line
 
 
 def _parsed(content: CsvContent, names: Sequence[str], read: Sequence[str], form: Form, *, multiline: bool) -> pa.Table:

@@ -169,9 +169,16 @@ class HttpClient:
     def head(
         self, url: str, *, key: str = "", private: Mapping[str, str] = _NONE, doubted: bool = False
     ) -> HttpResponse:
-        """Status and headers alone, of a GET for one byte where the server knows no HEAD; see ``open``.
+        """Status and headers alone, of a GET for one byte where the server knows no HEAD.
 
-        ``doubted``: the first refusal is asked again by GET: some servers say 403 or 404 to HEAD alone.
+        Args:
+            url: as for ``open``.
+            key: as for ``open``.
+            private: as for ``open``.
+            doubted: the first refusal is asked again by GET: some servers say 403 or 404 to HEAD alone.
+
+        Returns:
+            The answer without its body. Raises as ``open`` does.
         """
         key = key or without_query(url)
         by_head = self._heeds_head is not False

@@ -135,7 +135,7 @@ def test_the_dataset_of_a_configuration_file_that_was_found_names_no_host(
     (root / "cxrprep.lock").write_text(record.replace('"mimic-cxr-jpg"', f'"{tmp_path}/mine.toml"'))
     (tmp_path / "cxrprep.toml").unlink()
     done = run(tmp_path, "verify", "given", "--repair")
-    assert (done.returncode, "unknown dataset" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "no dataset of that name is known" in done.stderr) == (2, True), done.stderr
     assert not stranger.seen
 
 

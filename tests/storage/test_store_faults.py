@@ -539,8 +539,9 @@ def test_an_image_that_arrives_damaged_is_sent_again_or_is_no_image_of_the_folde
         place = asked.body.find(b"\x89PNG")
         if asked.method in ("PUT", "POST") and place >= 0 and left["times"]:
             left["times"] -= 1
-            # What is told of its checksum goes: a store would refuse it.
-            asked.headers = {n: v for n, v in asked.headers.items() if not re.search("(?i)md5|check|crc", n)}
+            if kind != "az":  # whose checksum is signed
+                # What is told of its checksum goes: a store would refuse it.
+                asked.headers = {n: v for n, v in asked.headers.items() if not re.search("(?i)md5|check|crc", n)}
             asked.body = asked.body[:-20] + bytes([asked.body[-20] ^ 1]) + asked.body[-19:]
 
     with contextlib.ExitStack() as stack:
