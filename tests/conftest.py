@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,21 @@ def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Homes by number; ``mktemp`` would look through all that are there for each (16 s of CPU time a worker)."""
     homes = tmp_path_factory.mktemp("homes")
     return (homes / str(number) for number in itertools.count())
+
+
+@pytest.fixture(scope="session")
+def _folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folders = tmp_path_factory.mktemp("tests")
+    return (folders / str(number) for number in itertools.count())
+
+
+@pytest.fixture
+def tmp_path(_folders: Iterator[Path], request: pytest.FixtureRequest) -> Path:
+    """An empty folder of this test, in place of pytest's own, which looks through all that are there for each."""
+    folder = next(_folders)
+    folder = folder.with_name(f"{re.sub(r'[^a-z0-9]+', '_', request.node.name)[:30]}{folder.name}")
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture(autouse=True)

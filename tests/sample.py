@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import os
-import zlib
+import random
 from collections.abc import Iterable
 from typing import Final, TypeVar
 
 T = TypeVar("T")
+U = TypeVar("U")
 ALL: Final = "CXR_ALL" in os.environ
 
 
 def some(cases: Iterable[T], *, one_in: int) -> list[T]:
-    """One in ``one_in`` of the cases, at least one, in their order. Which ones depends on the cases alone."""
+    """One in ``one_in`` of the cases, at least one, in their order. Which ones depends on their number alone."""
     every = list(cases)
     if ALL:
         return every
-    chosen = sorted(range(len(every)), key=lambda number: zlib.crc32(repr(every[number]).encode()))
-    return [every[number] for number in sorted(chosen[: -(-len(every) // one_in)])]
+    chosen = random.Random(len(every)).sample(range(len(every)), -(-len(every) // one_in))
+    return [every[number] for number in sorted(chosen)]
 
 
-def some_of_each(rows: Iterable[T], columns: Iterable[T], *, one_in: int) -> list[tuple[T, T]]:
+def some_of_each(rows: Iterable[T], columns: Iterable[U], *, one_in: int) -> list[tuple[T, U]]:
     """One in ``one_in`` of the pairs, spread evenly over rows and columns."""
     columns = list(columns)
     return [

@@ -22,6 +22,7 @@ from tests.api.convert import hospital
 from tests.collection.found_files import cells, draw, prepared
 from tests.commands import cxrprep, ok
 from tests.generators.small import nih_chestxray14
+from tests.sample import some_of_each
 
 
 @pytest.mark.parametrize("size", ['"\\u0000"', "1" + "0" * 400, "1e400", "-1", "true", "null", "[]"])
@@ -253,8 +254,7 @@ FOUND = {
 }
 
 
-@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
-@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize(("kind", "name"), some_of_each(["pipe", "folder", "device"], FOUND, one_in=3))
 def test_what_is_no_file_where_one_is_expected_is_refused_at_once(
     everything: Path, tmp_path: Path, name: str, kind: str
 ) -> None:

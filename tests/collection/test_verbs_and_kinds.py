@@ -22,7 +22,7 @@ from tests.collection.hints import commands_in
 from tests.collection.sequences import files_and_times
 from tests.collection.worlds import release
 from tests.commands import Done, cxrprep, ok
-from tests.sample import some
+from tests.sample import some, some_of_each
 from tests.servers import s3
 
 # The name of a kind, and its folder. One is a shared copy that may only be read.
@@ -99,25 +99,24 @@ def done(home: Path, words: list[str]) -> Done:
     return Done(0, f"{words[1]}: {len(held)} images", "")
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("verb", "kind"), some_of_each(VERBS, KINDS, one_in=3))
 def test_a_verb_works_or_names_the_command_that_can(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, kind: str
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(made / "key"))
-    for number, (kind, folder, _) in enumerate(some([(*one, verb) for one in KINDS.items()], one_in=3)):
-        home = shutil.copytree(made, tmp_path / str(number))
-        before = files_and_times(home)
-        told = done(home, words_of(verb, folder, kind))
-        assert told.returncode == code_of(verb, kind), (kind, told)
-        assert not told.returncode or folder in told.stderr, (kind, told)
-        if kind in VERBS[verb]:
-            said, _, hint = told.stderr.partition("Hint:")
-            assert folder in said, (kind, told.stderr)
-            changed = [Path(name) for name, _ in files_and_times(home).items() - before.items()]
-            # Logs are no change.
-            wrote = [path for path in changed if path.is_file() and ".cxrprep" not in path.parts]
-            assert not wrote, (kind, wrote)
-            follow(home, verb, kind, " ".join(hint.split()))
+    home, folder = shutil.copytree(made, tmp_path / "home"), KINDS[kind]
+    before = files_and_times(home)
+    told = done(home, words_of(verb, folder, kind))
+    assert told.returncode == code_of(verb, kind), (kind, told)
+    assert not told.returncode or folder in told.stderr, (kind, told)
+    if kind in VERBS[verb]:
+        said, _, hint = told.stderr.partition("Hint:")
+        assert folder in said, (kind, told.stderr)
+        changed = [Path(name) for name, _ in files_and_times(home).items() - before.items()]
+        # Logs are no change.
+        wrote = [path for path in changed if path.is_file() and ".cxrprep" not in path.parts]
+        assert not wrote, (kind, wrote)
+        follow(home, verb, kind, " ".join(hint.split()))
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from cxrprep.executors.processes import WorkerPool
 from tests.executors import jobs
 from tests.executors.cluster import cluster, joined
 from tests.parts import need
+from tests.sample import some
 
 PROJECT = Path(__file__).parents[2]
 
@@ -338,7 +339,7 @@ LATE = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("why", LATE)
+@pytest.mark.parametrize("why", some(LATE, one_in=2))
 def test_a_worker_that_joins_late_gets_no_work_it_cannot_do(why: str, tmp_path: Path) -> None:
     need("dask")
     at_work, its = tmp_path / "at-work", tmp_path / "its"

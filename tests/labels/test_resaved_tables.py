@@ -251,7 +251,7 @@ def copy(request, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("copy", "form"),
-    some_of_each(NAMES, FORMS, one_in=4),
+    some_of_each(NAMES, FORMS, one_in=8),
     indirect=["copy"],
 )
 def test_tables_in_any_form_are_read_as_they_were(copy, form):
@@ -515,7 +515,7 @@ def test_rows_that_repeat_another_are_left_out_and_contradictions_refused(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("copy", "edit"), some_of_each(NAMES, ["gone", "more", "thousands"], one_in=4), indirect=["copy"]
+    ("copy", "edit"), some_of_each(NAMES, ["gone", "more", "thousands"], one_in=6), indirect=["copy"]
 )
 def test_a_column_that_is_gone_or_more_is_said_and_sizes_may_have_commas(copy, edit):
     name, root, before = copy
@@ -658,7 +658,7 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize(("copy", "damage"), some_of_each(NAMES, DAMAGED, one_in=4), indirect=["copy"])
+@pytest.mark.parametrize(("copy", "damage"), some_of_each(NAMES, DAMAGED, one_in=8), indirect=["copy"])
 def test_what_is_no_table_is_refused_with_its_name_and_a_hint(copy, damage):
     if damage.startswith("a workbook"):
         need("openpyxl")

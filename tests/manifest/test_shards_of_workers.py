@@ -17,6 +17,7 @@ from cxrprep.manifest.export.run import ExportOptions, export
 from tests.executors.cluster import cluster, joined
 from tests.manifest.made import made
 from tests.parts import need
+from tests.sample import some
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -68,7 +69,7 @@ def test_workers_that_do_not_see_a_folder_make_nothing(root: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sees", [True, False])
+@pytest.mark.parametrize("sees", some([True, False], one_in=2))
 def test_a_worker_that_joins_late_makes_shards_where_it_sees_the_folders(
     root: Path, tmp_path: Path, sees: bool
 ) -> None:

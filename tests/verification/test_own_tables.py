@@ -18,7 +18,7 @@ from cxrprep.storage.table_checksums import listed_checksums, replace_listed
 from cxrprep.verification import own_tables
 from tests.collection.worlds import release
 from tests.commands import cxrprep
-from tests.sample import some
+from tests.sample import some, some_of_each
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,11 +80,11 @@ def test_no_verb_falls_over_a_damaged_table(world: Path, kind: str, tmp_path: Pa
     if kind == "own":
         shutil.rmtree(root / "manifests", ignore_errors=True)
         assert cxrprep("manifest", root, "-q").returncode == 0
-    for path in sorted((root / "manifests").glob("*.parquet")):
+    verbs = ("status", "report", "digest", "manifest", "pairs", "duplicates", "extract-labels")
+    for path, verb in some_of_each(sorted((root / "manifests").glob("*.parquet")), verbs, one_in=3):
         data = turn_over(path, 0.9999)
-        for verb in some(("status", "report", "digest", "manifest", "pairs", "duplicates", "extract-labels"), one_in=3):
-            done = cxrprep(verb, root, "--state", tmp_path / path.name / verb)
-            assert done.returncode not in (1, 7), done.stderr
+        done = cxrprep(verb, root, "--state", tmp_path / path.name / verb)
+        assert done.returncode not in (1, 7), done.stderr
         path.write_bytes(data)
 
 

@@ -26,7 +26,7 @@ from tests.api.convert.commands import run, times, tree
 from tests.commands import PROGRAM, ok, start
 from tests.commands import cxrprep as command
 from tests.generators.small import nih_chestxray14
-from tests.sample import some_of_each
+from tests.sample import some, some_of_each
 
 INLINE = Engine("inline")
 FORMS = ("files", "webdataset", "parquet")
@@ -268,7 +268,7 @@ def test_a_source_of_a_known_dataset_that_changed_is_made_anew(tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("to", ["files", "parquet"])
+@pytest.mark.parametrize("to", some(["files", "parquet"], one_in=2))
 def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(tmp_path: Path, to: str) -> None:
     root = hospital.many(tmp_path / "in", 36, side=192)
     words = ("convert", root, "--recipe", "shortest-512", "--to", to, "--per-shard", 6, "--jobs", 2)
