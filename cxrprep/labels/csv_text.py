@@ -279,6 +279,8 @@ def _unreadable(path: Path, error: OSError) -> TableError:
 
 def records_of(content: CsvContent) -> Iterable[tuple[int, list[str]]]:
     """Each record of a CSV with the line it begins on, from 1; blank lines are passed over, and lines of blanks."""
+    # A cell may be as long as the table: behind a quotation mark that is never closed all of it is one.
+    csv.field_size_limit(_LIMIT - 1)
     # Line by line: the text of a large table as a whole would take its memory again.
     text = io.TextIOWrapper(io.BytesIO(content.data), "utf-8-sig", errors="replace", newline="")
     reader = csv.reader(text, delimiter=content.delimiter)

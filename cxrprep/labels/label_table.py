@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -272,7 +271,6 @@ def _value(cell: Any, path: Path, line: int, name: str) -> int | None:
 
 
 def _csv(path: Path) -> tuple[list[str], _Rows]:
-    csv.field_size_limit(128 << 20)
     content = read_content(path)
     if not content.data.strip():
         raise TableError(f"{path} is empty")

@@ -318,6 +318,21 @@ def test_a_row_with_a_field_too_many_is_named(tmp_path, dataset, name):
 
 
 @pytest.mark.parametrize(("dataset", "name"), TABLES)
+def test_a_quotation_mark_that_is_never_closed_is_named_however_much_follows(tmp_path, dataset, name):
+    """The module that reads CSV takes no cell of more than 131,072 characters, and the error was taken for a bug."""
+    root = write(dataset, tmp_path)
+
+    def opened(data):
+        header, first, *rest = data.splitlines()
+        more = [first, *rest] * (200_000 // len(first))
+        return b"\n".join((header, b'"' + first, *more)) + b"\n"
+
+    change(root / name, opened)
+    with pytest.raises(TableError, match="the quotation mark that opens a cell in line 2 is never closed"):
+        read(dataset, root)
+
+
+@pytest.mark.parametrize(("dataset", "name"), TABLES)
 def test_what_is_another_file_is_named(tmp_path, dataset, name):
     root = write(dataset, tmp_path)
     for content in (b"", b"<!DOCTYPE html>\n<html>sign in</html>\n", b"\x89PNG\r\n\x1a\n", b"a,b\n1,2\n"):
