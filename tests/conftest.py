@@ -88,21 +88,15 @@ def _no_real_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Homes by number; ``mktemp`` would look through all that are there for each (16 s of CPU time a worker)."""
-    homes = tmp_path_factory.mktemp("homes")
-    return (homes / str(number) for number in itertools.count())
-
-
-@pytest.fixture(scope="session")
 def _folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folders by number; ``mktemp`` would look through all that are there for each (16 s of CPU time a worker)."""
     folders = tmp_path_factory.mktemp("tests")
     return (folders / str(number) for number in itertools.count())
 
 
 @pytest.fixture
 def tmp_path(_folders: Iterator[Path], request: pytest.FixtureRequest) -> Path:
-    """An empty folder of this test, in place of pytest's own, which looks through all that are there for each."""
+    """An empty folder of this test, in place of pytest's own."""
     folder = next(_folders)
     folder = folder.with_name(f"{re.sub(r'[^a-z0-9]+', '_', request.node.name)[:30]}{folder.name}")
     folder.mkdir()
@@ -110,8 +104,8 @@ def tmp_path(_folders: Iterator[Path], request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_home(_homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    home = next(_homes)
+def _own_home(_folders: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    home = next(_folders)
     home.mkdir()
     _nobodys(monkeypatch, str(home))
 

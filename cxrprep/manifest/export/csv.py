@@ -57,7 +57,7 @@ def write_csv(path: Path, tables: Callable[[], Iterable[pa.Table]], *, packed: b
 
 
 @contextlib.contextmanager
-def _opened(path: Path, packed: bool) -> Iterator[BinaryIO]:  # two callers, above
+def _opened(path: Path, packed: bool) -> Iterator[BinaryIO]:
     with path.open("wb") as file:
         if packed:
             # Without a name and a time: the same rows are the same bytes.
