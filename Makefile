@@ -46,13 +46,13 @@ demo: $(if $(filter-out demo,$(MAKECMDGOALS)),$(VENV)/installed,$(VENV)/program)
 	$(BIN)/python tools/demo.py
 
 test: install npm  ## run the tests; a test whose real part is absent is skipped with the command that installs it
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(if $(CXR_ALL),,-m "not long")
 
 test-all: export CXR_ALL := 1
-test-all: test  ## the tests with every case of their large grids, of which test runs a part
+test-all: test  ## the longest tests too, and every case of the large grids, of which test runs a part
 
 test-fast: install  ## the tests that need no server, browser or cluster
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not part"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not long and not part"
 
 lint: install  ## ruff, mypy --strict, and the import contracts of docs/explanation/architecture.md
 	$(BIN)/ruff check .

@@ -427,7 +427,7 @@ def put(address: str, root: Path) -> None:
         system.pipe_file(f"{address}/{name}", data)
 
 
-@pytest.mark.parametrize("kind", some(["own", "declared", "converted", "shards"], one_in=2))
+@pytest.mark.parametrize("kind", some(["own", "declared", "converted", "shards"], one_in=4))
 def test_folders_of_every_kind_are_read_image_by_image(kind: str, bucket: str, at_home: Path, tmp_path: Path) -> None:
     here, there = tmp_path / kind, f"{bucket}/{kind}"
     dataset = "vindr-cxr" if kind == "declared" else None

@@ -83,7 +83,7 @@ def until(root: Path, name: str, state: str, at_least: int = 0) -> dict[str, Any
     raise AssertionError((name, state, at_least, stages(root)))
 
 
-@pytest.mark.parametrize("name", some(VERBS, one_in=3))
+@pytest.mark.parametrize("name", some(VERBS, one_in=5))
 def test_a_verb_runs_and_is_killed(made: Path, root: Path, name: str) -> None:
     verb, at_once, words = VERBS[name]
     if name == "download":

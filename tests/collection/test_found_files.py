@@ -254,7 +254,7 @@ FOUND = {
 }
 
 
-@pytest.mark.parametrize(("kind", "name"), some_of_each(["pipe", "folder", "device"], FOUND, one_in=3))
+@pytest.mark.parametrize(("kind", "name"), some_of_each(["pipe", "folder", "device"], FOUND, one_in=5))
 def test_what_is_no_file_where_one_is_expected_is_refused_at_once(
     everything: Path, tmp_path: Path, name: str, kind: str
 ) -> None:

@@ -99,7 +99,7 @@ def done(home: Path, words: list[str]) -> Done:
     return Done(0, f"{words[1]}: {len(held)} images", "")
 
 
-@pytest.mark.parametrize(("verb", "kind"), some_of_each(VERBS, KINDS, one_in=3))
+@pytest.mark.parametrize(("verb", "kind"), some_of_each(VERBS, KINDS, one_in=5))
 def test_a_verb_works_or_names_the_command_that_can(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, kind: str
 ) -> None:
@@ -120,7 +120,7 @@ def test_a_verb_works_or_names_the_command_that_can(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", some(["raw", "converted", "shards", "own", "own converted", "exported"], one_in=3))
+@pytest.mark.parametrize("kind", some(["raw", "converted", "shards", "own", "own converted", "exported"], one_in=6))
 def test_a_verb_answers_over_a_bucket_as_over_a_folder(
     made: Path, amazon: s3.S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:

@@ -16,6 +16,7 @@ import pytest
 from tests.commands import cxrprep, ok, result, start
 from tests.integration.river import nih_mirror, phantom, served, tree
 from tests.parts import shared_data
+from tests.sample import some
 
 VERBS = (("verify",), ("extract-labels",), ("convert", "--recipe", "square-224"), ("manifest",))
 
@@ -95,7 +96,7 @@ def test_the_manifest_opens_in_duckdb(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["download", "convert"])
+@pytest.mark.parametrize("verb", some(["download", "convert"], one_in=2))
 def test_kill_9_and_the_same_command_again_end_in_the_same_bytes(tmp_path: Path, verb: str) -> None:
     mirror = phantom(tmp_path / "mirror", patients=10, size=512)
     with served(mirror) as address:

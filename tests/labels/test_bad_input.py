@@ -160,7 +160,7 @@ def zipped(data):
 
 @pytest.mark.parametrize("pack", [lambda data: data, lambda data: gzip.compress(data, mtime=0), zipped])
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zip"])
-@pytest.mark.parametrize(("dataset", "name"), some(TABLES, one_in=3))
+@pytest.mark.parametrize(("dataset", "name"), some(TABLES, one_in=6))
 def test_a_table_is_unpacked_by_its_bytes_and_not_by_its_name(tmp_path, dataset, name, suffix, pack):
     root = write(dataset, tmp_path)
     before = read(dataset, root)

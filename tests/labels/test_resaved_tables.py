@@ -251,7 +251,7 @@ def copy(request, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("copy", "form"),
-    some_of_each(NAMES, FORMS, one_in=8),
+    some_of_each(NAMES, FORMS, one_in=16),
     indirect=["copy"],
 )
 def test_tables_in_any_form_are_read_as_they_were(copy, form):
@@ -293,7 +293,7 @@ def test_what_is_no_label_is_refused(cell):
 ENDS = (".parquet", ".xlsx", ".tsv", ".csv.xz", ".csv.txt", ".json", ".jsonl")
 
 
-@pytest.mark.parametrize(("copy", "end"), some_of_each(NAMES, ENDS, one_in=4), indirect=["copy"])
+@pytest.mark.parametrize(("copy", "end"), some_of_each(NAMES, ENDS, one_in=7), indirect=["copy"])
 def test_tables_under_the_name_of_their_form_are_found_and_are_not_extra(copy, end, tmp_path):
     name, root, before = copy
     shutil.copytree(root, tmp_path, dirs_exist_ok=True)
@@ -353,7 +353,7 @@ COPIES = {
 
 @pytest.mark.parametrize(
     ("copy", "called"),
-    some_of_each(NAMES, COPIES, one_in=4),
+    some_of_each(NAMES, COPIES, one_in=7),
     indirect=["copy"],
 )
 def test_a_copy_by_its_name_is_the_table_where_that_is_not_here(copy, called, tmp_path):
@@ -377,7 +377,7 @@ def test_a_copy_stands_behind_the_table_itself(copy, tmp_path):
     assert read(name, tmp_path)[0] == before
 
 
-@pytest.mark.parametrize(("copy", "depth"), some_of_each(NAMES, [3, 4], one_in=4), indirect=["copy"])
+@pytest.mark.parametrize(("copy", "depth"), some_of_each(NAMES, [3, 4], one_in=7), indirect=["copy"])
 def test_tables_far_down_are_found(copy, depth, tmp_path):
     name, root, before = copy
     inner = tmp_path.joinpath(*(f"level {number}" for number in range(depth)))
@@ -409,7 +409,7 @@ def in_parts(path: Path, form: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("copy", "form"), some_of_each(NAMES, ["csv", "parquet"], one_in=4), indirect=["copy"])
+@pytest.mark.parametrize(("copy", "form"), some_of_each(NAMES, ["csv", "parquet"], one_in=7), indirect=["copy"])
 def test_a_folder_of_part_files_is_a_table_and_is_not_extra(copy, form, tmp_path):
     name, root, before = copy
     shutil.copytree(root, tmp_path, dirs_exist_ok=True)
@@ -515,7 +515,7 @@ def test_rows_that_repeat_another_are_left_out_and_contradictions_refused(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("copy", "edit"), some_of_each(NAMES, ["gone", "more", "thousands"], one_in=6), indirect=["copy"]
+    ("copy", "edit"), some_of_each(NAMES, ["gone", "more", "thousands"], one_in=13), indirect=["copy"]
 )
 def test_a_column_that_is_gone_or_more_is_said_and_sizes_may_have_commas(copy, edit):
     name, root, before = copy
@@ -573,7 +573,7 @@ IDS: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize(
     ("copy", "edit"),
-    some_of_each([name for name in NAMES if catalog()[name].declared], IDS, one_in=4),
+    some_of_each([name for name in NAMES if catalog()[name].declared], IDS, one_in=7),
     indirect=["copy"],
 )
 def test_ids_in_another_form_are_read_as_they_were_or_refused_by_line(copy, edit):
@@ -658,7 +658,7 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize(("copy", "damage"), some_of_each(NAMES, DAMAGED, one_in=8), indirect=["copy"])
+@pytest.mark.parametrize(("copy", "damage"), some_of_each(NAMES, DAMAGED, one_in=13), indirect=["copy"])
 def test_what_is_no_table_is_refused_with_its_name_and_a_hint(copy, damage):
     if damage.startswith("a workbook"):
         need("openpyxl")

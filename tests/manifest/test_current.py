@@ -78,7 +78,7 @@ def test_what_changed_is_seen(change: str, release: tuple[Path, Path], monkeypat
         assert rebuilt(source, root, monkeypatch) == 1
 
 
-@pytest.mark.parametrize("change", ["", *some([name for name in CHANGES if name != "no labels"], one_in=2)])
+@pytest.mark.parametrize("change", ["", *some([name for name in CHANGES if name != "no labels"], one_in=3)])
 def test_of_a_folder_that_is_adopted_where_it_lies_too(
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +121,7 @@ def test_a_conversion_leaves_the_manifest_that_is_current(release: tuple[Path, P
     assert {path.name: path.stat().st_ino for path in (root / "manifests").iterdir()} == before
 
 
-@pytest.mark.parametrize("change", some(CHANGES_FOR_CONVERT, one_in=2))
+@pytest.mark.parametrize("change", some(CHANGES_FOR_CONVERT, one_in=3))
 def test_a_conversion_sees_what_changed(change: str, release: tuple[Path, Path]) -> None:
     _, root = release
     cxrprep.convert(root, recipe="square-224", jobs=1)

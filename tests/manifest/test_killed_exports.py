@@ -70,7 +70,7 @@ def contents(folder):
             *(("files", case) for case in CASES),
             *(("webdataset", case) for case in CASES if CASES[case][1]["form"] != "csv"),
         ],
-        one_in=3,
+        one_in=5,
     ),
     indirect=["folders"],
 )

@@ -59,6 +59,7 @@ def stated(root):
 # ---- equal where nothing that a model sees differs ----
 
 
+@pytest.mark.long
 def test_forms_shards_engines_and_names_of_recipes(nih, small, tmp_path):
     wanted = digest(small)
     engines = (INLINE, Engine("local", 2))

@@ -53,7 +53,7 @@ def test_a_cluster_makes_the_shards_of_one_process(root: Path, tmp_path: Path, m
             assert files(Path(f"there-{form}")) == files(Path(f"here-{form}"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("unseen", ["root", "out"])
 def test_workers_that_do_not_see_a_folder_make_nothing(root: Path, tmp_path: Path, unseen: str) -> None:
     need("dask")
@@ -68,7 +68,7 @@ def test_workers_that_do_not_see_a_folder_make_nothing(root: Path, tmp_path: Pat
     assert not list(out.rglob("*.tar"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("sees", some([True, False], one_in=2))
 def test_a_worker_that_joins_late_makes_shards_where_it_sees_the_folders(
     root: Path, tmp_path: Path, sees: bool

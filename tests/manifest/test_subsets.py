@@ -152,7 +152,7 @@ def drawn(rng, root):
 
 @pytest.mark.parametrize(
     ("any_root", "form"),
-    some_of_each([*DATASETS, "vindr-cxr", "own"], ["csv", "coco", "hf", "webdataset", "original"], one_in=3),
+    some_of_each([*DATASETS, "vindr-cxr", "own"], ["csv", "coco", "hf", "webdataset", "original"], one_in=5),
     indirect=["any_root"],
 )
 def test_a_random_part_has_the_shape_of_the_whole(any_root, form, tmp_path, request):

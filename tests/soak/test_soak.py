@@ -22,7 +22,7 @@ HOSTILE = ("tar: upwards", "tar: a link, then a file through it", "tar: bomb by 
 DISKS = tuple(case for case in disks.CASES if case.quick)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_any_moment_nothing_is_lost(tmp_path: Path) -> None:
     found = kills.campaign(tmp_path, kills=3, seed=20, images=100, brief=True)
     assert found.problems == []
@@ -42,7 +42,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[disks.Bench]:
         yield found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", DISKS, ids=lambda case: case.name)
 def test_faults_of_disks_end_as_they_must(case: disks.Case, bench: disks.Bench) -> None:
     outcome = disks.play(case, bench)
@@ -51,7 +51,7 @@ def test_faults_of_disks_end_as_they_must(case: disks.Case, bench: disks.Bench) 
     assert outcome.wrong == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_input_is_answered(name: str, tmp_path: Path) -> None:
     case = next(case for case in hostile.CASES if case.name == name)

@@ -101,7 +101,7 @@ def test_any_part_of_a_member(
 # ---- zip64 ----
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_more_members_than_sixteen_bits_count(tmp_path: Path) -> None:
     wire = written(tmp_path / "many.zip", {f"{n:06d}": b"%d" % n for n in range(65_600)}, zipfile.ZIP_STORED)
     files = [*wire.archive().members()]

@@ -168,7 +168,7 @@ GONE: dict[str, tuple[Any, set[int]]] = {
 }
 
 
-@pytest.mark.parametrize("change", some(GONE, one_in=2))
+@pytest.mark.parametrize("change", some(GONE, one_in=3))
 def test_what_went_or_changed_is_seen(change: str, root: Path) -> None:
     before = state(root)
     perform, gone = GONE[change]
@@ -385,7 +385,7 @@ def test_status_counts_what_is_here_now(change: str, root: Path, monkeypatch: py
     status_lists(root, monkeypatch)
 
 
-@pytest.mark.parametrize("change", some(STATUS_CHANGES, one_in=3))
+@pytest.mark.parametrize("change", some(STATUS_CHANGES, one_in=5))
 def test_status_counts_what_changed_before_the_folders_were_listed(
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

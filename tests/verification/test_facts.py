@@ -191,6 +191,7 @@ def test_lists_and_boxes_that_are_not_here_are_not_checked() -> None:
 # ---- CheXpert and MIMIC ----
 
 
+@pytest.mark.long
 def test_a_train_table_of_chexperts_size_is_held_against_its_numbers(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text(chexpert.full_table(), encoding="ascii")
     spec = catalog()["chexpert"]

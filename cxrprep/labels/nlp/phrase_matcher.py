@@ -125,16 +125,22 @@ class Lexicon(Generic[T]):
         """The place of one word sequence in the trie, made where it is missing."""
         node = self._root
         for symbol in form:
-            if symbol.startswith("@"):
-                if symbol not in self._names:
-                    raise ConfigError(f"unknown word class {symbol}; known: {', '.join(sorted(self._names))}")
-            elif symbol.endswith("*") and len(symbol) > 1:
-                self._prefixes.add(symbol[:-1])
-            else:
-                self._literals.add(symbol)
-            node = node.children.setdefault(symbol, _Node())
+            child = node.children.get(symbol)
+            if child is None:
+                self._note_symbol(symbol)
+                child = node.children[symbol] = _Node()
+            node = child
         self._lengths = None
         return node
+
+    def _note_symbol(self, symbol: str) -> None:
+        if symbol.startswith("@"):
+            if symbol not in self._names:
+                raise ConfigError(f"unknown word class {symbol}; known: {', '.join(sorted(self._names))}")
+        elif symbol.endswith("*") and len(symbol) > 1:
+            self._prefixes.add(symbol[:-1])
+        else:
+            self._literals.add(symbol)
 
     def symbols(self, word: str) -> tuple[str, ...]:
         """What ``word`` is in the phrases: itself, prefixes that fit, classes that hold it. Empty for most words."""

@@ -141,8 +141,10 @@ def test_a_file_that_no_conversion_wrote_is_never_replaced(tmp_path: Path, form:
     assert convert(root, out, recipe=str(mine)).converted == 1
 
 
-@pytest.mark.parametrize("cache", ["kept", "lost"])
-@pytest.mark.parametrize("harm", ["the mark", "the mark and the length", "another selection's length"])
+@pytest.mark.parametrize(
+    ("harm", "cache"),
+    some_of_each(["the mark", "the mark and the length", "another selection's length"], ["kept", "lost"], one_in=2),
+)
 def test_a_damaged_output_that_cannot_be_told_from_anothers_file_stays_listed(
     tmp_path: Path, harm: str, cache: str
 ) -> None:
@@ -303,7 +305,7 @@ def _written(out: Path) -> int:
     return sum(1 for path in out.rglob("*") if path.is_file() and ".cxrprep" not in path.parts)
 
 
-@pytest.mark.parametrize("to", ["files", "webdataset"])
+@pytest.mark.parametrize("to", some(["files", "webdataset"], one_in=2))
 def test_a_disk_that_refuses_ends_the_run_with_7_and_the_next_one_goes_on(tmp_path: Path, to: str) -> None:
     root, out = hospital.many(tmp_path / "in", 30), tmp_path / "out"
     words = [PROGRAM, "convert", str(root), "--recipe", "square-224", "--out", str(out), "--to", to, "--jobs", "1"]
@@ -334,7 +336,7 @@ def test_only_our_own_temporary_files_are_swept_away(tmp_path: Path) -> None:
     assert {path.name for path in (out / ".cxrprep").iterdir()} == {"finished.parquet", "source"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_job_array_at_work_at_the_same_time(tmp_path: Path) -> None:
     root = tmp_path / "nih"
     nih_chestxray14.write(root)
@@ -389,7 +391,7 @@ def test_parts_that_ran_again_say_how_what_came_since_is_listed(tmp_path: Path) 
     assert pq.read_table(out / "manifests/images.parquet").num_rows == 7
 
 
-@pytest.mark.parametrize("to", ["files", "webdataset"])
+@pytest.mark.parametrize("to", some(["files", "webdataset"], one_in=2))
 def test_a_part_of_an_array_to_which_no_image_falls_is_done(tmp_path: Path, to: str) -> None:
     """Whoever waits for all parts (``afterok``) waited in vain: it ended with 8, as a selection without an image."""
     root = tmp_path / "in"

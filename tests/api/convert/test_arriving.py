@@ -123,7 +123,7 @@ def test_what_a_killed_run_was_writing_goes(tmp_path: Path) -> None:
     assert f"-{os.getpid()}-" in left
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_shards_of_a_job_array_side_by_side(tmp_path: Path) -> None:
     mirror, root = tmp_path / "mirror", tmp_path / "root"
     nih_chestxray14.write(mirror, size=256)

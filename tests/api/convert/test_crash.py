@@ -84,7 +84,7 @@ def scheduler() -> Iterator[str]:
         yield address
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("to", ["files", "parquet"])
 def test_a_cluster_makes_the_same_bytes_as_this_process(tmp_path: Path, scheduler: str, to: str) -> None:
     root = hospital.many(tmp_path / "in", 40)
@@ -96,7 +96,7 @@ def test_a_cluster_makes_the_same_bytes_as_this_process(tmp_path: Path, schedule
     assert tree(tmp_path / "there") == tree(tmp_path / "here")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_of_the_cluster_killed_midway_loses_nothing(tmp_path: Path, scheduler: str) -> None:
     import distributed
 

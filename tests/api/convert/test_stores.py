@@ -77,7 +77,7 @@ def az(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, st
         yield service.environment
 
 
-@pytest.fixture(params=some(["gcs", "s3", "az"], one_in=2))
+@pytest.fixture(params=some(["gcs", "s3", "az"], one_in=3))
 def store(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, str]]]:
     """The address of a bucket, and what the environment must hold."""
     env = request.getfixturevalue(request.param)

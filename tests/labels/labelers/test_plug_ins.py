@@ -65,7 +65,7 @@ def test_shards_in_any_order_give_the_bytes_of_one_run(site: Path, tmp_path: Pat
     assert labelled(reports, tmp_path / "parts", shard=Shard(2, 3)) == whole
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_dask_cluster_gives_the_bytes_of_one_process(site: Path, tmp_path: Path, reports: Path) -> None:
     need("dask")
     with cluster(2, site) as scheduler:

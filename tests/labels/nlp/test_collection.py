@@ -111,7 +111,7 @@ def test_shards_in_any_order_give_the_same_bytes_once_the_last_is_there(
     assert other.joined.waiting_for == (2, 3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_dask_cluster_gives_the_same_bytes(many: Path, alone: dict[str, str], tmp_path: Path) -> None:
     need("dask")
     from tests.executors.cluster import cluster
@@ -255,7 +255,7 @@ def test_the_footer_names_rules_policy_and_source(tmp_path: Path) -> None:
     assert footer["source"] == "r.zip"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_that_always_dies_is_reported_and_the_others_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
