@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import cxrprep
-from tests.integration.river import phantom
+from tests.integration.mirrors import phantom
 from tests.manifest.made import made
 from tests.manifest.test_pairs import TEXT
 

@@ -23,7 +23,7 @@ from cxrprep.model import LabelTest, Selection, Split
 from cxrprep.record.last_run import LastRun
 from cxrprep.record.record import Record
 from cxrprep.selection.options import options_of, selection_of
-from tests.integration.river import phantom
+from tests.integration.mirrors import phantom
 from tests.servers.faults import serving
 
 # The function has its module's name.

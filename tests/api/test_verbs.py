@@ -17,7 +17,7 @@ from cxrprep.api.result import Result
 from cxrprep.errors import CxrprepError, ExitCode, UsageError
 from cxrprep.events import Event, ItemFinished, Note, StageFinished, StageStarted
 from tests.generators.small import nih_chestxray14
-from tests.integration.river import phantom
+from tests.integration.mirrors import phantom
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import pytest
 from cxrprep.cli.output import MEANINGS
 from cxrprep.errors import ExitCode
 from tests.commands import PROGRAM, cxrprep
-from tests.integration.river import phantom
+from tests.integration.mirrors import phantom
 from tests.servers.faults import serving
 
 pytestmark = pytest.mark.slow

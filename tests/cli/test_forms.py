@@ -29,7 +29,7 @@ from cxrprep.cli.output import Output
 from cxrprep.errors import ExitCode
 from tests.commands import PROGRAM, cxrprep, ok
 from tests.generators.small import nih_chestxray14
-from tests.integration.river import phantom
+from tests.integration.mirrors import phantom
 from tests.servers.faults import serving
 
 pytestmark = pytest.mark.slow

@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.commands import cxrprep, ok, result, start
-from tests.integration.river import nih_mirror, phantom, served, tree
+from tests.integration.mirrors import nih_mirror, phantom, served, tree
 from tests.parts import shared_data
 from tests.sample import some
 
 VERBS = (("verify",), ("extract-labels",), ("convert", "--recipe", "square-224"), ("manifest",))
 
 
-def river(root: Path, source: str | Path) -> None:
+def whole_job(root: Path, source: str | Path) -> None:
     ok("download", "nih-chestxray14", root, "--source", source)
     for verb, *options in VERBS:
         ok(verb, root, *options)
@@ -31,7 +31,7 @@ def river(root: Path, source: str | Path) -> None:
 def test_real_images_from_a_folder_end_in_a_manifest(tmp_path: Path) -> None:
     real = shared_data("nih-chestxray14")
     root = tmp_path / "nih"
-    river(root, nih_mirror(real, tmp_path / "mirror", "box"))
+    whole_job(root, nih_mirror(real, tmp_path / "mirror", "box"))
 
     images = pd.read_parquet(root / "manifests" / "images.parquet")
     assert len(images) == 114
@@ -77,11 +77,11 @@ def test_the_older_table_gives_the_same_schema(tmp_path: Path) -> None:
 def test_archives_over_http_end_in_the_same_bytes_on_every_run(tmp_path: Path) -> None:
     mirror = phantom(tmp_path / "mirror")
     with served(mirror) as address:
-        river(tmp_path / "one", address)
+        whole_job(tmp_path / "one", address)
         first = tree(tmp_path / "one")
-        river(tmp_path / "one", address)
+        whole_job(tmp_path / "one", address)
         assert tree(tmp_path / "one") == first
-        river(tmp_path / "two", address)
+        whole_job(tmp_path / "two", address)
     assert tree(tmp_path / "two") == first
     assert not [name for name in first if name.endswith((".tar.gz", ".part"))]
 
