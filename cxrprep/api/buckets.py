@@ -51,13 +51,7 @@ class BucketFolders(contextlib.AbstractContextManager["BucketFolders"]):
             copy.put_back()
 
     def local(
-        self,
-        address: str,
-        *,
-        writes: bool,
-        kind: str = "",
-        streams: bool = False,
-        part: Shard | None = None,
+        self, address: str, *, writes: bool, kind: str = "", streams: bool = False, part: Shard | None = None
     ) -> Path:
         """The path here of a folder or file in a store.
 

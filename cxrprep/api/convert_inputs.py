@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import shlex
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -107,6 +107,7 @@ def open_inputs(
             hint="download it (--source takes the same address), or leave --dataset out to convert plain files",
         )
     folder = None
+    find: Callable[..., Inputs]
     if not is_url(where.root):
         folder = open_folder(where, unknown_is_own=where.dataset is None)
     if folder is None or folder.kind in (FolderKind.OWN, FolderKind.EXPORTED):
@@ -115,7 +116,7 @@ def open_inputs(
         sink = ignore if folder is not None and folder.kind is FolderKind.EXPORTED else on_event
         if base is not None:
             check_as_written(base)
-        found = _plain(str(where.root), selection, shard, without, base, rows=rows, on_event=sink)
+        find = partial(_plain, str(where.root), selection, without=without, base=base, rows=rows, on_event=sink)
     else:
         folder.require("convert", FolderKind.RELEASE, FolderKind.CONVERTED)
         if folder.kind is FolderKind.RELEASE:
@@ -128,18 +129,17 @@ def open_inputs(
                 )
             base = _own_table(folder)
             check_as_written(base)
-            found = _of_manifest(folder, base, selection, shard, rows=rows, on_event=on_event)
+            find = partial(_of_manifest, folder, base, selection, rows=rows, on_event=on_event)
         elif made is not None and has_dropped(folder) and not is_url(str(without or "")):
             out = folder.derived(made.name) if without is None else Path(without)
-            found = inputs_with_dropped(folder, made, out, selection, shard, on_event=on_event)
+            find = partial(inputs_with_dropped, folder, made, out, selection, on_event=on_event)
             hint = f"originals were dropped once they were converted; download them again, with --then {made.name}"
         else:
-            found = _of_manifest(folder, folder.manifests / IMAGES_NAME, selection, shard, rows=rows, on_event=on_event)
-    if not found.total:
-        if shard is not None:
-            # A part of an array to which no image falls is done, where the selection matches any at all.
-            open_inputs(where, selection=selection, rows=rows, without=without, made=made)
-            return found
+            base = folder.manifests / IMAGES_NAME
+            find = partial(_of_manifest, folder, base, selection, rows=rows, on_event=on_event)
+    found = find(shard)
+    # A part of an array to which no image falls is done, where the selection matches any at all.
+    if not found.total and (shard is None or not find(None, on_event=ignore).total):
         if folder is not None:
             others = set(FolderKind) - {FolderKind.EXPORTED}
             folder.require("convert", *others, instead=f"convert the folder that was exported: {_ORIGINAL}")
@@ -181,13 +181,7 @@ def has_dropped(folder: DatasetFolder) -> bool:
 
 
 def inputs_with_dropped(
-    folder: DatasetFolder,
-    recipe: Recipe,
-    out: Path,
-    selection: Selection,
-    shard: Shard | None,
-    *,
-    on_event: Sink,
+    folder: DatasetFolder, recipe: Recipe, out: Path, selection: Selection, shard: Shard | None, *, on_event: Sink
 ) -> Inputs:
     """The images that are here, and those that were dropped of which ``out`` holds what ``recipe`` made.
 
@@ -345,7 +339,7 @@ def _plain(
         return items([pair for pair in everything if pair[0].name in paths])
 
     return Inputs(
-        root, len(wanted), functools.partial(items, wanted), base=base, place=place, unusable=found.unusable,
+        root, len(wanted), partial(items, wanted), base=base, place=place, unusable=found.unusable,
         others=None if selection.is_everything else others, left_out=tuple(found.words().items()),
     )  # fmt: skip
 

@@ -101,12 +101,7 @@ def source_options(spec: DatasetSpec, place: MirrorChoice, options: FetchOptions
 
 @contextmanager
 def opened(
-    where: FolderRef,
-    options: FetchOptions | None,
-    on_event: Sink,
-    *,
-    source: str | None,
-    remembered: str = "",
+    where: FolderRef, options: FetchOptions | None, on_event: Sink, *, source: str | None, remembered: str = ""
 ) -> Iterator[DownloadContext]:
     """A download whose source is open; it is closed at the end.
 

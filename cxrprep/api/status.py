@@ -8,12 +8,12 @@ import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import DatasetFolder, folder_words, open_folder
 from cxrprep.api.result import Result
-from cxrprep.api.status_parts import PartStatus, count_parts, has_images, images_or_archives
+from cxrprep.api.status_parts import PartStatus, count_lost, count_parts, has_images, images_or_archives
 from cxrprep.collection import FolderKind
 from cxrprep.datasets.catalog import naming_words
 from cxrprep.datasets.own_folder import dataset_words
@@ -29,6 +29,12 @@ from cxrprep.storage.paths import CACHE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+_TABLES: Final = {
+    "verify": ("verify.parquet", "last findings"),
+    "extract-labels": ("labels.parquet", "labels"),
+    "manifest": ("images.parquet", "manifest"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +184,11 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
         yield StageStatus("download", "done", format_count(here, "file"))
     updated = folder.record.header.updated
     changed = updated.timestamp() if updated else 0.0
-    for name, table, what in (
-        ("verify", "verify.parquet", "last findings"),
-        ("extract-labels", "labels.parquet", "labels"),
-        ("manifest", "images.parquet", "manifest"),
-    ):
-        yield _of_table(folder, name, table, what, 0.0 if name == "extract-labels" else changed)
+    # What went since the last check is none that was checked. Without a record the manifest alone says what there was.
+    lost = missing or wrong if folder.record.exists else count_lost(folder)
+    yield _of_table(folder, "verify", changed, lost)
+    yield _of_table(folder, "extract-labels", 0.0, 0)
+    yield _of_table(folder, "manifest", changed, lost)
     derived = folder.home / "derived"
     recipes = sorted(entry for entry in derived.iterdir() if entry.is_dir()) if derived.is_dir() else []
     for recipe in recipes:
@@ -192,44 +197,55 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
         if not made.is_file():
             yield StageStatus(f"convert {recipe.name}", "not finished", "", failed)
         else:
-            word = "incomplete" if failed else "done"
-            yield StageStatus(f"convert {recipe.name}", word, format_count(_rows(made), "image"), failed)
+            lost = count_lost(open_folder(recipe, files=False))
+            yield _of_conversion(f"convert {recipe.name}", _rows(made), failed, lost)
     if not recipes:
         yield StageStatus("convert", "not done", "")
 
 
 def _stages_of_made(folder: DatasetFolder) -> Iterator[StageStatus]:
     """Of images of one's own, and of what was made: nothing was fetched, and no table is to be read."""
-    images = folder.image_tables
+    images, lost = folder.image_tables, count_lost(folder)
     if folder.kind is FolderKind.OWN:
         told = f"manifest of {_when(images[0])}" if images else ""
-        yield StageStatus("manifest", "done" if images else "not done", told)
+        yield StageStatus("manifest", "older than the files" if lost else "done" if images else "not done", told)
     elif folder.kind is FolderKind.CONVERTED:
         name = f"convert {folder.lineage.recipe if folder.lineage is not None else ''}".strip()
-        failed = _rows(folder.read_from / FAILURES_NAME)
-        count = format_count(sum(map(_rows, images)), "image")
+        stage = _of_conversion(name, sum(map(_rows, images)), _rows(folder.read_from / FAILURES_NAME), lost)
         joined = len(images) == 1 and images[0].parent == folder.read_from
-        yield StageStatus(name, "done" if joined and not failed else "incomplete", count, failed)
+        yield stage if joined else dataclasses.replace(stage, state="incomplete")
     newest = max((table.stat().st_mtime for table in images), default=0.0)
-    yield _of_table(folder, "verify", "verify.parquet", "last findings", newest)
+    yield _of_table(folder, "verify", newest, lost)
 
 
-def _of_table(folder: DatasetFolder, name: str, table: str, what: str, changed: float) -> StageStatus:
-    """A stage whose result is one table, of files that have changed at that time."""
+def _of_conversion(name: str, count: int, failed: int, lost: int) -> StageStatus:
+    """A conversion of so many images, some of which failed, or whose files are lost."""
+    detail = format_count(count, "image") + (
+        f", {format_count(lost, 'file')} missing or of another size" if lost else ""
+    )
+    return StageStatus(name, "incomplete" if failed or lost else "done", detail, failed)
+
+
+def _of_table(folder: DatasetFolder, name: str, changed: float, lost: int) -> StageStatus:
+    """A stage whose result is one table, of files that have changed at that time, and of which some are lost."""
     from cxrprep.verification.findings_table import count_faults
 
+    table, what = _TABLES[name]
     path = folder.manifests / table
     if not path.is_file():
         return StageStatus(name, "not done", "")
     detail = f"{what} of {_when(path)}"
-    if path.stat().st_mtime < changed:
+    is_old, failed = path.stat().st_mtime < changed, 0
+    if name == "verify":
+        # What it found is told until another check is made of what came since.
+        failed = 0 if is_old else count_faults(path)
+        is_old = is_old or (lost > 0 and not failed)
+    elif name == "manifest" and (is_old or lost):
         from cxrprep.manifest.current import is_current
 
         # A manifest that came out the same is not written again, and keeps its time.
-        if name != "manifest" or not is_current(folder, count_rows(path)):
-            return StageStatus(name, "older than the files", detail)
-    failed = count_faults(path) if name == "verify" else 0
-    return StageStatus(name, "failed" if failed else "done", detail, failed)
+        is_old = not is_current(folder, None if lost else count_rows(path))
+    return StageStatus(name, "older than the files" if is_old else "failed" if failed else "done", detail, failed)
 
 
 def _with_runs(stages: Sequence[StageStatus], runs: Sequence[RunState]) -> Iterator[StageStatus]:

@@ -98,6 +98,26 @@ def count_parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
     return tuple(row for row in rows if row.name != "other" or row.here or row.missing or row.partial)
 
 
+def count_lost(folder: DatasetFolder) -> int:
+    """How many files that a folder's tables state are gone, or have another size; each is looked at, and none read."""
+    from cxrprep.storage.folder_stamps import sizes_of
+    from cxrprep.storage.parquet import read_groups
+
+    if folder.in_shards or folder.kind is FolderKind.EXPORTED:
+        groups = iter([folder.files().select(["path", "size"])])
+    else:
+        groups = (group for table in folder.image_tables for group in read_groups(table, ["path", "bytes"]))
+    there, lost = unfetched(folder.root), 0
+    for batch in (batch for group in groups for batch in group.to_batches(max_chunksize=_FEW)):
+        paths, sizes = (column.to_pylist() for column in batch.columns)
+        for path, size, here in zip(paths, sizes, sizes_of(folder.root, paths), strict=True):
+            entry = there.find(path) if here is None and there is not None else None
+            held = here if entry is None else entry.size
+            # Earlier versions stated no size of a shard.
+            lost += held is None or size not in (None, held)
+    return lost
+
+
 def _files(folder: DatasetFolder) -> Iterable[tuple[str, int]]:
     """The files of a folder in order of path; folders that are as they were for its manifest are not listed again.
 

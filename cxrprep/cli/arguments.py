@@ -229,10 +229,7 @@ def added_label_arguments(invocation: Invocation) -> dict[str, Any]:
 
 def source_arguments(invocation: Invocation) -> dict[str, Any]:
     """For the verbs that look at the images of a folder."""
-    return {
-        "root": folder_of(invocation),
-        "selection": selection_of(invocation.job.selection),
-    }
+    return {"root": folder_of(invocation), "selection": selection_of(invocation.job.selection)}
 
 
 def preview_arguments(invocation: Invocation) -> dict[str, Any]:

@@ -119,15 +119,7 @@ class Invocation:
             found = True
         return found
 
-    def bucket(
-        self,
-        address: str,
-        *,
-        writes: bool,
-        kind: str = "",
-        streams: bool = False,
-        shard: str = "",
-    ) -> Path:
+    def bucket(self, address: str, *, writes: bool, kind: str = "", streams: bool = False, shard: str = "") -> Path:
         """The working copy of a folder or file in a bucket. Raises what opening one raises.
 
         Args:

@@ -27,10 +27,7 @@ COMMANDS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "The job, step by step": {
         "download": ("download", "fetch a dataset, or a part of it, and check every byte"),
         "verify": ("verify", "check the files of a folder against checksums and published facts"),
-        "extract-labels": (
-            "extract_labels",
-            "read label tables or reports: each finding 1, 0, -1 or null",
-        ),
+        "extract-labels": ("extract_labels", "read label tables or reports: each finding 1, 0, -1 or null"),
         "convert": ("convert", "make training images by a named recipe"),
         "manifest": ("manifest", "build the Parquet manifest again"),
         "export": ("export", "export the manifest as CSV, COCO, WebDataset, ..."),
@@ -295,7 +292,8 @@ def _limit_of(error: BaseException) -> tuple[str, str] | None:
             "give it more (ulimit -v, the scheduler's limit) or take fewer workers: -j 1",
         )
     if isinstance(error, OSError) and error.errno in _STORAGE | FAILING:
-        hint = "free some space or make the folder writable, then run the same command again"
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = f"{'free some space' if is_full else 'make it readable and writable'}, then run the same command again"
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}", FAILING_HINT if error.errno in FAILING else hint
     return None

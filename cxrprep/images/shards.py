@@ -292,7 +292,7 @@ def _row(outcome: Converted, task: ConversionTask) -> dict[str, Any]:
     item, spacing = outcome.item, outcome.spacing_mm
     about = outcome.about
     stated = item.row or {
-        **{name: about.get(key, item.relative if name.endswith("_id") else None) for name, key in _OF_HEADERS.items()},
+        **{name: about.get(key, item.relative if name.endswith("_id") else None) for name, key in _OF_HEADERS.items()}
     }
     return {
         **stated,

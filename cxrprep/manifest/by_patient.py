@@ -323,11 +323,5 @@ def _worked_out(
     )
     stated = {**origin, **({SET_DIGEST: digest} if digest else {})}
     return ManifestParts(
-        spec=spec,
-        folder=folder,
-        images=images,
-        studies=studies,
-        made_from=stated,
-        result=result,
-        has_labels=has_labels,
+        spec=spec, folder=folder, images=images, studies=studies, made_from=stated, result=result, has_labels=has_labels
     )

@@ -11,14 +11,7 @@ from cxrprep.collection.lineage import CARD_NAME
 from cxrprep.datasets.catalog import catalog
 from cxrprep.images.shard_files import IMAGE, plain_schema, row_schema
 from cxrprep.labels.source_vocabulary import known_observations
-from cxrprep.manifest.hugging_face_card import (
-    EVERY_SPLIT,
-    TASKS,
-    Config,
-    front_matter,
-    split_name,
-    webdataset_features,
-)
+from cxrprep.manifest.hugging_face_card import EVERY_SPLIT, TASKS, Config, front_matter, split_name, webdataset_features
 from cxrprep.manifest.label_statistics import Prevalence, SplitRow, labels_by_split
 from cxrprep.manifest.load import Dataset
 from cxrprep.storage.atomic import replace_file

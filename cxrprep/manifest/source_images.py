@@ -101,12 +101,7 @@ def _source(row: dict[str, Any]) -> SourceImage:
     x, y = row["spacing_x_mm"], row["spacing_y_mm"]
     return SourceImage(
         path=str(row["path"]),
-        image=ImageId(
-            str(row["patient_id"]),
-            str(row["study_id"]),
-            str(row["image_id"]),
-            _VIEWS.get(row["view"]),
-        ),
+        image=ImageId(str(row["patient_id"]), str(row["study_id"]), str(row["image_id"]), _VIEWS.get(row["view"])),
         digest=Digest.parse(digest) if isinstance(digest, str) else None,
         boxes=tuple(Box(**box) for box in boxes) if isinstance(boxes, list) else None,
         spacing_mm=(y, x) if isinstance(x, float) and isinstance(y, float) else None,

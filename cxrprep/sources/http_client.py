@@ -98,13 +98,7 @@ class HttpClient:
     # ---- what sources call ----
 
     def open(
-        self,
-        url: str,
-        *,
-        key: str = "",
-        offset: int = 0,
-        end: int | None = None,
-        private: Mapping[str, str] = _NONE,
+        self, url: str, *, key: str = "", offset: int = 0, end: int | None = None, private: Mapping[str, str] = _NONE
     ) -> ByteStream:
         """The bytes behind ``url``, judged by status and headers before the first of them is read.
 

@@ -37,7 +37,7 @@ from cxrprep.storage.table_checksums import listed_checksums
 from cxrprep.system import FILES_AT_ONCE, available_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from cxrprep.model import Digest
 
@@ -148,17 +148,16 @@ class FolderStamps:
         return None if changed is None else found | changed
 
     def _sizes(self, paths: list[str]) -> list[tuple[str, int]]:
-        found = LocalFileSystem().get_file_info([f"{self._root}/{path}" for path in paths])
-        return [(path, one.size) for path, one in zip(paths, found, strict=True) if one.type is FileType.File]
+        found = zip(paths, sizes_of(self._root, paths), strict=True)
+        return [(path, size) for path, size in found if size is not None]
 
     def _are_here(self, files: pa.RecordBatch) -> bool:
         """Whether these are files, or links to files, of these sizes."""
         paths, sizes = (column.to_pylist() for column in files.columns)
         try:
-            found = LocalFileSystem().get_file_info([f"{self._root}/{path}" for path in paths])
+            return bool(sizes_of(self._root, paths) == sizes)
         except OSError:
             return False
-        return all(one.size == size for one, size in zip(found, sizes, strict=True))
 
     def _are_unchanged(self, files: pa.RecordBatch, since: int, *, every: bool) -> bool:
         """The same, and those without a digest, or every one, unchanged."""
@@ -227,6 +226,12 @@ class FolderStamps:
                     folders.add(f"{path}{entry.name}/")
                 elif is_file(entry):
                     files[path + entry.name] = entry.stat().st_size
+
+
+def sizes_of(root: Path | str, paths: Sequence[str]) -> list[int | None]:
+    """The bytes of each file, or of the file that a link leads to; ``None`` where there is none. Raises ``OSError``."""
+    found = LocalFileSystem().get_file_info([f"{root}/{path}" for path in paths])
+    return [one.size if one.type is FileType.File else None for one in found]
 
 
 def _stated(table: Path) -> str:

@@ -208,13 +208,7 @@ class FileCheck:
                 self._prove(table.slice(index, 1), on_proven, read=False, digest=(row.known or "").split(" ")[0])
         return wanted
 
-    def _settle(
-        self,
-        table: pa.Table,
-        batch: list[FileDigests],
-        on_finding: OnFinding,
-        on_proven: OnProven,
-    ) -> None:
+    def _settle(self, table: pa.Table, batch: list[FileDigests], on_finding: OnFinding, on_proven: OnProven) -> None:
         """Compare what was read with what should be there, and remember it."""
         self.counts.read += len(batch)
         self.counts.size_read += sum(one.size for one in batch)
@@ -287,11 +281,7 @@ class FileCheck:
             wanted = ("sha256",)
         if row.size == 0 and row.recorded_size != 0:
             return make_finding(
-                Kind.ZERO_BYTE,
-                row.path,
-                "the file is empty",
-                expected=row.recorded_size or "some bytes",
-                found=0,
+                Kind.ZERO_BYTE, row.path, "the file is empty", expected=row.recorded_size or "some bytes", found=0
             )
         size = row.recorded_size
         if size is None and row.published is not None:

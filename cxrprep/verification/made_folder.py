@@ -179,13 +179,7 @@ def _home(folder: MadeFolder) -> Iterator[Path]:
 
 
 def _bytes(
-    folder: MadeFolder,
-    home: Path,
-    options: VerifyOptions,
-    out: Collector,
-    left_out: Counter[str],
-    *,
-    on_event: Sink,
+    folder: MadeFolder, home: Path, options: VerifyOptions, out: Collector, left_out: Counter[str], *, on_event: Sink
 ) -> tuple[FileCheck, frozenset[str]]:
     """Check every file, and count what is none of this folder's.
 

@@ -39,10 +39,7 @@ class Row(NamedTuple):
 
 
 def merge_join(
-    disk: Iterable[pa.Table],
-    record: Rows,
-    published: Rows,
-    known: Callable[[pa.Table], pa.ChunkedArray] | None,
+    disk: Iterable[pa.Table], record: Rows, published: Rows, known: Callable[[pa.Table], pa.ChunkedArray] | None
 ) -> Iterator[pa.Table]:
     """Each file on the disk with what is known of it. Everything is sorted by path.
 

@@ -150,7 +150,7 @@ def test_another_size_is_for_verify_to_mend(root: Path) -> None:
     assert value.following[0] == f"cxrprep verify {root} --repair"
 
 
-def test_when_all_is_done_the_report_is_next(root: Path) -> None:
+def test_when_all_is_done_the_report_is_next(root: Path, tmp_path: Path) -> None:
     cxrprep.verify(root)
     cxrprep.extract_labels(root)
     cxrprep.convert(root, recipe="square-224")
@@ -158,6 +158,27 @@ def test_when_all_is_done_the_report_is_next(root: Path) -> None:
     assert set(stages.values()) == {"done"}
     assert "convert square-224" in stages
     assert value.following == (f"cxrprep report {root}",)
+    # What goes since is not called done, whatever kind of folder it went from.
+    own = Path(shutil.copytree(root / "images", tmp_path / "own"))
+    for path in own.iterdir():
+        path.rename(own / f"scan {path.name}")
+    cxrprep.build_manifest(own)
+    cxrprep.convert(root, recipe="square-224", out=tmp_path / "shards", to="webdataset")
+    derived = root / "derived/square-224"
+    for folder in (derived, tmp_path / "shards", own):
+        cxrprep.verify(folder)
+        assert set(of(folder)[1].values()) == {"done"}
+    for path in (root / "images", derived / "images", tmp_path / "shards", own):
+        next(file for file in path.iterdir() if file.suffix in (".png", ".tar")).unlink()
+    made, old, lost = "convert square-224", "older than the files", "incomplete"
+    whole = {"download": lost, "verify": old, "extract-labels": "done", "manifest": old, made: lost}
+    assert of(root)[1] == whole
+    assert of(derived)[1] == of(tmp_path / "shards")[1] == {made: lost, "verify": old}
+    assert of(own)[1] == {"manifest": old, "verify": old}
+    # Of a folder without a record its manifest knows.
+    for path in root.glob("cxrprep.*"):
+        path.unlink()
+    assert of(root)[1] == {**whole, "download": "not recorded"}
 
 
 def test_a_manifest_that_came_out_the_same_is_not_old(root: Path, mirror: Path) -> None:

@@ -243,6 +243,8 @@ def test_130_and_143_keep_what_is_partial_and_say_how_to_go_on(
         (MemoryError(), "not enough memory"),
         (OSError(errno.ENOMEM, "x"), "not enough memory"),
         (OSError(errno.EMFILE, "x"), "may not open more files"),
+        (OSError(errno.ENOSPC, "x"), "free some space, then"),
+        (OSError(errno.EACCES, "x"), "make it readable and writable, then"),
     ],
 )
 def test_7_what_the_machine_gives_too_little_of(
