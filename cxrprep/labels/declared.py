@@ -29,11 +29,11 @@ def read(tables: Tables, label_rows: LabelRows, hook: Hook | None = None) -> Non
     declared = declaration_of(label_rows.dataset)
     try:
         here = tables_here(declared, tables, label_rows, hook)
-        images = images_of(declared, here, label_rows)
-        others = add_splits(declared, here, images, label_rows)
-        add_rows(declared, here, images, others, label_rows)
+        images = images_of(here)
+        others = add_splits(here, images)
+        add_rows(here, images, others)
         if label_rows.options.report_text:
-            add_reports(declared, here, images, label_rows)
+            add_reports(here, images)
     except MissingColumnError as error:
         if not is_built_in(declared.name) and (line := _line_of(error, file := file_of(declared.name))):
             error.hint = f"{error.hint}: {file}, line {line}"

@@ -15,30 +15,30 @@ from cxrprep.datasets.declared import layout_of
 from cxrprep.errors import TableError
 from cxrprep.humanize import format_count
 from cxrprep.labels.declared_columns import TableRead, has_columns, named_columns
-from cxrprep.labels.declared_tables import count_rows, with_tables
 from cxrprep.labels.declared_values import by_code, in_any_capitals, looked_up, number_of, texts, value_of
 from cxrprep.labels.image_ids import IdColumn
 from cxrprep.model import Split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from cxrprep.labels.label_rows import LabelRows
+    from cxrprep.labels.declared_tables import TablesHere
 
 
-def images_of(declared: Declaration, here: Mapping[str, TableRead], label_rows: LabelRows) -> pd.DataFrame:
+def images_of(here: TablesHere) -> pd.DataFrame:
     """A row per image, by id, with everything but labels; what several tables say of one image is put together."""
+    declared, label_rows = here.declared, here.label_rows
     rule = declared.image
     parts = []
-    for _, name, table in with_tables([rule], here):
+    for _, name, table in here.of([rule]):
         part = _image_facts(declared, table)
-        add_notes(table, label_rows)
+        here.say_notes(table)
         parts.append(part)
         if not any(name in tables_of(block.table) for block in declared.labels):
             label_rows.use_file(table.path, table.digest, "images", rows=len(part), used=len(part))
     if not parts:
         wanted = " or ".join(declared.named(name).patterns[0] for name in tables_of(rule.table))
-        folder = str(next(iter(here.values())).path.parent) if here else "the folder"
+        folder = str(next(iter(here.by_name.values())).path.parent) if here.by_name else "the folder"
         raise TableError(
             f"{folder} holds no {rule.called or 'table of the images'} of {declared.title}",
             hint=f"download {wanted}, or name its folder with --tables DIR",
@@ -49,7 +49,7 @@ def images_of(declared: Declaration, here: Mapping[str, TableRead], label_rows: 
         label_rows.note(f"{format_count(lost, 'row', 'names')} no image in a known form: left out", "", "warning")
         images = images[images["image_id"].notna()]
     if images.empty:
-        names = ", ".join(str(table.path) for _, _, table in with_tables([rule], here))
+        names = ", ".join(str(table.path) for _, _, table in here.of([rule]))
         raise TableError(
             f"{names}: no row names an image as {declared.name} does",
             hint=f"is this its table? The path of an image is {declared.paths.image}",
@@ -60,7 +60,7 @@ def images_of(declared: Declaration, here: Mapping[str, TableRead], label_rows: 
         images = images.groupby(level=0).first()
     if (alone := images["study_id"].isna()).any():
         images["study_id"] = images["study_id"].mask(alone, pd.Series(images.index, images.index, dtype=object))
-    told = _add_links(declared, here, images, label_rows)
+    told = _add_links(here, images)
     nobody = int(images["patient_id"].isna().sum())
     images["patient_id"] = images["patient_id"].where(images["patient_id"].notna(), images["study_id"])
     if rule.patient != "unknown" and nobody:
@@ -72,16 +72,14 @@ def images_of(declared: Declaration, here: Mapping[str, TableRead], label_rows: 
     return images
 
 
-def _add_links(
-    declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, label_rows: LabelRows
-) -> bool:
+def _add_links(here: TablesHere, images: pd.DataFrame) -> bool:
     """Fill what the images' own table leaves open from other tables, by the images' ids; whether patients were told."""
     told = False
-    for rule, _, table in with_tables(declared.link, here):
-        facts = _about(declared, rule, table, "link")
-        add_notes(table, label_rows)
+    for rule, _, table in here.of(here.declared.link):
+        facts = _about(here.declared, rule, table, "link")
+        here.say_notes(table)
         if rule.image is not None:
-            asked = IdColumn(declared, table.cells, rule.image, "[[link]] image", table)
+            asked = IdColumn(here.declared, table.cells, rule.image, "[[link]] image", table)
             facts["image_id"], places = asked.known_images(images)
             known = places >= 0
             facts = facts[known].groupby("image_id").first().reindex(images.index)
@@ -89,18 +87,12 @@ def _add_links(
             owner = "study_id" if rule.study is not None else "patient_id"
             known = facts[owner].isin(images[owner])
             facts = facts[known].groupby(owner).first().reindex(images[owner]).set_axis(images.index)
-        count_rows(label_rows, table, "images", known, "are_about_images_that_no_table_lists")
+        here.count(table, "images", known, "are_about_images_that_no_table_lists")
         for column in facts.columns:
             if not facts[column].isna().all():
                 images[column] = images[column].where(images[column].notna(), facts[column])
         told = told or ("patient_id" in facts and bool(facts["patient_id"].notna().any()))
     return told
-
-
-def add_notes(table: TableRead, label_rows: LabelRows) -> None:
-    """Say what a person should know of a table's cells, once."""
-    while table.notes:
-        label_rows.note(table.notes.pop(0), str(table.path), "warning")
 
 
 def _image_facts(declared: Declaration, table: TableRead) -> pd.DataFrame:
@@ -158,27 +150,16 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
     return facts
 
 
-def add_splits(
-    declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, label_rows: LabelRows
-) -> pd.Series:
-    """Set the splits that lists state, and return those of images that no other table names.
+def add_splits(here: TablesHere, images: pd.DataFrame) -> pd.Series:
+    """Set the splits that lists state in ``images``, and return those of images that no other table names, by id.
 
-    Args:
-        declared: The dataset.
-        here: Its tables.
-        images: What is known of its images, by id; gets the splits.
-        label_rows: Told what became of the tables' rows.
-
-    Returns:
-        The splits of the other images, by id.
-
-    Raises:
-        TableError: Two lists put an image into different splits, or a word is no split.
+    Raises ``TableError`` where two lists put an image into different splits, or a word is no split.
     """
+    declared, label_rows = here.declared, here.label_rows
     lists = [(rule, name) for rule in declared.splits for name in tables_of(rule.table)]
     stated, whose = np.full(len(images), None, object), np.full(len(images), None, object)
     every = images.index
-    for rule, _, table in with_tables(declared.splits, here):
+    for rule, _, table in here.of(declared.splits):
         listed = IdColumn(declared, table.cells, rule.image, "[[splits]] image", table).images()
         if isinstance(rule.split, str) and rule.split not in table.cells:
             words = _split_words(pd.Series([rule.split]), rule.split, table)
@@ -206,11 +187,11 @@ def add_splits(
             if declared.image.called
             else "name images that no other table lists"
         )
-        count_rows(label_rows, table, "split", known, rows)
+        here.count(table, "split", known, rows)
     others = pd.Series(stated, every, dtype=object)[len(images) :]
     stated = stated[: len(images)]
     images["split"] = pd.Series(stated, images.index, dtype=object).where(pd.notna(stated), images["split"])
-    if len(lists) > 1 and not any(name in here for _, name in lists):
+    if len(lists) > 1 and not any(name in here.by_name for _, name in lists):
         names = ", ".join(declared.named(name).patterns[0] for _, name in lists)
         label_rows.note(f"no split lists are here ({names}): the split is not stated", "", "warning")
     elif len(lists) > 1 and (rest := int(images["split"].isna().sum())):

@@ -13,9 +13,8 @@ from cxrprep.datasets.declaration import Declaration, LabelRule, tables_of
 from cxrprep.errors import ConfigError
 from cxrprep.labels.columns import constant
 from cxrprep.labels.declared_columns import TABLE, TableRead, columns_of, named_columns
-from cxrprep.labels.declared_images import add_notes, only_listed
+from cxrprep.labels.declared_images import only_listed
 from cxrprep.labels.declared_marks import add_masks, box_type, boxes_of, rows_where
-from cxrprep.labels.declared_tables import count_rows, with_tables
 from cxrprep.labels.declared_values import TRUTH, by_word, column_of, value_of
 from cxrprep.labels.image_ids import IdColumn, places_of
 from cxrprep.schemas import CATEGORY
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from cxrprep.labels.declared_tables import TablesHere
     from cxrprep.labels.label_rows import LabelRows
     from cxrprep.model import Digest
 
@@ -41,32 +41,23 @@ _AGREED: Final[Mapping[str, Callable[[pd.DataFrame, Any], pd.DataFrame]]] = {
 }
 
 
-def add_rows(
-    declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, others: pd.Series, label_rows: LabelRows
-) -> None:
-    """Add the rows of all labels, boxes and masks, and one for each image that nobody labelled.
+def add_rows(here: TablesHere, images: pd.DataFrame, others: pd.Series) -> None:
+    """Add the rows of all labels, boxes and masks, and one for each of ``images`` that nobody labelled.
 
-    Args:
-        declared: The dataset.
-        here: Its tables.
-        images: What is known of its images, by id.
-        others: The splits of images that split lists alone name.
-        label_rows: Gets the rows, and what became of the tables'.
-
-    Raises:
-        ConfigError: A value of the declaration is of no known form.
-        TableError: A column is missing, or a cell is not what the declaration says.
+    ``others`` are the splits of images that split lists alone name. Raises ``ConfigError`` for a value of the
+    declaration that is of no known form, ``TableError`` for a column that is missing, or a cell that is not what it
+    says.
     """
-    writer = _Writer(declared, images, boxes_of(declared, here, images, label_rows), label_rows)
-    for mask, _, table in with_tables(declared.masks, here):
-        add_masks(declared, mask, table, images, label_rows)
+    declared = here.declared
+    writer = _Writer(declared, images, boxes_of(here, images), here.label_rows)
+    add_masks(here, images)
     labelled = np.zeros(len(images), bool)
-    for rule, name, table in with_tables(declared.labels, here):
-        rows = _label_block(declared, rule, table, images, label_rows)
+    for rule, name, table in here.of(declared.labels):
+        rows = _label_block(here, rule, table, images)
         plain = tuple(column for column, cell in declared.named(name).cells.items() if cell.unique)
         labelled[_add_labels(rows, writer, table.digest, plain)] = True
-    for table in here.values():
-        add_notes(table, label_rows)
+    for table in here.by_name.values():
+        here.say_notes(table)
     for rest in (images[~labelled], only_listed(declared, others, images)):
         if len(rest):
             writer.add(rest, {}, {}, {})
@@ -149,10 +140,9 @@ def _taken(cells: pd.Series, rows: NDArray[np.int64]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), words)
 
 
-def _label_block(
-    declared: Declaration, rule: LabelRule, table: TableRead, images: pd.DataFrame, label_rows: LabelRows
-) -> _Labels:
+def _label_block(here: TablesHere, rule: LabelRule, table: TableRead, images: pd.DataFrame) -> _Labels:
     """The rows of a table that are about images which are known; the others are counted."""
+    declared = here.declared
     frame = rows_where(table, rule.where)
     place = f"[[labels]] {rule.source}"
     owner, value = ("patient", rule.patient) if rule.study is None else ("study", rule.study)
@@ -169,20 +159,16 @@ def _label_block(
         frame = frame.loc[ids.index].reset_index(drop=True)
         places = places_of(ids.reset_index(drop=True), images)
     known = places >= 0
-    count_rows(
-        label_rows,
-        table,
-        "labels",
-        known,
-        declared.image.lacking("name images that" if declared.image.called else "are about images that"),
-        source=rule.source,
-    )
+    apart = declared.image.lacking("name images that" if declared.image.called else "are about images that")
+    here.count(table, "labels", known, apart, source=rule.source)
     frame, places = (frame, places) if known.all() else (frame[known], places[known])
     if not rule.reader:
         return _Labels(declared, rule, frame, places.to_numpy(), None, (), images.index, table)
     codes, names = pd.factorize(value_of(frame, rule.reader, f"{place} reader", table), sort=True)
     if (codes < 0).any():
-        label_rows.note(f"{place}: {(codes < 0).sum():,} rows name no reader: left out", str(table.path), "warning")
+        here.label_rows.note(
+            f"{place}: {(codes < 0).sum():,} rows name no reader: left out", str(table.path), "warning"
+        )
     frame, places, codes = frame[codes >= 0], places[codes >= 0], codes[codes >= 0]
     return _Labels(declared, rule, frame, places.to_numpy(), codes, list(names), images.index, table)
 

@@ -10,7 +10,6 @@ import pandas as pd
 import pyarrow as pa
 
 from cxrprep.labels.declared_columns import TableRead, named_columns
-from cxrprep.labels.declared_tables import with_tables
 from cxrprep.labels.declared_values import TRUTH, column_of, looked_up, value_of
 from cxrprep.labels.image_ids import IdColumn
 from cxrprep.schemas import BOX, MASKS, READ_BOX, null_columns
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cxrprep.datasets.declaration import BoxRule, Declaration, MaskRule
-    from cxrprep.labels.label_rows import LabelRows
+    from cxrprep.labels.declared_tables import TablesHere
 
 # The digit of a name such as x1 is none.
 _NUMBER: Final = re.compile(r"(?<![A-Za-z_\d])-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
@@ -36,25 +35,14 @@ def box_type(declared: Declaration) -> pa.DataType:
     return READ_BOX if any(rule.reader is not None or rule.score is not None for rule in declared.boxes) else BOX
 
 
-def boxes_of(
-    declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, label_rows: LabelRows
-) -> Boxes:
-    """Each image's rectangles.
+def boxes_of(here: TablesHere, images: pd.DataFrame) -> Boxes:
+    """The rectangles on each of ``images``, in the order of the tables: the finding's own words, x, y, w, h in pixels.
 
-    Args:
-        declared: the dataset.
-        here: its tables.
-        images: what is known of its images, by id.
-        label_rows: told what became of the rows.
-
-    Returns:
-        By image, in the order of the tables: the finding as the release words it, x, y, w, h in pixels.
-
-    Raises:
-        TableError: a column is missing, or a cell is not what the declaration says.
+    Raises ``TableError`` where a column is missing, or a cell is not what the declaration says.
     """
+    declared = here.declared
     found: Boxes = {}
-    for rule, _, table in with_tables(declared.boxes, here):
+    for rule, _, table in here.of(declared.boxes):
         frame = rows_where(table, rule.where)
         image, places = IdColumn(declared, frame, rule.image, "[[boxes]] image", table).known_images(images)
         known = places >= 0
@@ -80,7 +68,7 @@ def boxes_of(
         every, of_images, used = (int(rows.sum()) for rows in (drawn, whole, once))
         reason = declared.image.lacking("are on images that").replace(" ", "_")
         apart = {"repeat_another_box": of_images - used, reason: every - of_images, "draw_no_box": count - every}
-        label_rows.use_file(table.path, table.digest, "boxes", rows=count, used=used, source="", **apart)
+        here.label_rows.use_file(table.path, table.digest, "boxes", rows=count, used=used, source="", **apart)
         rows = zip(image[once], *(column[once] for column in cells.values()), strict=True)
         for key, *values in rows:
             found.setdefault(key, []).append(dict(zip(cells, values, strict=True)))
@@ -171,21 +159,17 @@ def rows_where(table: TableRead, where: Mapping[str, Any]) -> pd.DataFrame:
 # ---- masks ----
 
 
-def add_masks(
-    declared: Declaration, rule: MaskRule, table: TableRead, images: pd.DataFrame, label_rows: LabelRows
-) -> None:
-    """Add the regions that a table draws, a row each, for ``masks.parquet``.
+def add_masks(here: TablesHere, images: pd.DataFrame) -> None:
+    """Add the regions that tables draw on ``images``, a row each, for ``masks.parquet``.
 
-    Args:
-        declared: the dataset.
-        rule: its block of masks.
-        table: the table.
-        images: what is known of the dataset's images, by id.
-        label_rows: gets the rows, and what became of the table's.
-
-    Raises:
-        TableError: a column is missing, or run lengths are none.
+    Raises ``TableError`` where a column is missing, or run lengths are none.
     """
+    for rule, _, table in here.of(here.declared.masks):
+        _add_masks_of(here, rule, table, images)
+
+
+def _add_masks_of(here: TablesHere, rule: MaskRule, table: TableRead, images: pd.DataFrame) -> None:
+    declared, label_rows = here.declared, here.label_rows
     frame = rows_where(table, rule.where)
     if (drawn := rule.points or rule.runs) in frame and rule.encoding != "rle":
         frame = frame[frame[drawn].notna()]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from cxrprep.datasets.catalog import declaration_of
 from cxrprep.errors import UsageError
 from cxrprep.events import Sink, ignore
-from cxrprep.labels.declared_tables import count_rows, tables_here, with_tables
+from cxrprep.labels.declared_tables import TablesHere, tables_here
 from cxrprep.labels.declared_values import value_of
 from cxrprep.labels.image_ids import IdColumn
 from cxrprep.labels.label_rows import LabelOptions, LabelRows
@@ -21,7 +21,7 @@ from cxrprep.labels.nlp.sections import plain_sections
 from cxrprep.schemas import REPORT_TEXT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from cxrprep.datasets.declaration import Declaration, ReportRule
@@ -55,7 +55,7 @@ def reports_in(
     declared = declaration_of(spec.name)
     found = find_tables(spec, root, None, tables=tables, on_event=on_event)
     here = tables_here(declared, found, LabelRows(spec.name, found.release, False, on_event, LabelOptions()))
-    for rule, table in _found(declared, here):
+    for rule, table in _found(here):
         ids = _ids(declared, rule, table)
         about = pd.DataFrame({"study": ids, "row": range(len(ids))})[ids.notna()]
         parts = _sections(rule, table)
@@ -72,11 +72,11 @@ def reports_in(
                     yield Report(key, study=study, sha256=digest, parts=said if rule.sections else {"findings": text})
 
 
-def _found(declared: Declaration, here: Mapping[str, TableRead]) -> list[tuple[ReportRule, TableRead]]:
-    found = [(rule, table) for rule, _, table in with_tables(declared.reports, here)]
+def _found(here: TablesHere) -> list[tuple[ReportRule, TableRead]]:
+    found = [(rule, table) for rule, _, table in here.of(here.declared.reports)]
     if not found:
         raise UsageError(
-            f"report texts were asked for, and no table here has those of {declared.name}",
+            f"report texts were asked for, and no table here has those of {here.declared.name}",
             hint="name the folder of the table that has them, with --tables DIR, or do not ask for report texts",
         )
     return found
@@ -94,34 +94,26 @@ def _sections(rule: ReportRule, table: TableRead) -> dict[str, pd.Series]:
     return {name: value_of(table.cells, value, f"[[reports]] {name}", table) for name, value in values.items()}
 
 
-def add_reports(
-    declared: Declaration, here: Mapping[str, TableRead], images: pd.DataFrame, label_rows: LabelRows
-) -> None:
+def add_reports(here: TablesHere, images: pd.DataFrame) -> None:
     """Put each study's report beside all of its rows, as a column ``report_text``.
 
-    Args:
-        declared: The dataset.
-        here: Its tables.
-        images: What is known of its images, by id.
-        label_rows: Has the rows, and gets what became of the tables'.
-
-    Raises:
-        UsageError: No table here has reports.
+    Raises ``UsageError`` where no table here has reports.
     """
     texts: dict[str, str] = {}
-    found = _found(declared, here)
+    found = _found(here)
     for rule, table in found:
-        ids = _ids(declared, rule, table)
+        ids = _ids(here.declared, rule, table)
         known = ids.isin(images.index if rule.image else images["study_id"])
         words = _report_texts(rule, table)
         stated = known & words.notna()
         texts |= dict(zip(ids[stated], words[stated], strict=True))
-        count_rows(label_rows, table, "reports", known, "are_of_studies_without_an_image")
+        here.count(table, "reports", known, "are_of_studies_without_an_image")
     by_image = any(rule.image for rule, _ in found)
-    for index, block in enumerate(label_rows.blocks):
+    blocks = here.label_rows.blocks
+    for index, block in enumerate(blocks):
         keys = block.column("image_id" if by_image else "study_id").to_pylist()
         column = pa.array([texts.get(key) for key in keys], pa.large_string()).dictionary_encode().cast(REPORT_TEXT)
-        label_rows.blocks[index] = block.append_column("report_text", column)
+        blocks[index] = block.append_column("report_text", column)
 
 
 def _report_texts(rule: ReportRule, table: TableRead) -> pd.Series:

@@ -43,27 +43,37 @@ _AGAIN: Final = "fetch the table again, or correct the dataset's file if it is o
 _Block = TypeVar("_Block", bound=Any)
 
 
-def with_tables(blocks: Iterable[_Block], here: Mapping[str, TableRead]) -> Iterator[tuple[_Block, str, TableRead]]:
-    """Each block of a declaration with each of its tables that is here, and the table's name."""
-    return ((block, name, here[name]) for block in blocks for name in tables_of(block.table) if name in here)
+@dataclass(frozen=True, slots=True)
+class TablesHere:
+    """The tables of a declared dataset that are in a folder, by their names in the declaration, and where rows go."""
 
+    declared: Declaration
+    by_name: Mapping[str, TableRead]
+    label_rows: LabelRows
 
-def count_rows(
-    label_rows: LabelRows, table: TableRead, role: str, used: pd.Series, apart: str, *, source: str = ""
-) -> None:
-    """Remember what became of a table's rows.
+    def of(self, blocks: Iterable[_Block]) -> Iterator[tuple[_Block, str, TableRead]]:
+        """Each block of the declaration with each of its tables that is here, and the table's name."""
+        here = self.by_name
+        return ((block, name, here[name]) for block in blocks for name in tables_of(block.table) if name in here)
 
-    Args:
-        label_rows: Where that is kept.
-        table: The table.
-        role: What the dataset takes it for.
-        used: Whether each row was used.
-        apart: Why the others were not, with ``_`` for spaces.
-        source: The label source that its rows are of.
-    """
-    count = int(used.sum())
-    reasons = {apart.replace(" ", "_"): len(used) - count}
-    label_rows.use_file(table.path, table.digest, role, rows=len(used), used=count, source=source, **reasons)
+    def count(self, table: TableRead, role: str, used: pd.Series, apart: str, *, source: str = "") -> None:
+        """Remember what became of a table's rows.
+
+        Args:
+            table: The table.
+            role: What the dataset takes it for.
+            used: Whether each row was used.
+            apart: Why the others were not, with ``_`` for spaces.
+            source: The label source that its rows are of.
+        """
+        count = int(used.sum())
+        reasons = {apart.replace(" ", "_"): len(used) - count}
+        self.label_rows.use_file(table.path, table.digest, role, rows=len(used), used=count, source=source, **reasons)
+
+    def say_notes(self, table: TableRead) -> None:
+        """Say what a person should know of a table's cells, once."""
+        while table.notes:
+            self.label_rows.note(table.notes.pop(0), str(table.path), "warning")
 
 
 def _as_it_is(table: str, names: list[str]) -> list[str]:
@@ -84,9 +94,7 @@ class Hook:
     checked: Callable[[Mapping[str, TextTable]], None] = lambda _: None
 
 
-def tables_here(
-    declared: Declaration, tables: Tables, label_rows: LabelRows, hook: Hook | None = None
-) -> dict[str, TableRead]:
+def tables_here(declared: Declaration, tables: Tables, label_rows: LabelRows, hook: Hook | None = None) -> TablesHere:
     """The declared tables that are in a folder, read.
 
     Args:
@@ -96,7 +104,7 @@ def tables_here(
         hook: What the dataset's own module knows of them.
 
     Returns:
-        Each by its name in the declaration.
+        Those that have rows.
 
     Raises:
         TableError: A table is not of its form.
@@ -136,7 +144,7 @@ def tables_here(
             cells[TABLE] = table.name
         spelled = {new: old for old, new in table.rename.items()}
         found[table.name] = TableRead(cells, path, digest, table.form, spelled, rows, written=written, plain=plain)
-    return found
+    return TablesHere(declared, found, label_rows)
 
 
 def _of_file(table: DeclaredTable, path: Path) -> tuple[pd.DataFrame, Digest]:
