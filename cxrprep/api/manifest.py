@@ -84,7 +84,6 @@ def build_manifest(
         (5, 4)
     """
     policy, rule = Keywords(words).policy_and_split(policy, split_by)
-    from cxrprep.datasets.catalog import catalog
     from cxrprep.manifest.current import made_just_so
     from cxrprep.manifest.dataset_card import write_card_beside
 
@@ -111,7 +110,7 @@ def build_manifest(
         for event in same[1]:
             on_event(event)
         # It has no checksum by which it would be known as it was written.
-        write_card_beside(made.images_path, folder.spec if folder.spec.name in catalog() else None)
+        write_card_beside(made.images_path)
     return _result(folder, made, choices)
 
 

@@ -147,7 +147,7 @@ def pairs(
     held = str(rows[0]["dataset"] or "")
     if manifest is not None and out is None and form == "parquet":
         # Its head names the tables of the folder, by which ``load_dataset`` finds this one.
-        write_card_beside(manifest, catalog().get(held))
+        write_card_beside(manifest)
     expected = dict(chosen.expected) if held.startswith(chosen.dataset.removesuffix("-jpg")) else {}
     _compare(chosen, counts, expected, on_event)
     name_agreement(held, target, STAGE, on_event)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.collection.image_table import image_losses, refuse_loss, stored_table, study_losses
-from cxrprep.datasets.catalog import catalog
 from cxrprep.digests import file_digest
 from cxrprep.events import Event, Note, Sink, StageFinished, StageStarted, ignore
 from cxrprep.humanize import format_count, short_repr
@@ -95,7 +94,6 @@ class UnwrittenManifest:
     ``stamps`` of the folders are kept for the next run where each image file that was listed is a row.
     """
 
-    spec: DatasetSpec
     folder: Path
     made_from: Mapping[str, Any]
     result: ManifestResult
@@ -109,10 +107,9 @@ class UnwrittenManifest:
         from cxrprep.manifest.croissant import write_croissant
         from cxrprep.manifest.dataset_card import write_card_beside
 
-        known = self.spec if self.spec.name in catalog() else None
         images = self.folder / IMAGES_NAME
-        write_card_beside(images, known)
-        write_croissant(self.folder, known, str(self.made_from.get("release") or ""), (IMAGES_NAME, STUDIES_NAME))
+        write_card_beside(images)
+        write_croissant(self.folder, (IMAGES_NAME, STUDIES_NAME))
         if self.stamps is not None and not self.result.second_copies and not self.result.foreign:
             self.stamps.keep(images)
         for note in join_notes(self.result, has_labels=self.has_labels):
@@ -204,26 +201,16 @@ def prepare_manifest(
     note_disagreeing(disagreeing, on_event)
     if not allow_loss:
         check_tables(manifests, images, studies, root, made_from=origin, has_labels=has_labels)
-    result = ManifestResult(
-        images_path=path,
-        studies_path=manifests / STUDIES_NAME,
-        images=images.num_rows,
-        studies=studies.num_rows,
-        patients=int(pc.count_distinct(images.column("patient_id")).as_py()),
-        second_copies=copies,
-        foreign=foreign,
-        disagreeing_studies=disagreeing,
-        sources=sources_of(images),
-        left_out=(),
-        **joined,
-    )
-    made = {**origin, **notes_of(notes, result, has_labels=has_labels)}
+    counts: dict[str, Any] = {
+        **joined, "studies": studies.num_rows, "second_copies": copies, "foreign": foreign,
+        "disagreeing_studies": disagreeing,
+    }  # fmt: skip
+    result = replace(described_result(images, manifests), **counts)
     return PreparedManifest(
-        spec=spec,
         folder=manifests,
         images=images,
         studies=studies,
-        made_from=made,
+        made_from={**origin, **notes_of(notes, result, has_labels=has_labels)},
         result=result,
         has_labels=has_labels,
         stamps=stamps,

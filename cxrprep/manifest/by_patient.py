@@ -220,7 +220,7 @@ def prepare_by_patient(
     joining.of_studies.check()
     for note in () if rule is None else rule.notes(joining.counts):
         on_event(note)
-    made = _worked_out(joining, spec, manifests, origin, foreign, has_labels=labels is not None, on_event=on_event)
+    made = _worked_out(joining, manifests, origin, foreign, has_labels=labels is not None, on_event=on_event)
     told = {**made.made_from, **build.notes_of(said, made.result, has_labels=made.has_labels)}
     return replace(made, made_from=told, stamps=stamps)
 
@@ -292,7 +292,6 @@ def _ranges(files: SortedTable) -> Iterator[tuple[str | None, str | None, pa.Tab
 
 def _worked_out(
     joining: _Joining,
-    spec: DatasetSpec,
     folder: Path,
     origin: dict[str, Any],
     foreign: list[str],
@@ -323,5 +322,5 @@ def _worked_out(
     )
     stated = {**origin, **({SET_DIGEST: digest} if digest else {})}
     return ManifestParts(
-        spec=spec, folder=folder, images=images, studies=studies, made_from=stated, result=result, has_labels=has_labels
+        folder=folder, images=images, studies=studies, made_from=stated, result=result, has_labels=has_labels
     )

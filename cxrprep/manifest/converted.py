@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.collection.image_table import is_there
-from cxrprep.datasets.catalog import catalog
 from cxrprep.errors import TableError, UsageError, storage_errors
 from cxrprep.events import Note, Sink
 from cxrprep.humanize import format_count
@@ -236,7 +235,6 @@ def write_converted(images: pa.Table, studies: pa.Table | None, folder: Path, ma
     Raises:
         StorageError: The disk refuses.
     """
-    release = str(made_from.get("release") or "")
     beside: dict[str, str] = {}
     if studies is not None:
         of_studies = {name: made_from[name] for name in made_from if name not in {"shards", "parent", "tables_beside"}}
@@ -245,9 +243,7 @@ def write_converted(images: pa.Table, studies: pa.Table | None, folder: Path, ma
         beside = {**(made_from.get("tables_beside") or {}), **here}
     told = with_digest(images, {**made_from, **({"tables_beside": beside} if beside else {})})
     write_table(images, folder / IMAGES_NAME, name="derived", made_from=told)
-    spec = catalog().get(str(made_from.get("dataset") or ""))
-    tables = (IMAGES_NAME,) if studies is None else (IMAGES_NAME, STUDIES_NAME)
-    write_croissant(folder, spec, release, tables)
+    write_croissant(folder, (IMAGES_NAME,) if studies is None else (IMAGES_NAME, STUDIES_NAME))
     if studies is not None and images.num_rows and is_there(folder.parent, images.column("path")[0].as_py()):
         describe_images(folder)
-    write_card_beside(folder / IMAGES_NAME, spec)
+    write_card_beside(folder / IMAGES_NAME)

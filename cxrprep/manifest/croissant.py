@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.collection.lineage import CROISSANT_NAME, is_own_description
+from cxrprep.datasets.catalog import catalog
 from cxrprep.images.shard_files import IMAGE
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.storage.parquet import SET_DIGEST, read_footer, read_rows, read_schema
@@ -20,7 +21,6 @@ from cxrprep.storage.table_checksums import forget_checksum, replace_listed
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxrprep.datasets.facts import DatasetSpec
     from cxrprep.manifest.load import Dataset
 
 _OF_CROISSANT: Final = (
@@ -188,20 +188,11 @@ def _image_files(paths: list[str]) -> tuple[list[dict[str, Any]], list[dict[str,
     return [files], [record]
 
 
-def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables: tuple[str, ...]) -> Path:
+def write_croissant(folder: Path, tables: tuple[str, ...]) -> None:
     """Write ``croissant.json`` (Croissant 1.1, RAI 1.0) beside the Parquet files; no row is copied into it.
 
-    Args:
-        folder: Of the manifests.
-        spec: The dataset; ``None`` for images without a catalog entry.
-        release: Its release.
-        tables: Names of the Parquet files, the images first.
-
-    Returns:
-        The file.
-
-    Raises:
-        StorageError: The disk refuses.
+    ``tables`` are the names of the Parquet files in ``folder``, the images first, whose footer says of which dataset
+    they are. Raises ``StorageError``.
     """
     files, records = [], []
     for name in tables:
@@ -216,20 +207,15 @@ def write_croissant(folder: Path, spec: DatasetSpec | None, release: str, tables
         records.append(_node("RecordSet", record_set, description=said, key=key, field=fields))
     table = folder / tables[0]
     records.append(_splits(read_rows(table, columns=["split"]).column("split")))
-    path = folder / CROISSANT_NAME
-    about = _about(spec, release, read_footer(table))
-    _write(path, {**about, "distribution": files, "recordSet": records}, folder)
-    return path
+    about = _about(read_footer(table))
+    _write(folder / CROISSANT_NAME, {**about, "distribution": files, "recordSet": records}, folder)
 
 
-def describe_export(
-    dataset: Dataset, spec: DatasetSpec | None, includes: list[str], columns: pa.Schema, *, digest: str
-) -> str:
+def describe_export(dataset: Dataset, includes: list[str], columns: pa.Schema, *, digest: str) -> str:
     """The ``croissant.json`` of an export that holds the images.
 
     Args:
         dataset: The images, with the policy by which their labels are handed over.
-        spec: The dataset; ``None`` for images without a catalog entry.
         includes: Globs of the shards.
         columns: Of Parquet shards.
         digest: Names the set.
@@ -239,12 +225,14 @@ def describe_export(
     """
     files, records = _shards(includes, columns)
     footer = {**dataset.made_from, "policy": dataset.made_from.get("policy") or dataset.policy.describe()}
-    about = _about(spec, str(footer.get("release") or ""), {**footer, SET_DIGEST: digest})
+    about = _about({**footer, SET_DIGEST: digest})
     splits = _splits(dataset.stated.column("split"))
     return _text({**about, "distribution": files, "recordSet": [*records, splits]})
 
 
-def _about(spec: DatasetSpec | None, release: str, footer: dict[str, Any]) -> dict[str, Any]:
+def _about(footer: dict[str, Any]) -> dict[str, Any]:
+    """The dataset of images with this footer; of one that the catalog does not have, what the footer says alone."""
+    spec, release = catalog().get(str(footer.get("dataset") or "")), str(footer.get("release") or "")
     about: dict[str, Any] = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",

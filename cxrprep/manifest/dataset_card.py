@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from cxrprep.datasets.facts import DatasetSpec
-
 _COUNTED: Final = ("split", "study_id", "patient_id")
 _TABLES: Final = ("images", "studies", "labels", "report_labels", "mentions", "pairs")
 _DIGEST: Final = (
@@ -41,18 +39,12 @@ Moments = tuple[float, float, int]
 
 
 def write_card(
-    dataset: Dataset,
-    spec: DatasetSpec | None,
-    *,
-    moments: dict[str, Moments] | None = None,
-    front: str = "",
-    digest: str = "",
+    dataset: Dataset, *, moments: dict[str, Moments] | None = None, front: str = "", digest: str = ""
 ) -> str:
     """The card of a data set in Markdown. No times: the same manifest, the same card.
 
     Args:
         dataset: The images.
-        spec: The dataset's entry; ``None`` for images without one.
         moments: Mean and standard deviation of the pixels by split.
         front: YAML for its head (``load_dataset`` reads some there).
         digest: Names the set (``cxrprep digest``).
@@ -60,7 +52,7 @@ def write_card(
     Returns:
         The text.
     """
-    parts = [f"---\n{front}---\n"] if front else []
+    parts, spec = [f"---\n{front}---\n"] if front else [], catalog().get(dataset.name)
     title = spec.title if spec is not None else "Images without a catalog entry"
     parts.append(f"# {title}\n")
     if spec is not None:
@@ -89,7 +81,7 @@ def write_card(
     return "\n".join(parts)
 
 
-def write_card_beside(path: Path, spec: DatasetSpec | None) -> None:
+def write_card_beside(path: Path) -> None:
     """Write the card of the manifest at ``path`` as ``README.md`` beside it; the pixels are not looked at.
 
     Its head names each table that lies there, so that ``load_dataset`` opens the folder: images by default, the others
@@ -100,7 +92,8 @@ def write_card_beside(path: Path, spec: DatasetSpec | None) -> None:
         Config([(EVERY_SPLIT, table.name)], read_schema(table), table.stem) for table in tables if table.is_file()
     ]
     dataset = _counted(path)
-    text = write_card(dataset, spec, front=front_matter(configs, spec), digest=dataset.made_from.get(SET_DIGEST, ""))
+    front, digest = front_matter(configs, catalog().get(dataset.name)), dataset.made_from.get(SET_DIGEST, "")
+    text = write_card(dataset, front=front, digest=digest)
     replace_file(path.parent / CARD_NAME, lambda part: part.write_text(text, encoding="utf-8"))
 
 
@@ -129,14 +122,14 @@ def card_of_outputs(path: Path, form: str, stated: Sequence[str], suffix: str) -
     digest = dataset.made_from.get(SET_DIGEST, "")
     if form == "files":
         config = Config([(EVERY_SPLIT, f"manifests/{path.name}")], read_schema(path))
-        return write_card(dataset, spec, front=front_matter([config], spec, tasks=TASKS), digest=digest) + _FILES
+        return write_card(dataset, front=front_matter([config], spec, tasks=TASKS), digest=digest) + _FILES
     row = row_schema(stated)
     if form == "webdataset":
         features = webdataset_features(suffix, plain_schema(row))
     else:
         features = pa.schema([("image", IMAGE), *row])
     shards = _shards(read_rows(path, columns=["path", "split"]), known=spec is not None)
-    return write_card(dataset, spec, front=front_matter([Config(shards, features)], spec, tasks=TASKS), digest=digest)
+    return write_card(dataset, front=front_matter([Config(shards, features)], spec, tasks=TASKS), digest=digest)
 
 
 def _shards(table: pa.Table, *, known: bool) -> list[tuple[str, str]]:

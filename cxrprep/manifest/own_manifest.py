@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.datasets.own_folder import NAME, OWN_FOLDER
+from cxrprep.datasets.own_folder import NAME
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, Sink, StageStarted
 from cxrprep.humanize import format_count
@@ -88,7 +88,6 @@ def write_own_manifest(
     write_table(headers.sort_by("source_path"), manifests / HEADERS_NAME, name="headers", made_from=origin)
     result = described_result(images, manifests)
     PreparedManifest(
-        spec=OWN_FOLDER,
         folder=manifests,
         images=images,
         studies=studies,

@@ -269,7 +269,7 @@ def card_of(task: ExportTask, *, front: str = "", digest: str | None = None) -> 
             if measured is not None:
                 found[name] = measured
     named = digest_of(task) if digest is None else digest
-    return write_card(task.dataset, task.spec, moments=found, front=front, digest=named)
+    return write_card(task.dataset, moments=found, front=front, digest=named)
 
 
 def digest_of(task: ExportTask) -> str:
@@ -291,6 +291,6 @@ def write_cards(task: ExportTask, front: str, globs: list[str], columns: pa.Sche
     """
     digest = digest_of(task)
     text = card_of(task, front=front, digest=digest)
-    described = describe_export(task.dataset, task.spec, globs, columns, digest=digest)
+    described = describe_export(task.dataset, globs, columns, digest=digest)
     task.target.write(task.target.card, lambda part: part.write_text(text, encoding="utf-8"))
     task.target.write(task.target.out / CROISSANT_NAME, lambda part: part.write_text(described, encoding="utf-8"))
