@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.api.buckets import takes_buckets
 from cxrprep.api.folder import DatasetFolder, folder_words, open_folder
 from cxrprep.api.result import Result
-from cxrprep.api.status_parts import PartStatus, count_lost, count_parts, has_images, images_or_archives
 from cxrprep.collection import FolderKind
+from cxrprep.collection.file_counts import PartStatus, count_lost, count_parts, has_images, images_or_archives
 from cxrprep.datasets.catalog import naming_words
 from cxrprep.datasets.own_folder import dataset_words
 from cxrprep.errors import ExitCode, UsageError, most_pressing

@@ -20,7 +20,6 @@ import stat
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -45,6 +44,7 @@ NAME: Final = "folders.parquet"
 _SCHEMA: Final = pa.schema(
     [("path", pa.string()), ("inode", pa.uint64()), ("changed", pa.int64()), ("files", pa.int64())]
 )
+FILES: Final = pa.schema([("path", pa.string()), ("bytes", pa.int64())])
 _LOCAL: Final = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"})
 # Clocks of file systems tick every few milliseconds to every second.
 _TICK: Final = 2 * 10**9
@@ -125,31 +125,38 @@ class FolderStamps:
                 return same and not _without({path for path in here if path.lower().endswith(suffixes)}, images)
         return None
 
-    def files(self, recorded: Iterable[str]) -> dict[str, int] | None:
+    def files(self, record: Iterable[pa.Table]) -> SortedTable | None:
         """Every file below ROOT, or link to one, with its bytes, where most folders are as they were.
 
-        A folder is as it was where nothing came or went, and all that was in it is of the ``recorded`` files that are
-        here now. Each of these is looked at.
+        A folder is as it was where nothing came or went, and all that was in it is of the recorded files that are here
+        now. Each of these is looked at.
+
+        Args:
+            record: Path and state of each file that was recorded.
 
         Returns:
-            Sizes by path, in no order; ``None`` where all folders have to be listed.
+            The files (``FILES``), some of them twice; ``None`` where all folders have to be listed.
         """
         if self._device is None or not self._path.is_file():
             return None
-        paths, found = iter(recorded), dict[str, int]()
+        found, counts = SortedTable(FILES), Counter[str]()
         with ThreadPoolExecutor(min(4, available_cores())) as pool:
             try:
-                for some in pool.map(self._sizes, iter(lambda: list(islice(paths, PART_ROWS)), [])):
-                    found.update(some)
+                for some in pool.map(self._sizes, record):
+                    found.append(some)
+                    counts.update(path[: path.rfind("/") + 1] for path in some["path"].to_pylist())
             except OSError:
                 return None
-            counts = Counter(path[: path.rfind("/") + 1] for path in found)
             changed = self._in_changed(pool, counts)
-        return None if changed is None else found | changed
+        if changed is None:
+            return None
+        found.add_rows(changed.items())
+        return found
 
-    def _sizes(self, paths: list[str]) -> list[tuple[str, int]]:
-        found = zip(paths, sizes_of(self._root, paths), strict=True)
-        return [(path, size) for path, size in found if size is not None]
+    def _sizes(self, files: pa.Table) -> pa.Table:
+        paths = files["path"].filter(pc.equal(files["state"].cast(pa.string()), "here"))
+        sizes = pa.array(sizes_of(self._root, paths.to_pylist()), pa.int64())
+        return pa.table([paths, sizes], schema=FILES).drop_null()
 
     def _are_here(self, files: pa.RecordBatch) -> bool:
         """Whether these are files, or links to files, of these sizes."""

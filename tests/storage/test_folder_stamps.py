@@ -356,7 +356,7 @@ def status_lists(root: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
         # Whether an image is here at all is asked until one is found.
         patch.setattr("cxrprep.api.status.has_images", lambda _: True)
         patch.setattr("cxrprep.api.status.images_or_archives", lambda _: "images")
-        patch.setattr("cxrprep.api.status_parts._FEW", 0)
+        patch.setattr("cxrprep.collection.file_counts._FEW", 0)
         parts = cxrprep.status(root).value.parts
         first = set(found)
         patch.setattr(folder_stamps.FolderStamps, "files", lambda *_: None)
