@@ -7,7 +7,7 @@ import functools
 import itertools
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +17,7 @@ from cxrprep.api.convert_previous import add_previous
 from cxrprep.api.convert_target import bring_manifests, cache_folder, note_source
 from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind, Lineage, ShardFile
-from cxrprep.collection.lineage import CARD_NAME, CROISSANT_NAME
+from cxrprep.collection.lineage import CARD_NAME, CROISSANT_NAME, IMAGES_NAME
 from cxrprep.errors import CxrprepError, ExitCode, storage_errors
 from cxrprep.events import Note, Sink, StageFinished
 from cxrprep.humanize import format_count, short_repr
@@ -145,7 +145,13 @@ class ConversionRun:
         # The parts of a job array have folders of their own, and end together.
         local = self.shard is None and isinstance(out, LocalStore)
         with writing_tables(Path(out.address, CACHE_NAME), since=began) if local else contextlib.nullcontext():
-            earlier = self._earlier(totals, finished, task)
+            earlier = None
+            # Shards are written anew for each selection, and hold nothing else.
+            if self.form == "files":
+                earlier = add_previous(
+                    inputs, finished, task, totals, below=manifests_below(self.shard), allow_loss=self.allow_loss,
+                    on_event=self.on_event,
+                )  # fmt: skip
             finished.close(alone=self.shard is None)
             failed = len(totals.failures)
             self.on_event(StageFinished("convert", totals.done, totals.kept, failed, totals.size))
@@ -162,21 +168,6 @@ class ConversionRun:
             found = made.get(name) or before.get(name) or digest_in(out, name)
             if found is not None:
                 yield found
-
-    def _earlier(
-        self, totals: ConversionTotals, finished: ConversionCache, task: ConversionTask
-    ) -> PreviousImages | None:
-        """What other selections made; shards are written anew for each selection, and hold nothing else."""
-        if self.form != "files":
-            return None
-        # As they were made: scores are asked of the images of this run alone.
-        task, before = replace(task, scores=False), len(totals.images)
-        below, on_event = manifests_below(self.shard), self.on_event
-        earlier = add_previous(
-            self.inputs, finished, task, totals, below=below, allow_loss=self.allow_loss, on_event=on_event
-        )
-        totals.earlier = len(totals.images) - before + len(earlier)
-        return earlier
 
     def _on_cluster(self, engine: Engine | None, out: ImageStore) -> Engine | None:
         """The engine, whose workers have to see what is a folder of this machine. Raises ``UsageError``."""
@@ -305,7 +296,7 @@ class ConversionRun:
     ) -> ConvertResult:
         """The manifest and the failures, written to ``folder``; ``shown`` is what the result calls it."""
         _make_folder(folder)
-        built = build_derived_manifest(
+        listed = build_derived_manifest(
             totals.images,
             base=self.inputs.base,
             out=folder,
@@ -317,15 +308,15 @@ class ConversionRun:
             allow_loss=self.allow_loss,
             on_event=self.on_event,
         )
-        table = write_failures(totals.failures, folder)
+        images, table = folder / IMAGES_NAME, write_failures(totals.failures, folder)
         return ConvertResult(
             recipe=self.recipe.name,
             fingerprint=self.recipe.fingerprint(),
             out=str(self.target),
             form=self.form,
-            manifest=shown / built.path.name,
-            images=built.images - totals.earlier,
-            converted=built.images - totals.earlier - totals.kept,
+            manifest=shown / IMAGES_NAME,
+            images=listed - totals.earlier,
+            converted=listed - totals.earlier - totals.kept,
             kept=totals.kept,
             earlier=totals.earlier,
             failed=len(totals.failures),
@@ -335,8 +326,8 @@ class ConversionRun:
             first_failures=tuple(totals.failures.first),
             failures=None if table is None else shown / table.name,
             noted=tuple((note, tuple(totals.noted[note])) for note, _ in totals.notes.most_common(_REMARKS)),
-            digest=str(footer_of(built.path).get(SET_DIGEST) or ""),
-            scores=score_summary(read_rows(built.path, columns=SCORES)) if self.scores or self.recipe.fix else None,
+            digest=str(footer_of(images).get(SET_DIGEST) or ""),
+            scores=score_summary(read_rows(images, columns=SCORES)) if self.scores or self.recipe.fix else None,
         )
 
 

@@ -7,6 +7,7 @@ and the sources.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -42,6 +43,8 @@ def add_previous(
 ) -> PreviousImages:
     """Add to ``totals`` each output of images that this run did not try; the rest are rows of the earlier manifest.
 
+    Scores are asked of the images of this run alone: these are taken as they were made.
+
     An output whose source is gone stays listed, since it is as good as before. One whose source changed does not, and
     neither does an output that an edited recipe made anew: both are said. What it could not make anew stays, and so
     does an output with other bytes than its row states: ``verify`` finds it by that row.
@@ -62,6 +65,7 @@ def add_previous(
     def open_file(name: str) -> BinaryIO:
         return task.out.open(f"{below}/{name}")
 
+    task, before = dataclasses.replace(task, scores=False), len(totals.images)
     tables, tried, made = _shard_tables(task.out, below), totals.tried(), totals.images.names("path")
     done = None if allow_loss else totals.images.names("source_path")
     earlier = read_previous(open_file, task.fingerprint, tried=tried, made=made, done=done, others=tables)
@@ -116,6 +120,7 @@ def add_previous(
             f"the manifest; the first: {path}; remove them, or give each recipe a folder of its own with --out"
         )
         on_event(Note("convert", message, "warning", task.out.address))
+    totals.earlier = len(totals.images) - before + len(earlier)
     return earlier
 
 

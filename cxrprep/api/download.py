@@ -121,8 +121,6 @@ def read_plan(
     root: Path | str | FolderRef | None = None,
     *,
     source: str | None = None,
-    release: str | None = None,
-    selection: Selection = Selection(),  # noqa: B008  # frozen
     tables: Path | str | None = None,
     state: Path | str | None = None,
     options: FetchOptions | None = None,
@@ -135,8 +133,6 @@ def read_plan(
         dataset: The dataset it must be of; by default its own.
         root: The folder; by default ``./DATASET``.
         source: A mirror in the place of the plan's.
-        release: Not asked: the plan's own counts.
-        selection: Not asked either.
         tables: A folder with the label tables.
         state: The folder of the record, beside a ROOT that is read-only.
         options: How the mirror is reached, and what is done with what comes.
@@ -149,7 +145,6 @@ def read_plan(
         ConfigError: The file is no plan.
         UsageError: It is one of another dataset.
     """
-    del selection, release
     saved = file if isinstance(file, Plan) else load_plan(Path(file))
     if dataset and find_dataset(dataset).name != saved.dataset:
         name = "this" if isinstance(file, Plan) else file

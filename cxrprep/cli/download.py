@@ -139,7 +139,8 @@ def read_plan(invocation: Invocation, file: Path | Plan, sink: Sink) -> Any:
     from cxrprep.api.download import read_plan
     from cxrprep.cli.arguments import download_arguments
 
-    return read_plan(file, **download_arguments(invocation), on_event=sink)
+    chosen = {name: value for name, value in download_arguments(invocation).items() if name != "selection"}
+    return read_plan(file, **chosen, on_event=sink)
 
 
 def _print_plan(invocation: Invocation, planned: Any, file: Path | None, *, dry_run: bool) -> int:

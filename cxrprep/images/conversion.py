@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.digests import digest_of
 from cxrprep.images.image_folder import stem_of
+from cxrprep.images.quality import COLUMNS, Quality
 from cxrprep.images.radiograph import DEFAULT_LIMITS, CoordinateMap, ImageLimits
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from cxrprep.executors import Lost
     from cxrprep.images.dicom_metadata import Pseudonyms
-    from cxrprep.images.quality import Quality
     from cxrprep.images.recipe import Recipe
     from cxrprep.model import Box, Digest
     from cxrprep.storage.filesystem import ImageStore
@@ -31,13 +31,6 @@ def row_sign(item: ConvertItem) -> str:
 
 
 STAGE: Final = "convert"
-# column of the manifest -> field of Quality
-_MEASURES: Final = {
-    "grey_levels": "levels", "contrast": "contrast", "black_share": "black", "white_share": "white",
-    "clipped_share": "clipped", "sharpness": "sharpness", "inverted_score": "inverted", "turned_score": "turned",
-    "turned_degrees": "turn", "mirrored_score": "mirrored", "structure": "structure",
-    "not_frontal_score": "not_frontal",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +126,7 @@ class Converted:
     def measures(self) -> dict[str, Any]:
         """How the image came out, in the words of the manifest's columns."""
         found: dict[str, Any] = {"voi": self.voi, "codec": self.codec or None, "notes": list(self.notes)}
-        return found | {column: getattr(self.quality, name, None) for column, name in _MEASURES.items()}
+        return found | {column: getattr(self.quality, name, None) for column, name in COLUMNS.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 
+from cxrprep.images.quality import COLUMNS
 from cxrprep.images.transforms import shown_sample
 
 if TYPE_CHECKING:
@@ -77,14 +78,7 @@ class Orientation:
 
     def columns(self) -> dict[str, float]:
         """The scores by the names of the manifest's columns."""
-        return {
-            "inverted_score": self.inverted,
-            "turned_score": self.turned,
-            "turned_degrees": self.turn,
-            "mirrored_score": self.mirrored,
-            "structure": self.structure,
-            "not_frontal_score": self.not_frontal,
-        }
+        return {column: getattr(self, name) for column, name in COLUMNS.items() if hasattr(self, name)}
 
     def alarms(self) -> dict[str, str]:
         """What a person should look at: the word of each fix that would mend it, or ``blank``, with the remark."""

@@ -38,6 +38,13 @@ _COUNTED: Final = 150_000
 _LEVELS: Final = 256
 _MEASURES: Final = 6
 _SCORES: Final = ("inverted", "turned", "turn", "mirrored", "structure", "not_frontal")
+COLUMNS: Final = {
+    "grey_levels": "levels", "contrast": "contrast", "black_share": "black", "white_share": "white",
+    "clipped_share": "clipped", "sharpness": "sharpness", "inverted_score": "inverted", "turned_score": "turned",
+    "turned_degrees": "turn", "mirrored_score": "mirrored", "structure": "structure",
+    "not_frontal_score": "not_frontal",
+}  # fmt: skip
+"""The column of the manifest for each measure, in its order."""
 # Outputs of earlier versions lack the last.
 _LENGTHS: Final = (_MEASURES, _MEASURES + len(_SCORES) - 1, _MEASURES + len(_SCORES))
 

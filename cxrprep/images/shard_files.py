@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from cxrprep.collection import Lineage, ShardFile
 from cxrprep.digests import CHUNK
 from cxrprep.errors import CxrprepError, ImageError
+from cxrprep.schemas import DERIVED_FIELDS
 from cxrprep.storage.parquet import FOOTER_KEY
 from cxrprep.storage.small_files import parse_json
 
@@ -41,14 +42,11 @@ _BOXES: Final = pa.list_(
 )  # fmt: skip
 _KINDS: Final = {"age_years": pa.float32(), "fold": pa.int8()}
 _LABEL_KEYS: Final = frozenset({"label_source"})
+# What the manifest of converted images says, too; words are plain text here.
 _MADE: Final = {
     "width": pa.int32(), "height": pa.int32(), "spacing_x_mm": pa.float32(), "spacing_y_mm": pa.float32(),
-    "boxes": _BOXES, "source_path": pa.string(), "source_digest": pa.string(), "recipe": pa.string(),
-    "recipe_fingerprint": pa.string(), "voi": pa.string(), "codec": pa.string(), "notes": pa.list_(pa.string()),
-    "grey_levels": pa.int32(), "contrast": pa.float32(), "black_share": pa.float32(), "white_share": pa.float32(),
-    "clipped_share": pa.float32(), "sharpness": pa.float32(), "inverted_score": pa.float32(),
-    "turned_score": pa.float32(), "turned_degrees": pa.int32(), "mirrored_score": pa.float32(),
-    "structure": pa.float32(), "not_frontal_score": pa.float32(),
+    "boxes": _BOXES,
+    **{f.name: pa.string() if pa.types.is_dictionary(f.type) else f.type for f in DERIVED_FIELDS if f.name != "pixels"},
 }  # fmt: skip
 
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cxrprep.collection import ShardFile
 from cxrprep.digests import file_digest
-from cxrprep.errors import UsageError
 from cxrprep.events import Sink, StageStarted, ignore
 from cxrprep.executors import Engine, Lost, batched, end_item
 from cxrprep.images import conversion
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from cxrprep.model import Digest
     from cxrprep.model import Shard as Part
 
-FORMS: Final = ("webdataset", "parquet")
 _PROBED: Final = 8
 
 
@@ -146,11 +144,8 @@ def convert_to_shards(
         The files that were made or looked at now, by name; of those that were finished before nothing is said.
 
     Raises:
-        UsageError: ``form`` is none of ``FORMS``.
         StorageError: The disk refuses.
     """
-    if form not in FORMS:
-        raise UsageError(f"unknown form {form!r}", hint=f"known: files, {', '.join(FORMS)}")
     on_event(StageStarted(conversion.STAGE, items=total, unit="images"))
     where = engine or Engine()
     progress = converting.ConversionProgress(on_event)

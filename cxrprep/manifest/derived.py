@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -84,15 +83,6 @@ class DerivedRows:
         return table.sort_by("path").combine_chunks()
 
 
-@dataclass(frozen=True, slots=True)
-class DerivedResult:
-    """What ``build_derived_manifest`` wrote; ``without_row`` images are not in the dataset's manifest."""
-
-    path: Path
-    images: int
-    without_row: int
-
-
 def build_derived_manifest(
     converted: DerivedRows,
     *,
@@ -105,10 +95,10 @@ def build_derived_manifest(
     whole: bool = True,
     allow_loss: bool = False,
     on_event: Sink = ignore,
-) -> DerivedResult:
+) -> int:
     """Write the ``images.parquet`` of converted images, in the order of the dataset's.
 
-    Images that ``base`` does not list are written too, and counted.
+    Images that ``base`` does not list are written too, and said.
 
     Args:
         converted: What became of each image.
@@ -125,14 +115,14 @@ def build_derived_manifest(
         on_event: Called with progress and remarks.
 
     Returns:
-        What was written, counted.
+        How many images it lists.
 
     Raises:
         TableError: A damaged base, or two outputs of one path.
         UsageError: The table would know less than the one that is there.
         StorageError: The disk refuses.
     """
-    derived, origin, headers, without = _derived_rows(converted, base, out, earlier, lineage, on_event=on_event)
+    derived, origin, headers = _derived_rows(converted, base, out, earlier, lineage, on_event=on_event)
     labels_in = (labels_in or base.parent) if base is not None and whole else None
     before = footer_of(out / IMAGES_NAME)
     choices = before.get("choices") or {}
@@ -158,7 +148,7 @@ def build_derived_manifest(
     if headers is not None:
         write_table(headers.sort_by("source_path"), out / HEADERS_NAME, name="headers", made_from=origin)
     write_converted(derived, studies, out, made_from)
-    return DerivedResult(out / IMAGES_NAME, derived.num_rows, without)
+    return int(derived.num_rows)
 
 
 def _derived_rows(
@@ -169,8 +159,8 @@ def _derived_rows(
     lineage: Lineage,
     *,
     on_event: Sink,
-) -> tuple[pa.Table, dict[str, Any], pa.Table | None, int]:
-    """The rows, what the footer is to say, the headers of DICOM files, and how many rows ``base`` does not list."""
+) -> tuple[pa.Table, dict[str, Any], pa.Table | None]:
+    """The rows, what the footer is to say, and the headers of DICOM files."""
     own = converted.take()
     gone: pa.Table | None = None
     if earlier is not None and len(earlier):
@@ -187,22 +177,20 @@ def _derived_rows(
     columns: dict[str, Any] = {}
     headers: pa.Table | None = None
     schema = DERIVED if gone is None else derived_schema(gone.schema)
-    without = rows
     if base is not None:
         origin = {**{k: v for k, v in read_footer(base).items() if k not in _OF_TABLE}, **origin}
         # Of a sample's base the sample's rows alone.
         table = TableOnDisk.open(base).among("path", sources).whole()
         place = positions(sources, table.column("path"))
-        without = place.null_count
         schema = derived_schema(table.schema)
         told = [name for name in (*IMAGES.names, *own_columns(schema)) if name not in _CHANGED]
         # A table of an earlier version lacks what came later.
         told = [name for name in told if name in table.column_names]
         columns = {name: table.column(name).combine_chunks().take(place) for name in told}
         del table
-        if without:
+        if place.null_count:
             first = sources.filter(pc.is_null(place))[0]
-            message = f"{without:,} converted images are not in the dataset's manifest; the first: {first}"
+            message = f"{place.null_count:,} converted images are not in the dataset's manifest; the first: {first}"
             on_event(Note("convert", message, "warning", str(out / IMAGES_NAME)))
     if pc.any(pc.not_equal(own.column("about"), "")).as_py() or (earlier is not None and len(earlier.headers)):
         of_headers, headers = columns_of_headers(own)
@@ -230,7 +218,7 @@ def _derived_rows(
     derived = null_columns(schema, rows, columns)
     if gone is not None and len(gone):
         derived = one_table([derived, gone])
-    return derived.sort_by(order), origin, headers, without
+    return derived.sort_by(order), origin, headers
 
 
 def _digest_of_sources(derived: pa.Table) -> str:
