@@ -316,6 +316,11 @@ class Shard:
         """The command-line spelling."""
         return f"{self.index}/{self.count}"
 
+    @property
+    def in_names(self) -> str:
+        """The spelling in names of files and folders: ``3-of-16``."""
+        return f"{self.index}-of-{self.count}"
+
     def holds(self, key: str) -> bool:
         """Whether ``key`` belongs to this part: stable over runs, hosts and Python versions."""
         return zlib.crc32(key.encode()) % self.count == self.index - 1

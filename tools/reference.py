@@ -431,7 +431,8 @@ def _member_text(kind: type[Any], member: str) -> str:
 
 def recipes() -> str:
     """The named recipes, and the steps of which one's own are made."""
-    from cxrprep.images.recipe import load_recipe, named_recipes
+    from cxrprep.config.job import named_recipes
+    from cxrprep.images.recipe import load_recipe
     from cxrprep.images.transforms import STEPS
     from cxrprep.storage.small_files import toml_value
 

@@ -160,7 +160,7 @@ def manifests_below(shard: Shard | None) -> str:
 
     Each shard of a job array writes its own; a run without --shard afterwards finds all done and joins them.
     """
-    return "manifests" if shard is None else f"manifests/shards/{shard.index}-of-{shard.count}"
+    return "manifests" if shard is None else f"manifests/shards/{shard.in_names}"
 
 
 # ---- a known dataset ----

@@ -324,8 +324,7 @@ def _fetch_tables_elsewhere(job: DownloadContext, transfer: Transfer, selection:
 def _keep_failures(result: TransferResult, job: DownloadContext) -> None:
     """What failed as ``manifests/failures.parquet``; each shard of a job array has its own."""
     shard = job.options.shard
-    below = "" if shard is None else f"shards/{shard.index}-of-{shard.count}"
-    folder = job.folder.manifests / below
+    folder = job.folder.manifests / ("" if shard is None else f"shards/{shard.in_names}")
     if not result.failures:
         (folder / FAILURES_NAME).unlink(missing_ok=True)
         return

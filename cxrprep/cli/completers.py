@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cxrprep.cli.context import invocation_of
-from cxrprep.config.job import ALL_STEPS, PROJECTIONS
+from cxrprep.config.job import ALL_STEPS, PROJECTIONS, named_recipes
 from cxrprep.model import Split, View
 
 if TYPE_CHECKING:
@@ -38,18 +38,10 @@ def dataset_or_file(ctx: click.Context, parameter: click.Parameter, incomplete: 
     return (file if ctx.params.get("what") in ("new", "check") else dataset)(ctx, parameter, incomplete)
 
 
-def recipe_names() -> list[str]:
-    """The recipes that ship with the package."""
-    import importlib.resources
-
-    folder = importlib.resources.files("cxrprep.images") / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-
-
 def recipe(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The recipes that ship with the package."""
     del ctx, parameter
-    return _items(recipe_names(), incomplete)
+    return _items(named_recipes(), incomplete)
 
 
 def _items(words: Iterable[str], incomplete: str) -> list[CompletionItem]:

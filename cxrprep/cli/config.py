@@ -13,7 +13,7 @@ import click
 from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import SETTINGS, verb
 from cxrprep.cli.options import setting
-from cxrprep.config.job import KEYS
+from cxrprep.config.job import KEYS, named_recipes
 from cxrprep.storage.small_files import toml_value
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _ask_for(given: Mapping[str, str]) -> dict[str, str]:
     ask("root", "Folder for it", spec.name)
     places = ", ".join([*dict.fromkeys(mirror.name for mirror in spec.mirror), "an address or a folder"])
     ask("download.source", f"Fetch it from ({places})", spec.default_mirror)
-    names = ", ".join(completers.recipe_names())
+    names = ", ".join(named_recipes())
     ask("convert.recipe", f"Recipe for training images ({names}, none)", "square-224", check_recipe)
     return answers | ({"convert.recipe": ""} if answers["convert.recipe"] == _NONE else {})
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.cli.completers import recipe_names
-from cxrprep.config.job import FORMATS, Job, parse_label
+from cxrprep.config.job import FORMATS, Job, named_recipes, parse_label
 from cxrprep.config.settings import (
     Settings,
     expand,
@@ -301,7 +300,7 @@ def _step_problems(settings: Settings) -> Iterator[Problem]:
 
 def check_recipe(name: str) -> None:
     """Raise ``UsageError`` when ``name`` is neither a recipe that ships nor a file."""
-    known = recipe_names()
+    known = named_recipes()
     if name not in known and not expand(name).is_file():
         hint = f"{did_you_mean(name, known)}named recipes: {', '.join(known)}; or the path of a TOML file"
         raise UsageError(f"there is no recipe {name!r}", hint=hint)

@@ -91,6 +91,14 @@ FORMS: Final[Mapping[str, Callable[[str], object]]] = {
 }
 
 
+def named_recipes() -> tuple[str, ...]:
+    """The recipes inside the package."""
+    import importlib.resources
+
+    folder = importlib.resources.files("cxrprep") / "images" / "recipes"
+    return tuple(sorted(e.name.removesuffix(".toml") for e in folder.iterdir() if e.name.endswith(".toml")))
+
+
 def _about(text: str, choices: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
     # ``form`` names a parser of FORMS, or "path"; ``low`` and ``high`` are the smallest and largest number allowed.
     return {"help": text, "choices": choices, "form": "", "low": None, "high": None, **more}

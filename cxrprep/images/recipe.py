@@ -13,6 +13,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from cxrprep.config.job import named_recipes
 from cxrprep.config.toml import TomlText, unknown_key
 from cxrprep.errors import UsageError, did_you_mean
 from cxrprep.images.antialias import KERNELS
@@ -251,12 +252,6 @@ def _options(step: Any) -> dict[str, Any]:
 
 
 _NAMES: Final = {kind: name for name, kind in STEPS.items()}
-
-
-def named_recipes() -> tuple[str, ...]:
-    """The recipes inside the package."""
-    folder = importlib.resources.files("cxrprep.images") / "recipes"
-    return tuple(sorted(e.name.removesuffix(".toml") for e in folder.iterdir() if e.name.endswith(".toml")))
 
 
 def load_recipe(name: str, *, frame: int | None = None, fix: Iterable[str] = ()) -> Recipe:

@@ -109,7 +109,7 @@ def asked(cache: Path) -> SortedTable | None:
 def _name(selection: Selection, shard: Shard | None) -> str:
     stated = {name: _plain(getattr(selection, name)) for name in selection.__slots__}
     digest = hashlib.blake2b(json.dumps(stated, sort_keys=True).encode(), digest_size=10).hexdigest()
-    return f"{digest}{f'.{shard.index}-of-{shard.count}' if shard is not None else ''}.txt"
+    return f"{digest}{f'.{shard.in_names}' if shard is not None else ''}.txt"
 
 
 def _plain(value: object) -> object:

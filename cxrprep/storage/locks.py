@@ -196,7 +196,7 @@ class FolderLock:
         """
         self._folder = cache / place
         self._run_id = run_id
-        name = f"shard-{shard.index}-of-{shard.count}" if shard is not None and shard.count > 1 else "whole"
+        name = f"shard-{shard.in_names}" if shard is not None and shard.count > 1 else "whole"
         self._path = self._folder / name
         self._end = threading.Event()
         self._awake = time.time()

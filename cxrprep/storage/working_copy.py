@@ -106,7 +106,7 @@ class WorkingCopy:
         self.folder = self._home / "files" / self.address.rpartition("/")[2]
         self._state = self._home / "held.json"
         self._held: dict[str, _Held] = {}
-        name = LOCK if part is None else f".cxrprep/bucket.{part.index}-of-{part.count}.lock"
+        name = LOCK if part is None else f".cxrprep/bucket.{part.in_names}.lock"
         self._lock = BucketLock(self.store, name) if writes else None
         self._streams = streams and writes
         self._ended = threading.Event()
@@ -331,7 +331,7 @@ class WorkingCopy:
 
     def _is_of_part(self, name: str) -> bool:
         part = self._part
-        return part is not None and self._is_changed(name) and f"{part.index}-of-{part.count}" in name
+        return part is not None and self._is_changed(name) and part.in_names in name
 
     def put_images(self, *, replaced: bool = False) -> None:
         """Put whole files of the release into the bucket while a download goes on; tables and record come last.

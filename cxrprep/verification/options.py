@@ -42,7 +42,7 @@ class VerifyOptions:
     @property
     def table_name(self) -> str:
         """The name of the table of findings: each part of a job array has one of its own."""
-        return "verify.parquet" if self.shard is None else f"verify.{self.shard.index}-of-{self.shard.count}.parquet"
+        return "verify.parquet" if self.shard is None else f"verify.{self.shard.in_names}.parquet"
 
     def mask(self, paths: list[str]) -> pa.Array:
         """Which paths are those of the part of a job array that is checked: all of them without one."""

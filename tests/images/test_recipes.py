@@ -12,11 +12,12 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+from cxrprep.config.job import named_recipes
 from cxrprep.errors import ConfigError, UsageError
 from cxrprep.images.decode import decode
 from cxrprep.images.geometry import CropBorder
 from cxrprep.images.radiograph import Radiograph
-from cxrprep.images.recipe import Recipe, load_recipe, named_recipes, parse_recipe
+from cxrprep.images.recipe import Recipe, load_recipe, parse_recipe
 from cxrprep.images.resample import resize
 from cxrprep.images.transforms import Bits, Clahe, Invert, Polarity, Stretch, Voi, equalizing
 from tests.images.made import dataset_of, dicom_bytes, ramp, real, shown, written

@@ -300,7 +300,7 @@ class Joined:
 
 def shard_folder(out_dir: Path, shard: Shard) -> Path:
     """Where one shard's tables lie until all are there, and after."""
-    return out_dir / "shards" / f"{shard.index}-of-{shard.count}"
+    return out_dir / "shards" / shard.in_names
 
 
 def merge_shards(out_dir: Path, shard: Shard) -> Joined:
