@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.api.folder import DatasetFolder, open_folder
 from cxrprep.api.manifest import keep_manifest_current
 from cxrprep.collection import FolderKind
-from cxrprep.collection.dataset_folder import require_joined
+from cxrprep.collection.dataset_folder import DatasetFolder, open_folder, require_joined
 from cxrprep.datasets.own_folder import NAME
 from cxrprep.errors import NothingSelectedError, UsageError
 from cxrprep.events import Note, Sink, ignore

@@ -15,7 +15,7 @@ from cxrprep.api.download_context import DownloadContext, FetchOptions, in_place
 from cxrprep.api.download_plan import again, found_wrong, made_of, transfer_of
 from cxrprep.api.download_selection import fetch_tables_elsewhere, planned, tables_elsewhere
 from cxrprep.api.download_summary import STAGE, fits, note_foreign, plan_data, plan_rows, result_data, result_rows
-from cxrprep.api.folder import DatasetFolder, find_mirror
+from cxrprep.api.folder import find_mirror
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.manifest import rebuild_manifest
 from cxrprep.api.result import Result
@@ -37,6 +37,7 @@ from cxrprep.storage.unfetched import lies_there
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from cxrprep.collection.dataset_folder import DatasetFolder
     from cxrprep.transfer.downloader import Transfer
     from cxrprep.transfer.result import TransferResult
 

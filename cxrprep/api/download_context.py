@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxrprep.api.folder import DatasetFolder, MirrorChoice, find_mirror
-from cxrprep.collection.dataset_folder import check_converted, check_stated, stated_dataset
+from cxrprep.api.folder import MirrorChoice, find_mirror
+from cxrprep.collection.dataset_folder import DatasetFolder, check_converted, check_stated, stated_dataset
 from cxrprep.collection.lineage import read_export, read_lineage
 from cxrprep.collection.recognition import sample_names
 from cxrprep.collection.state_folder import check_state

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from cxrprep.api.folder import DatasetFolder
+    from cxrprep.collection.dataset_folder import DatasetFolder
 
 _SHOWN: Final = 5
 

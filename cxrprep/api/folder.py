@@ -13,7 +13,7 @@ from cxrprep.collection.recognition import release_here, sample_names
 from cxrprep.credentials.lookup import token_variable
 from cxrprep.datasets.catalog import naming_options, naming_words
 from cxrprep.errors import UsageError, did_you_mean
-from cxrprep.record.record import Record, folder_words
+from cxrprep.record.record import Record
 from cxrprep.sources import check_scheme
 from cxrprep.sources.endpoints import from_hub
 from cxrprep.sources.urls import behind
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 
     from cxrprep.datasets.facts import DatasetSpec, Mirror
     from cxrprep.model import FolderRef
-
-__all__ = [
-    "DatasetFolder", "MirrorChoice", "exported_again", "find_mirror", "folder_words", "made_again", "open_folder",
-    "open_header", "original_of",
-]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from cxrprep.api.folder import DatasetFolder, open_folder, where_originals_are
+from cxrprep.api.folder import where_originals_are
 from cxrprep.api.manifest import build_manifest, rebuild_manifest
 from cxrprep.collection import FolderKind
+from cxrprep.collection.dataset_folder import DatasetFolder, open_folder
 from cxrprep.collection.lineage import IMAGES_NAME, read_lineage
 from cxrprep.datasets.own_folder import UNLISTED
 from cxrprep.errors import UsageError

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
-from cxrprep.api.folder import DatasetFolder, made_again, open_header
+from cxrprep.api.folder import made_again, open_header
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from cxrprep.collection.dataset_folder import DatasetFolder
     from cxrprep.labels.label_rows import Labels
     from cxrprep.labels.policy import Policy
     from cxrprep.labels.splits import SplitRule

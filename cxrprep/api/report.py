@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from cxrprep.api.buckets import takes_buckets
-from cxrprep.api.folder import open_folder
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
+from cxrprep.collection.dataset_folder import open_folder
 from cxrprep.events import Sink, ignore
 from cxrprep.html_report.page import ReportResult, write_report
 from cxrprep.model import FolderRef

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cxrprep.api.buckets import takes_buckets
-from cxrprep.api.folder import DatasetFolder, folder_words, open_folder
 from cxrprep.api.result import Result
 from cxrprep.collection import FolderKind
+from cxrprep.collection.dataset_folder import DatasetFolder, open_folder
 from cxrprep.collection.file_counts import PartStatus, count_lost, count_parts, has_images, images_or_archives
 from cxrprep.datasets.catalog import naming_words
 from cxrprep.datasets.own_folder import dataset_words
@@ -22,6 +22,7 @@ from cxrprep.humanize import format_count, format_rate, format_seconds, short_re
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import FolderRef, Selection
 from cxrprep.record.last_run import RunState, unfinished_runs
+from cxrprep.record.record import folder_words
 from cxrprep.record.requested import asked
 from cxrprep.selection.options import SELECTING, options_of
 from cxrprep.storage.parquet import count_rows

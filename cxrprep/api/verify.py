@@ -7,11 +7,12 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from cxrprep.api.buckets import takes_buckets
-from cxrprep.api.folder import DatasetFolder, exported_again, find_mirror, made_again, open_folder, original_of
+from cxrprep.api.folder import exported_again, find_mirror, made_again, original_of
 from cxrprep.api.keywords import Keywords
 from cxrprep.api.result import Result
 from cxrprep.api.running import notes_progress
 from cxrprep.api.status import after_labels, again_command
+from cxrprep.collection.dataset_folder import DatasetFolder, open_folder
 from cxrprep.collection.file_table import files_of, files_of_images, image_rows, shards_of_images, with_others
 from cxrprep.collection.lineage import IMAGES_NAME, FolderKind, files_of_exports, read_export, stated_tables
 from cxrprep.errors import IntegrityError, TableError, UnsafePathError, UsageError

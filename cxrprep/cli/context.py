@@ -269,7 +269,7 @@ class Invocation:
         """The folder as commands name it, quoted for a shell."""
         import shlex
 
-        from cxrprep.api.folder import folder_words
+        from cxrprep.record.record import folder_words
 
         return shlex.join(folder_words(self.root, self.state or self.root, self.job.dataset))
 

@@ -12,10 +12,10 @@ import click
 import pytest
 
 import cxrprep
-from cxrprep.api.folder import DatasetFolder, open_folder
 from cxrprep.api.status import Status, again_command, status
 from cxrprep.cli.context import Invocation
 from cxrprep.cli.main import cli
+from cxrprep.collection.dataset_folder import DatasetFolder, open_folder
 from cxrprep.collection.file_counts import PartStatus
 from cxrprep.config.settings import load_settings
 from cxrprep.events import StageStarted, ignore
