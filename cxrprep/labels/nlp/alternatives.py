@@ -4,22 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.labels.nlp.mentions import (
-    AND,
-    BACKWARD,
-    CHOICE,
-    COMMA,
-    FORWARD,
-    NOT_NEGATION,
-    STABLE,
-    STOP,
-    VERB,
-    VERSUS,
-    WITH,
-    MentionStatus,
-    PhraseMatch,
-    Rule,
-)
+from cxrprep.labels.nlp.mentions import BACKWARD, CHOICE, FORWARD, VERB, MentionStatus, PhraseMatch, Rule
+from cxrprep.labels.nlp.ruleset import Cue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,14 +25,14 @@ def apply_alternatives(items: Sequence[PhraseMatch], words: Sequence[str], rules
     for index, item in enumerate(items):
         if not item.cue & CHOICE or item.mentions:
             continue
-        if not item.cue & VERSUS and _of_no_change(items, index, words) and not _explain(items, index):
+        if not item.cue & Cue.VERSUS and _of_no_change(items, index, words) and not _explain(items, index):
             continue
         before, after = _neighbour(items, index, -1), _neighbour(items, index, 1)
         left = items[before] if before is not None else None
         right = items[after] if after is not None else None
         if left is not None and right is not None and left.mentions == right.mentions:
             continue
-        if not item.cue & VERSUS and (left is None or right is None):
+        if not item.cue & Cue.VERSUS and (left is None or right is None):
             # One side is no mention: "mucus plugging or atelectasis". Mere qualities do not count: "left or right".
             left = left if left and left.last == item.first and not _qualifies(words, item.last, rules) else None
             right = right if right and not _qualifies(words, item.first - 1, rules) else None
@@ -61,7 +47,7 @@ def apply_alternatives(items: Sequence[PhraseMatch], words: Sequence[str], rules
 def _explain(items: Sequence[PhraseMatch], index: int) -> bool:
     """Whether the alternatives around ``index`` explain what is seen: "the opacity, edema or pneumonia"."""
     before = items[max(0, index - 3) : index]
-    return len(before) == 3 and before[0].appearance and bool(before[1].cue & COMMA) and bool(before[2].mentions)
+    return len(before) == 3 and before[0].appearance and bool(before[1].cue & Cue.COMMA) and bool(before[2].mentions)
 
 
 def apply_less_favoured(items: Sequence[PhraseMatch], words: Sequence[str], word: str) -> None:
@@ -79,9 +65,9 @@ def apply_less_favoured(items: Sequence[PhraseMatch], words: Sequence[str], word
 def _of_no_change(items: Sequence[PhraseMatch], index: int, words: Sequence[str]) -> bool:
     """Whether the list is one of what has not changed: "no change in edema, atelectasis, or effusions"."""
     for item in reversed(items[max(0, index - _WINDOW) : index]):
-        if item.cue & (STABLE | NOT_NEGATION):
+        if item.cue & (Cue.STABLE | Cue.NOT_NEGATION):
             return words[item.first] in _DENIALS
-        if item.cue & (STOP | VERB | FORWARD):
+        if item.cue & (Cue.STOP | VERB | FORWARD):
             return False
     return False
 
@@ -98,7 +84,7 @@ def _neighbour(items: Sequence[PhraseMatch], index: int, step: int) -> int | Non
     """Where the mention beside a conjunction stands, with nothing but its own words between."""
     edge = items[index].first if step < 0 else items[index].last
     place = index + step
-    blocking = STOP | WITH | COMMA | AND | VERB | BACKWARD | (FORWARD if step < 0 else 0)
+    blocking = Cue.STOP | Cue.WITH | Cue.COMMA | Cue.AND | VERB | BACKWARD | (FORWARD if step < 0 else 0)
     while 0 <= place < len(items):
         item = items[place]
         gap = edge - item.last if step < 0 else item.first - edge
@@ -106,7 +92,7 @@ def _neighbour(items: Sequence[PhraseMatch], index: int, step: int) -> int | Non
             return None
         if item.mentions:
             return place
-        if item.cue & blocking and not (step < 0 and item.cue & COMMA and item.last == edge):
+        if item.cue & blocking and not (step < 0 and item.cue & Cue.COMMA and item.last == edge):
             # The comma of "A, B, or C" parts nothing.
             return None
         place += step
@@ -115,7 +101,7 @@ def _neighbour(items: Sequence[PhraseMatch], index: int, step: int) -> int | Non
 
 def _chain(items: Sequence[PhraseMatch], place: int, cue: PhraseMatch) -> None:
     """Carry an alternative back over "A, B, or C", but not to an opacity: it is what the alternatives explain."""
-    while place >= 2 and items[place - 1].cue & COMMA and items[place - 2].mentions:
+    while place >= 2 and items[place - 1].cue & Cue.COMMA and items[place - 2].mentions:
         before = items[place - 2]
         far = items[place].first - items[place - 1].last > _CHOICE_GAP
         if before.status is not MentionStatus.POSITIVE or before.structure or before.appearance or far:

@@ -9,26 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cxrprep.labels.nlp.mentions import (
-    ABNORMAL,
-    AND,
-    BORDERLINE,
-    COMMA,
-    COPULA,
-    DOUBT_AFTER,
-    NORMAL,
-    OPENER,
-    SEPARATOR,
-    STABLE,
-    STATE,
-    STOP,
-    VERB,
-    WITH,
-    MentionStatus,
-    PhraseMatch,
-    Rule,
-)
-from cxrprep.labels.nlp.ruleset import Role
+from cxrprep.labels.nlp.mentions import SEPARATOR, STATE, VERB, MentionStatus, PhraseMatch, Rule
+from cxrprep.labels.nlp.ruleset import Cue, Role
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +25,7 @@ _FUNCTION_WORDS: Final = frozenset(
     ("in", "for", "on", "at", "of", "by", "than", "from", "to", "the", "a", "given", "size", "sized", "appearance",
      "configuration", "caliber", "contour", "allowing", "accounting", "considering", "technique", "again", "today")
 )  # fmt: skip
-_ORDER: Final = (BORDERLINE, DOUBT_AFTER, ABNORMAL, NORMAL, STABLE)
+_ORDER: Final = (Cue.BORDERLINE, Cue.DOUBT_AFTER, Cue.ABNORMAL, Cue.NORMAL, Cue.STABLE)
 
 
 def settle_structures(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
@@ -84,7 +66,7 @@ def _states(items: Sequence[PhraseMatch], words: Sequence[str]) -> dict[int, dic
         elif not item.cue and any(role in _FINDINGS for _, role in item.mentions):
             # "Heart size normal, left effusion unchanged": what is unchanged is the effusion. But: "the heart and the
             # effusion are unchanged".
-            joined = index > 1 and items[index - 1].cue & AND and items[index - 2].structure and not given
+            joined = index > 1 and items[index - 1].cue & Cue.AND and items[index - 2].structure and not given
             group = group if joined else []
     return states
 
@@ -92,7 +74,7 @@ def _states(items: Sequence[PhraseMatch], words: Sequence[str]) -> dict[int, dic
 def _of_another(items: Sequence[PhraseMatch], index: int, words: Sequence[str]) -> bool:
     """Whether the state at ``index`` belongs to a noun of its own: "stable heart size, with prominent aortic knob"."""
     item = items[index]
-    if item.last == len(words) or not items[index - 1].cue & (COMMA | AND | WITH):
+    if item.last == len(words) or not items[index - 1].cue & (Cue.COMMA | Cue.AND | Cue.WITH):
         return False
     following = words[item.last]
     taken = index + 1 < len(items) and items[index + 1].first == item.last
@@ -109,7 +91,7 @@ def _give(structures: Sequence[PhraseMatch], state: PhraseMatch, states: dict[in
 def _listed(items: Sequence[PhraseMatch], index: int) -> bool:
     """Whether the structure at ``index`` stands in a list right after another one."""
     place = index - 1
-    while place > 0 and items[place].cue & (COMMA | AND) and not items[place].mentions:
+    while place > 0 and items[place].cue & (Cue.COMMA | Cue.AND) and not items[place].mentions:
         place -= 1
     return place < index - 1 and items[place].structure
 
@@ -117,9 +99,9 @@ def _listed(items: Sequence[PhraseMatch], index: int) -> bool:
 def _predicative(items: Sequence[PhraseMatch], index: int) -> bool:
     """Whether the state at ``index`` follows a verb, possibly over other states: "is mildly enlarged"."""
     place = index - 1
-    while place > max(0, index - _WINDOW) and items[place].cue & (STATE | OPENER) and not items[place].mentions:
+    while place > max(0, index - _WINDOW) and items[place].cue & (STATE | Cue.OPENER) and not items[place].mentions:
         place -= 1
-    return place >= 0 and bool(items[place].cue & COPULA) and not items[place].cue & STOP
+    return place >= 0 and bool(items[place].cue & Cue.COPULA) and not items[place].cue & Cue.STOP
 
 
 def _ahead(items: Sequence[PhraseMatch], index: int, words: Sequence[str]) -> list[PhraseMatch]:
@@ -130,7 +112,7 @@ def _ahead(items: Sequence[PhraseMatch], index: int, words: Sequence[str]) -> li
     following = items[index + 1] if index + 1 < len(items) else None
     if (
         following is not None
-        and following.cue & AND
+        and following.cue & Cue.AND
         and following.first == edge
         and words[following.last :][:1] == ["the"]
     ):
@@ -144,17 +126,17 @@ def _ahead(items: Sequence[PhraseMatch], index: int, words: Sequence[str]) -> li
                 # "Stable heart and normal mediastinum": the second has a state of its own.
                 return ahead
             ahead.append(item)
-        elif item.cue & STOP and not ahead and item.first == edge and _state_follows(items, place):
+        elif item.cue & Cue.STOP and not ahead and item.first == edge and _state_follows(items, place):
             # "Enlarged but stable cardiac silhouette".
             pass
-        elif item.cue & (STOP | VERB | COMMA | WITH):
+        elif item.cue & (Cue.STOP | VERB | Cue.COMMA | Cue.WITH):
             break
-        elif item.cue & AND and not ahead and item.first > edge and _own_state(items, place):
+        elif item.cue & Cue.AND and not ahead and item.first > edge and _own_state(items, place):
             # "Clear lungs and stable heart": what is clear is another noun. "Normal lungs and heart": it is both.
             break
         elif item.mentions and not item.cue:
             # "Stable cardiomegaly and mediastinal contours": both are stable.
-            if ahead or not items[index].cue & STABLE or not _conjoined(items, place):
+            if ahead or not items[index].cue & Cue.STABLE or not _conjoined(items, place):
                 break
         else:
             state_between = bool(ahead and item.cue & STATE)
@@ -179,15 +161,15 @@ def _own_state(items: Sequence[PhraseMatch], place: int) -> bool:
 
 def _conjoined(items: Sequence[PhraseMatch], place: int) -> bool:
     following = items[place + 1 : place + 3]
-    return len(following) == 2 and bool(following[0].cue & AND) and following[1].structure
+    return len(following) == 2 and bool(following[0].cue & Cue.AND) and following[1].structure
 
 
 def _settle(item: PhraseMatch, states: dict[int, PhraseMatch]) -> None:
-    open_state = states.get(BORDERLINE) or states.get(DOUBT_AFTER)
+    open_state = states.get(Cue.BORDERLINE) or states.get(Cue.DOUBT_AFTER)
     if open_state is not None:
         item.decide(MentionStatus.UNCERTAIN, Rule.BORDERLINE, open_state)
         return
-    abnormal, normal = states.get(ABNORMAL), states.get(NORMAL)
+    abnormal, normal = states.get(Cue.ABNORMAL), states.get(Cue.NORMAL)
     if abnormal is not None and (normal is None or abnormal.first < normal.first):
         if abnormal.last <= item.first and item.rule in (Rule.NEGATED_AFTER, Rule.UNCERTAIN_AFTER):
             # "Enlarged cardiac silhouette is suspected".
@@ -203,7 +185,7 @@ def _settle(item: PhraseMatch, states: dict[int, PhraseMatch]) -> None:
         item.decide(MentionStatus.NEGATIVE, Rule.NORMAL, normal)
     elif item.sign:
         return
-    elif STABLE in states:
-        item.decide(MentionStatus.UNCERTAIN, Rule.STABLE, states[STABLE])
+    elif Cue.STABLE in states:
+        item.decide(MentionStatus.UNCERTAIN, Rule.STABLE, states[Cue.STABLE])
     else:
         item.mentions = tuple(pair for pair in item.mentions if pair[1] is not Role.STRUCTURE)

@@ -45,44 +45,12 @@ class Found(NamedTuple):
     cue_last: int = -1
 
 
-# Kinds of cue as plain integers: flags of the enum module cost ten times as much in the innermost loops.
-NEGATION: Final = int(Cue.NEGATION)
-NEGATION_AFTER: Final = int(Cue.NEGATION_AFTER)
-UNCERTAINTY: Final = int(Cue.UNCERTAINTY)
-UNCERTAINTY_AFTER: Final = int(Cue.UNCERTAINTY_AFTER)
-DOUBT: Final = int(Cue.DOUBT)
-DOUBT_AFTER: Final = int(Cue.DOUBT_AFTER)
-STABLE: Final = int(Cue.STABLE)
-NOT_NEGATION: Final = int(Cue.NOT_NEGATION)
-NORMAL: Final = int(Cue.NORMAL)
-ABNORMAL: Final = int(Cue.ABNORMAL)
-BORDERLINE: Final = int(Cue.BORDERLINE)
-STOP: Final = int(Cue.STOP)
-WITH: Final = int(Cue.WITH)
-OPENER: Final = int(Cue.OPENER)
-COPULA: Final = int(Cue.COPULA)
-VERB: Final = int(Cue.VERB) | COPULA
-COMMA: Final = int(Cue.COMMA)
-AND: Final = int(Cue.AND)
-OR: Final = int(Cue.OR)
-VERSUS: Final = int(Cue.VERSUS)
-LIST: Final = int(Cue.LIST)
-WEAK: Final = int(Cue.WEAK)
-FIRM: Final = int(Cue.FIRM)
-
-COLON: Final = int(Cue.COLON)
-REMARK: Final = int(Cue.REMARK)
-PERSISTS: Final = int(Cue.PERSISTS)
-REMARK_AFTER: Final = int(Cue.REMARK_AFTER)
-BOTH: Final = int(Cue.BOTH)
-CHANGE: Final = int(Cue.CHANGE)
-UNFINISHED: Final = int(Cue.UNFINISHED)
-
-FORWARD: Final = NEGATION | UNCERTAINTY | DOUBT | REMARK
-BACKWARD: Final = NEGATION_AFTER | UNCERTAINTY_AFTER | DOUBT_AFTER | REMARK_AFTER
-CHOICE: Final = OR | VERSUS
-SEPARATOR: Final = COMMA | AND | CHOICE
-STATE: Final = NORMAL | ABNORMAL | BORDERLINE | STABLE | DOUBT_AFTER
+VERB: Final = Cue.VERB | Cue.COPULA  # a copula is a verb as well
+FORWARD: Final = Cue.NEGATION | Cue.UNCERTAINTY | Cue.DOUBT | Cue.REMARK
+BACKWARD: Final = Cue.NEGATION_AFTER | Cue.UNCERTAINTY_AFTER | Cue.DOUBT_AFTER | Cue.REMARK_AFTER
+CHOICE: Final = Cue.OR | Cue.VERSUS
+SEPARATOR: Final = Cue.COMMA | Cue.AND | CHOICE
+STATE: Final = Cue.NORMAL | Cue.ABNORMAL | Cue.BORDERLINE | Cue.STABLE | Cue.DOUBT_AFTER
 
 
 class PhraseMatch:

@@ -14,40 +14,17 @@ from cxrprep.labels.nlp.alternatives import apply_alternatives, apply_less_favou
 from cxrprep.labels.nlp.anatomy import settle_structures
 from cxrprep.labels.nlp.cue_direction import by_direction
 from cxrprep.labels.nlp.mentions import (
-    ABNORMAL,
-    AND,
     BACKWARD,
-    BOTH,
-    CHANGE,
     CHOICE,
-    COLON,
-    COMMA,
-    DOUBT,
-    DOUBT_AFTER,
-    FIRM,
     FORWARD,
-    LIST,
-    NEGATION,
-    NEGATION_AFTER,
-    OPENER,
-    PERSISTS,
-    REMARK,
-    REMARK_AFTER,
     SEPARATOR,
-    STABLE,
-    STOP,
-    UNCERTAINTY,
-    UNCERTAINTY_AFTER,
-    UNFINISHED,
     VERB,
-    WEAK,
-    WITH,
     Found,
     MentionStatus,
     PhraseMatch,
     Rule,
 )
-from cxrprep.labels.nlp.ruleset import OBSERVATIONS, RuleEntry, Rules
+from cxrprep.labels.nlp.ruleset import OBSERVATIONS, Cue, RuleEntry, Rules
 from cxrprep.labels.nlp.tokens import answer_from_boxes, part_aside, words_of
 
 if TYPE_CHECKING:
@@ -116,11 +93,11 @@ def read_sentence(sentence: str, rules: Rules) -> tuple[Found, ...]:
         apply_forward(items, words)
         if cues & BACKWARD:
             apply_backward(items, words)
-        if cues & (PERSISTS | STABLE):
+        if cues & (Cue.PERSISTS | Cue.STABLE):
             _taken_back(items, words)
-        if cues & UNFINISHED:
+        if cues & Cue.UNFINISHED:
             _unfinished(items)
-        if cues & UNCERTAINTY:
+        if cues & Cue.UNCERTAINTY:
             _doubted_at_the_end(items, count)
     if cues & CHOICE:
         apply_alternatives(items, words, rules)
@@ -153,14 +130,14 @@ def _taken_back(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
         for later in items[index + 1 : index + 1 + _WINDOW]:
             if later.mentions:
                 break
-            if later.cue & PERSISTS and not _ONE.isdisjoint(words[later.first : later.last]):
+            if later.cue & Cue.PERSISTS and not _ONE.isdisjoint(words[later.first : later.last]):
                 # "; a small one is seen", ", the old one has healed", ". There is one on the right".
                 begin = later.first if words[later.first - 1] in _PARTED else begin
             elif words[later.first] in _CONTRASTS or words[later.first] in _EXCEPTIONS:
                 begin = later.last
             if begin < 0:
                 continue
-            if later.cue & (PERSISTS | STABLE):
+            if later.cue & (Cue.PERSISTS | Cue.STABLE):
                 if _SAME.issuperset(words[begin : later.first]) and _BEFORE.isdisjoint(
                     words[later.last : later.last + 4]
                 ):
@@ -172,16 +149,16 @@ def _taken_back(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
 def _unfinished(items: Sequence[PhraseMatch]) -> None:
     """Let "is incomplete" keep what "resolution of" took away, and "is not certain" doubt an "absence of"."""
     for index, item in enumerate(items):
-        if not item.cue & UNFINISHED:
+        if not item.cue & Cue.UNFINISHED:
             continue
         for earlier in reversed(items[max(0, index - _WINDOW) : index]):
-            if earlier.mentions and earlier.by is not None and earlier.by.cue & NEGATION:
-                if earlier.by.cue & CHANGE and not item.cue & (UNCERTAINTY_AFTER | DOUBT_AFTER):
+            if earlier.mentions and earlier.by is not None and earlier.by.cue & Cue.NEGATION:
+                if earlier.by.cue & Cue.CHANGE and not item.cue & (Cue.UNCERTAINTY_AFTER | Cue.DOUBT_AFTER):
                     earlier.decide(MentionStatus.POSITIVE, Rule.NAMED, item)
                     earlier.by = None
-                elif earlier.by.cue & LIST:
+                elif earlier.by.cue & Cue.LIST:
                     earlier.decide(MentionStatus.UNCERTAIN, Rule.NOT_EXCLUDED, item)
-            elif earlier.cue & (STOP | COMMA | VERB):
+            elif earlier.cue & (Cue.STOP | Cue.COMMA | VERB):
                 break
 
 
@@ -194,12 +171,12 @@ def apply_forward(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
         if item.structure and reached and index and items[index - 1].mentions and not items[index - 1].cue:
             # "No effusion heart enlarged": a statement of its own.
             governor = None
-        if governor is not None and (item.mentions or cue & ABNORMAL):
+        if governor is not None and (item.mentions or cue & Cue.ABNORMAL):
             # A denied or doubted "enlarged" denies or doubts for the structure that it describes.
             if not _of_a_fault(item, words, governor.last):
                 _decide_forward(item, governor)
             reached = reached or bool(item.mentions)
-        if cue & STOP:
+        if cue & Cue.STOP:
             if governor is not None and governor.last == item.first and words[item.first] in _SAID_OF:
                 # "It is possible that there is", "unlikely due to": the statement is the one that is doubted.
                 continue
@@ -210,20 +187,20 @@ def apply_forward(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
         elif cue & FORWARD and _speaks_ahead(items, index, governor, words):
             again = words[item.first] == "no" and governor is not None and reached and words[governor.first] == "no"
             governor, reached = item, False
-        elif cue & WITH:
+        elif cue & Cue.WITH:
             # "Possible nodule with effusion", but: "nodule, possibly with effusion".
             if governor is not None and governor.last != item.first:
                 governor = None
-        elif cue & COMMA and again and reached and _ends_alone(items, index):
+        elif cue & Cue.COMMA and again and reached and _ends_alone(items, index):
             # "No fracture, no effusion, cardiomegaly": what has no "no" is there.
             governor = None
-        elif cue & COLON and reached:
+        elif cue & Cue.COLON and reached:
             # "No effusion: left consolidation is present."
             governor = None
         elif (
-            cue & (COMMA | AND)
+            cue & (Cue.COMMA | Cue.AND)
             and governor
-            and (reached or governor.cue & LIST)
+            and (reached or governor.cue & Cue.LIST)
             and not _goes_on(items, index, governor, words)
         ):
             governor = None
@@ -232,7 +209,7 @@ def apply_forward(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
 def _is_a_title(items: Sequence[PhraseMatch], index: int) -> bool:
     """Whether a cue that looks back has nothing before it and a colon behind."""
     following = items[index + 1] if index + 1 < len(items) else None
-    colon = following is not None and following.first == items[index].last and bool(following.cue & COLON)
+    colon = following is not None and following.first == items[index].last and bool(following.cue & Cue.COLON)
     return colon and not any(item.mentions for item in items[max(0, index - 5) : index])
 
 
@@ -249,23 +226,23 @@ def _speaks_ahead(items: Sequence[PhraseMatch], index: int, governor: PhraseMatc
         return False
     if governor is None:
         return True
-    if cue & REMARK:
+    if cue & Cue.REMARK:
         return True
-    if governor.cue & DOUBT:
-        return bool(cue & DOUBT)
-    if governor.cue & NEGATION and cue & UNCERTAINTY:
+    if governor.cue & Cue.DOUBT:
+        return bool(cue & Cue.DOUBT)
+    if governor.cue & Cue.NEGATION and cue & Cue.UNCERTAINTY:
         # "No evidence to suggest possible pneumonia" stays a negation, "no suspicious nodule" too.
         before = items[index - 1]
-        return not cue & WEAK and bool(before.cue & (COMMA | AND)) and before.last == items[index].first
+        return not cue & Cue.WEAK and bool(before.cue & (Cue.COMMA | Cue.AND)) and before.last == items[index].first
     return True
 
 
 def _decide_forward(item: PhraseMatch, governor: PhraseMatch) -> None:
-    if governor.cue & (REMARK | REMARK_AFTER):
+    if governor.cue & (Cue.REMARK | Cue.REMARK_AFTER):
         item.drop()
-    elif governor.cue & (DOUBT | DOUBT_AFTER):
+    elif governor.cue & (Cue.DOUBT | Cue.DOUBT_AFTER):
         item.decide(MentionStatus.UNCERTAIN, Rule.NOT_EXCLUDED, governor)
-    elif governor.cue & (NEGATION | NEGATION_AFTER):
+    elif governor.cue & (Cue.NEGATION | Cue.NEGATION_AFTER):
         item.decide(MentionStatus.NEGATIVE, Rule.NEGATED, governor)
     else:
         item.decide(MentionStatus.UNCERTAIN, Rule.UNCERTAIN, governor)
@@ -279,7 +256,7 @@ def _points_forward(items: Sequence[PhraseMatch], index: int, words: Sequence[st
     for later in items[index + 1 : index + 5]:
         if later.mentions:
             return True
-        if later.cue & (STOP | WITH | COMMA | AND | VERB | FORWARD):
+        if later.cue & (Cue.STOP | Cue.WITH | Cue.COMMA | Cue.AND | VERB | FORWARD):
             # "Chest tube removed without pneumothorax": the next statement has begun.
             return False
     return False
@@ -293,28 +270,28 @@ def _goes_on(items: Sequence[PhraseMatch], index: int, governor: PhraseMatch, wo
     while place < end and items[place].cue & SEPARATOR and not items[place].mentions:
         if items[place].cue & CHOICE:
             return True
-        conjoined = conjoined or bool(items[place].cue & AND)
+        conjoined = conjoined or bool(items[place].cue & Cue.AND)
         place += 1
     if place == end:
         return True
     following = items[place]
-    if following.cue & (STOP | VERB) or following.structure:
+    if following.cue & (Cue.STOP | VERB) or following.structure:
         return False
-    if governor.cue & LIST and not conjoined and words[following.first] in _DETERMINERS and _has_verb(items, place):
+    if governor.cue & Cue.LIST and not conjoined and words[following.first] in _DETERMINERS and _has_verb(items, place):
         # "After clearing of the edema, a consolidation is now evident".
         return False
-    opened = bool(following.cue & OPENER) and bool(not governor.cue & LIST or _is_firm(items, place))
+    opened = bool(following.cue & Cue.OPENER) and bool(not governor.cue & Cue.LIST or _is_firm(items, place))
     mentioned = False
     for later in items[place : place + _WINDOW]:
-        if later.cue & STOP:
+        if later.cue & Cue.STOP:
             break
         if later.cue & CHOICE:
             # "No consolidation, large effusion, or pneumothorax": the list ends behind the "or".
             return True
         if later.cue & VERB:
             # "No effusion and the heart is enlarged", "no consolidation, effusion is small": a statement of its own.
-            return not opened and (not mentioned or bool(later.cue & LIST))
-        if mentioned and later.cue & STABLE and not conjoined:
+            return not opened and (not mentioned or bool(later.cue & Cue.LIST))
+        if mentioned and later.cue & Cue.STABLE and not conjoined:
             # "No pneumothorax, effusion unchanged".
             return False
         mentioned = mentioned or bool(later.mentions)
@@ -326,15 +303,16 @@ def _has_verb(items: Sequence[PhraseMatch], place: int) -> bool:
     for item in items[place : place + _WINDOW]:
         if item.cue & VERB:
             return True
-        if item.cue & (SEPARATOR | STOP) and not item.mentions:
+        if item.cue & (SEPARATOR | Cue.STOP) and not item.mentions:
             return False
     return False
 
 
 def _is_firm(items: Sequence[PhraseMatch], place: int) -> bool:
     """Whether what opens a statement at ``place`` says that something is there: "small", "a new"."""
-    following = items[place + 1] if place + 1 < len(items) else items[place]
-    return bool(items[place].cue & FIRM) or (following.first == items[place].last and bool(following.cue & FIRM))
+    item = items[place]
+    following = items[place + 1] if place + 1 < len(items) else item
+    return bool(item.cue & Cue.FIRM) or (following.first == item.last and bool(following.cue & Cue.FIRM))
 
 
 def apply_backward(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
@@ -356,12 +334,12 @@ def apply_backward(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
                 if not _of_its_tip(earlier, item, words):
                     _decide_backward(earlier, item, words)
                 seen, joined = True, False
-            elif earlier.cue & (CHOICE | AND):
+            elif earlier.cue & (CHOICE | Cue.AND):
                 if seen and words[earlier.last] == "the" and _states(items, place, words):
                     # "There is edema and the effusion has resolved".
                     break
                 joined, listed = True, listed or seen
-            elif earlier.cue & COMMA:
+            elif earlier.cue & Cue.COMMA:
                 # "A, B, and C have been removed", but: "there is A, and B has been removed".
                 if seen and not answers and (not (joined or listed) or _states(items, place, words)):
                     break
@@ -369,17 +347,17 @@ def apply_backward(items: Sequence[PhraseMatch], words: Sequence[str]) -> None:
             elif refers and not seen:
                 # "Nodule at the base; this is a nipple shadow": the statement before is the one that is spoken of.
                 continue
-            elif not seen and earlier.cue & STOP and words[earlier.first] in _RELATIVES:
+            elif not seen and earlier.cue & Cue.STOP and words[earlier.first] in _RELATIVES:
                 # "The effusion that was seen before has gone": a remark in between.
                 continue
-            elif earlier.cue & (STOP | WITH | BACKWARD) or (earlier.cue & VERB and (seen or apart)):
+            elif earlier.cue & (Cue.STOP | Cue.WITH | BACKWARD) or (earlier.cue & VERB and (seen or apart)):
                 break
 
 
 def _states(items: Sequence[PhraseMatch], place: int, words: Sequence[str]) -> bool:
     """Whether what stands before the comma at ``place`` says something by itself: it has a verb."""
     before = items[max(0, place - _WINDOW) : place]
-    return any(item.cue & VERB or (item.cue & STOP and words[item.first] == "there") for item in before)
+    return any(item.cue & VERB or (item.cue & Cue.STOP and words[item.first] == "there") for item in before)
 
 
 def _of_its_tip(item: PhraseMatch, cue: PhraseMatch, words: Sequence[str]) -> bool:
@@ -403,17 +381,19 @@ def _of_a_fault(item: PhraseMatch, words: Sequence[str], begin: int) -> bool:
 
 def _decide_backward(item: PhraseMatch, cue: PhraseMatch, words: Sequence[str]) -> None:
     denied_by = item.by.cue if item.rule is Rule.NEGATED and item.by is not None else 0
-    if cue.cue & REMARK_AFTER:
+    if cue.cue & Cue.REMARK_AFTER:
         if item.status is MentionStatus.POSITIVE:
             item.drop()
-    elif cue.cue & DOUBT_AFTER or (denied_by & BOTH and cue.cue & NEGATION_AFTER):
+    elif cue.cue & Cue.DOUBT_AFTER or (denied_by & Cue.BOTH and cue.cue & Cue.NEGATION_AFTER):
         # "Neither pneumonia nor edema can be excluded", "none of the effusions has resolved".
         item.decide(MentionStatus.UNCERTAIN, Rule.NOT_EXCLUDED, cue)
-    elif denied_by & CHANGE and cue.cue & NEGATION_AFTER and not _UNSEEN.isdisjoint(words[cue.first : cue.last]):
+    elif (
+        denied_by & Cue.CHANGE and cue.cue & Cue.NEGATION_AFTER and not _UNSEEN.isdisjoint(words[cue.first : cue.last])
+    ):
         # "Resolution of the edema is not seen".
         item.decide(MentionStatus.POSITIVE, Rule.NAMED, cue)
         item.by = None
-    elif cue.cue & NEGATION_AFTER:
+    elif cue.cue & Cue.NEGATION_AFTER:
         if item.rule is not Rule.NOT_EXCLUDED:
             item.decide(MentionStatus.NEGATIVE, Rule.NEGATED_AFTER, cue)
     elif item.status is MentionStatus.POSITIVE:
@@ -423,7 +403,7 @@ def _decide_backward(item: PhraseMatch, cue: PhraseMatch, words: Sequence[str]) 
 def _doubted_at_the_end(items: Sequence[PhraseMatch], length: int) -> None:
     """Let a last word doubt what stands before it ("pneumonia?"): nothing follows that it could speak of."""
     last = items[-1]
-    if last.cue & UNCERTAINTY and not last.cue & BACKWARD and last.last == length and len(items) > 1:
+    if last.cue & Cue.UNCERTAINTY and not last.cue & BACKWARD and last.last == length and len(items) > 1:
         edge = items[-2].last
         for before in reversed(items[:-1]):
             if not before.mentions or before.last != edge or before.status is not MentionStatus.POSITIVE:
@@ -434,7 +414,7 @@ def _doubted_at_the_end(items: Sequence[PhraseMatch], length: int) -> None:
 
 def _asked(items: Sequence[PhraseMatch]) -> None:
     """Drop what a sentence only names as the reason of the study: "Follow-up of pneumonia."."""
-    if not any(item.cue & (VERB | STABLE | COLON | NEGATION_AFTER) for item in items):
+    if not any(item.cue & (VERB | Cue.STABLE | Cue.COLON | Cue.NEGATION_AFTER) for item in items):
         for item in items:
             item.drop()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cxrprep.errors import ConfigError
-from cxrprep.labels.nlp.ruleset import OBSERVATIONS, Cue, build_rules, shipped_sources
+from cxrprep.labels.nlp.ruleset import CUES, OBSERVATIONS, build_rules, shipped_sources
 
 
 def merged(text: str) -> object:
@@ -23,7 +23,7 @@ def test_every_kind_of_cue_is_used() -> None:
         node = stack.pop()
         used |= node.value.cue if node.value else 0
         stack += node.children.values()
-    assert {cue for cue in Cue if not used & cue} == set()
+    assert {name for name, cue in CUES.items() if not used & cue} == set()
 
 
 def test_the_digest_is_that_of_the_texts() -> None:
