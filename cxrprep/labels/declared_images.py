@@ -15,7 +15,7 @@ from cxrprep.datasets.declared import layout_of
 from cxrprep.errors import TableError
 from cxrprep.humanize import format_count
 from cxrprep.labels.declared_columns import TableRead, has_columns, named_columns
-from cxrprep.labels.declared_values import by_code, in_any_capitals, looked_up, number_of, texts, value_of
+from cxrprep.labels.declared_values import DeclaredValue, by_code, in_any_capitals, looked_up, texts
 from cxrprep.labels.image_ids import IdColumn
 from cxrprep.model import Split
 
@@ -79,7 +79,7 @@ def _add_links(here: TablesHere, images: pd.DataFrame) -> bool:
         facts = _about(here.declared, rule, table, "link")
         here.say_notes(table)
         if rule.image is not None:
-            asked = IdColumn(here.declared, table.cells, rule.image, "[[link]] image", table)
+            asked = IdColumn(table.cells, rule.image, "[[link]] image", table, here.declared)
             facts["image_id"], places = asked.known_images(images)
             known = places >= 0
             facts = facts[known].groupby("image_id").first().reindex(images.index)
@@ -98,7 +98,7 @@ def _add_links(here: TablesHere, images: pd.DataFrame) -> bool:
 def _image_facts(declared: Declaration, table: TableRead) -> pd.DataFrame:
     rule = declared.image
     facts = _about(declared, rule, table, "image")
-    facts["image_id"] = IdColumn(declared, table.cells, rule.id, "[image] id", table).images()
+    facts["image_id"] = IdColumn(table.cells, rule.id, "[image] id", table, declared).images()
     if rule.study == "image":
         facts["study_id"] = facts["image_id"]
     return facts
@@ -110,16 +110,16 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
     # Several tables may list images, and only one of them have a column.
     several = len(tables_of(rule.table)) > 1
 
-    def of(name: str, read: Callable[..., pd.Series] = value_of) -> pd.Series:
+    def of(name: str, read: Callable[[DeclaredValue], pd.Series] = DeclaredValue.cells) -> pd.Series:
         value = getattr(rule, name)
         if value in (None, "unknown") or (name == "study" and value == "image"):
             return pd.Series([None] * len(frame), index=frame.index, dtype=object)
         if several and not has_columns(frame, value):
             return pd.Series([None] * len(frame), index=frame.index, dtype=object)
-        return read(frame, value, f"[{block}] {name}", table)
+        return read(DeclaredValue(frame, value, f"[{block}] {name}", table))
 
-    def owners(*asked: Any) -> pd.Series:
-        return IdColumn(declared, *asked).owners()
+    def owners(asked: DeclaredValue) -> pd.Series:
+        return IdColumn(frame, asked.value, asked.place, table, declared).owners()
 
     facts = pd.DataFrame({"study_id": of("study", owners), "patient_id": of("patient", owners)})
     facts["view_raw"] = word = of("view")
@@ -129,13 +129,15 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
         facts[column] = by_code(codes, [getattr(views.get(one), column, None) or None for one in words], frame.index)
     facts["split"] = of("split") if rule.split is None else _split_words(of("split"), rule.split, table)
     facts["sex"] = of("sex")
-    age = pd.to_numeric(of("age", number_of))
+    age = pd.to_numeric(of("age", DeclaredValue.numbers))
     if rule.birth_year is not None and rule.date is not None:
         born = of("birth_year")
-        # A day of birth gives the same years as its year, and the age to the day.
-        days = born.dtype.kind == "M"
         made = pd.to_datetime(of("date"))
-        years = (made - born).dt.days / 365.2425 if days else made.dt.year - pd.to_numeric(of("birth_year", number_of))
+        # A day of birth gives the same years as its year, and the age to the day.
+        if born.dtype.kind == "M":
+            years = (made - born).dt.days / 365.2425
+        else:
+            years = made.dt.year - pd.to_numeric(of("birth_year", DeclaredValue.numbers))
         age = age.where(age.notna(), years)
     elif rule.birth_year is not None:
         table.notes.append(f"[{block}] birth_year: no age is known without a date in the same block")
@@ -143,9 +145,9 @@ def _about(declared: Declaration, rule: AboutImage, table: TableRead, block: str
     facts["age_years"] = age.where(believed)
     facts["age_flag"] = pd.Series(None, frame.index, dtype=object).mask(age.notna() & ~believed, "implausible")
     for column, name in (("orig_width", "width"), ("orig_height", "height")):
-        facts[column] = pd.to_numeric(of(name, partial(number_of, thousands=True)))
-    facts["follow_up"] = pd.to_numeric(of("follow_up", partial(number_of, most=(1 << 15) - 1)))
-    facts["pixel_spacing_mm"] = pd.to_numeric(of("spacing", number_of))
+        facts[column] = pd.to_numeric(of(name, partial(DeclaredValue.numbers, thousands=True)))
+    facts["follow_up"] = pd.to_numeric(of("follow_up", partial(DeclaredValue.numbers, most=(1 << 15) - 1)))
+    facts["pixel_spacing_mm"] = pd.to_numeric(of("spacing", DeclaredValue.numbers))
     facts["path_raw"] = of("file")
     return facts
 
@@ -160,12 +162,13 @@ def add_splits(here: TablesHere, images: pd.DataFrame) -> pd.Series:
     stated, whose = np.full(len(images), None, object), np.full(len(images), None, object)
     every = images.index
     for rule, _, table in here.of(declared.splits):
-        listed = IdColumn(declared, table.cells, rule.image, "[[splits]] image", table).images()
+        listed = IdColumn(table.cells, rule.image, "[[splits]] image", table, declared).images()
         if isinstance(rule.split, str) and rule.split not in table.cells:
             words = _split_words(pd.Series([rule.split]), rule.split, table)
             words = pd.Series(words[0], listed.index, dtype=object)
         else:
-            words = _split_words(value_of(table.cells, rule.split, "[[splits]] split", table), rule.split, table)
+            split = DeclaredValue(table.cells, rule.split, "[[splits]] split", table)
+            words = _split_words(split.cells(), rule.split, table)
         ids = pd.Index(listed, dtype=object)
         at = every.get_indexer(ids)
         if len(new := ids[(at < 0) & ids.notna()].unique()):

@@ -15,7 +15,7 @@ from cxrprep.labels.columns import constant
 from cxrprep.labels.declared_columns import TABLE, TableRead, columns_of, named_columns
 from cxrprep.labels.declared_images import only_listed
 from cxrprep.labels.declared_marks import add_masks, box_type, boxes_of, rows_where
-from cxrprep.labels.declared_values import TRUTH, by_word, column_of, value_of
+from cxrprep.labels.declared_values import TRUTH, DeclaredValue, by_word, column_of
 from cxrprep.labels.image_ids import IdColumn, places_of
 from cxrprep.schemas import CATEGORY
 from cxrprep.storage.value_codes import first_of_each
@@ -88,7 +88,7 @@ class _Labels:
 
     def of(self, value: Any, what: str) -> pd.Series:
         """A value of the block's rows."""
-        return value_of(self.frame, value, f"{self.place} {what}", self.where)
+        return DeclaredValue(self.frame, value, f"{self.place} {what}", self.where).cells()
 
     def raw_cells(self, images: NDArray[np.int64]) -> dict[str, pa.Array]:
         """The cells of the columns that are kept as they stand, of the first row about each image."""
@@ -147,10 +147,10 @@ def _label_block(here: TablesHere, rule: LabelRule, table: TableRead, images: pd
     place = f"[[labels]] {rule.source}"
     owner, value = ("patient", rule.patient) if rule.study is None else ("study", rule.study)
     if value is None:
-        asked = IdColumn(declared, frame, rule.image or declared.image.id, f"{place} image", table)
+        asked = IdColumn(frame, rule.image or declared.image.id, f"{place} image", table, declared)
         places = asked.known_images(images)[1]
     else:
-        ids = value_of(frame, value, f"{place} {owner}", table)
+        ids = DeclaredValue(frame, value, f"{place} {owner}", table).cells()
         by_owner = images.reset_index().groupby(f"{owner}_id")["image_id"].agg(list)
         ids = ids.map(by_owner, na_action="ignore").explode()
         table = replace(
@@ -164,7 +164,7 @@ def _label_block(here: TablesHere, rule: LabelRule, table: TableRead, images: pd
     frame, places = (frame, places) if known.all() else (frame[known], places[known])
     if not rule.reader:
         return _Labels(declared, rule, frame, places.to_numpy(), None, (), images.index, table)
-    codes, names = pd.factorize(value_of(frame, rule.reader, f"{place} reader", table), sort=True)
+    codes, names = pd.factorize(DeclaredValue(frame, rule.reader, f"{place} reader", table).cells(), sort=True)
     if (codes < 0).any():
         here.label_rows.note(
             f"{place}: {(codes < 0).sum():,} rows name no reader: left out", str(table.path), "warning"

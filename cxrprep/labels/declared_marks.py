@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from cxrprep.labels.declared_columns import TableRead, named_columns
-from cxrprep.labels.declared_values import TRUTH, column_of, looked_up, value_of
+from cxrprep.labels.declared_values import TRUTH, DeclaredValue, column_of, looked_up
 from cxrprep.labels.image_ids import IdColumn
 from cxrprep.schemas import BOX, MASKS, READ_BOX, null_columns
 from cxrprep.storage.small_files import parse_json
@@ -44,7 +44,7 @@ def boxes_of(here: TablesHere, images: pd.DataFrame) -> Boxes:
     found: Boxes = {}
     for rule, _, table in here.of(declared.boxes):
         frame = rows_where(table, rule.where)
-        image, places = IdColumn(declared, frame, rule.image, "[[boxes]] image", table).known_images(images)
+        image, places = IdColumn(frame, rule.image, "[[boxes]] image", table, declared).known_images(images)
         known = places >= 0
         sides = _sides(rule, frame, table)
         if rule.size is not None:
@@ -60,7 +60,7 @@ def boxes_of(here: TablesHere, images: pd.DataFrame) -> Boxes:
         whole = drawn & known
         for what in ("reader", "score"):
             if getattr(rule, what) is not None:
-                cells[what] = value_of(frame, getattr(rule, what), f"[[boxes]] {what}", table)
+                cells[what] = DeclaredValue(frame, getattr(rule, what), f"[[boxes]] {what}", table).cells()
         if "score" in cells:
             score = pd.to_numeric(cells["score"], errors="coerce")
             cells["score"] = score.astype(object).where(score.notna(), None)
@@ -77,7 +77,7 @@ def boxes_of(here: TablesHere, images: pd.DataFrame) -> Boxes:
 
 def _labels_of(declared: Declaration, frame: pd.DataFrame, value: Any, table: TableRead) -> pd.Series:
     """What boxes show, in the capitals that the dataset's file has."""
-    cells = value_of(frame, value, "[[boxes]] label", table)
+    cells = DeclaredValue(frame, value, "[[boxes]] label", table).cells()
     return looked_up(cells, {word: declared.vocabulary.spelled(word) for word in cells.dropna().unique()})
 
 
@@ -136,7 +136,7 @@ def _in_pixels(
 
 def _pixels(frame: pd.DataFrame, column: str, table: TableRead) -> pd.Series:
     """A side of each box. A cell that is no number is an error: as a blank it would be a box that nobody drew."""
-    cells = value_of(frame, column, "[[boxes]]", table)
+    cells = DeclaredValue(frame, column, "[[boxes]]", table).cells()
     found = pd.to_numeric(cells, errors="coerce")
     strange = cells.index[found.isna() & cells.notna()]
     if len(strange):
@@ -148,7 +148,7 @@ def rows_where(table: TableRead, where: Mapping[str, Any]) -> pd.DataFrame:
     """The rows whose cells are among those wanted, or are none of ``{ not = [...] }``."""
     frame = table.cells
     for column, wanted in where.items():
-        cells = value_of(frame, column, "where", table)
+        cells = DeclaredValue(frame, column, "where", table).cells()
         negated = isinstance(wanted, dict)
         words = [*(wanted.get("not", []) if negated else wanted)]
         found = cells.isin([*words, *(word for word, digit in TRUTH.items() if digit in words)])
@@ -173,20 +173,20 @@ def _add_masks_of(here: TablesHere, rule: MaskRule, table: TableRead, images: pd
     frame = rows_where(table, rule.where)
     if (drawn := rule.points or rule.runs) in frame and rule.encoding != "rle":
         frame = frame[frame[drawn].notna()]
-    image, places = IdColumn(declared, frame, rule.image, "[[masks]] image", table).known_images(images)
+    image, places = IdColumn(frame, rule.image, "[[masks]] image", table, declared).known_images(images)
     known = places >= 0
     once = _drawn_once(rule, frame, image)
     frame, image = frame[known & once], image[known & once]
     columns: dict[str, Any] = {
         "image_id": image,
-        "label": value_of(frame, rule.label, "[[masks]] label", table),
-        "reader": None if rule.reader is None else value_of(frame, rule.reader, "[[masks]] reader", table),
+        "label": DeclaredValue(frame, rule.label, "[[masks]] label", table).cells(),
+        "reader": None if rule.reader is None else DeclaredValue(frame, rule.reader, "[[masks]] reader", table).cells(),
     }
     made = list(_regions(rule, frame, table))
     rows = {name: pa.array(c, pa.string(), from_pandas=True) for name, c in columns.items() if c is not None}
     rows["observation"] = pa.array([_observation(declared, word) for word in columns["label"]], pa.string())
     if rule.score is not None:
-        stated = pd.to_numeric(value_of(frame, rule.score, "[[masks]] score", table), errors="coerce")
+        stated = pd.to_numeric(DeclaredValue(frame, rule.score, "[[masks]] score", table).cells(), errors="coerce")
         rows["score"] = pa.array(stated, pa.float32(), from_pandas=True)
     for name in ("height", "width", "counts", "polygons", "path"):
         rows[name] = pa.array([one.get(name) for one in made], MASKS.field(name).type)

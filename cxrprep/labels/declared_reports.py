@@ -12,7 +12,7 @@ from cxrprep.datasets.catalog import declaration_of
 from cxrprep.errors import UsageError
 from cxrprep.events import Sink, ignore
 from cxrprep.labels.declared_tables import TablesHere, tables_here
-from cxrprep.labels.declared_values import value_of
+from cxrprep.labels.declared_values import DeclaredValue
 from cxrprep.labels.image_ids import IdColumn
 from cxrprep.labels.label_rows import LabelOptions, LabelRows
 from cxrprep.labels.locate_tables import find_tables
@@ -85,13 +85,14 @@ def _found(here: TablesHere) -> list[tuple[ReportRule, TableRead]]:
 def _ids(declared: Declaration, rule: ReportRule, table: TableRead) -> pd.Series:
     """The study of each row, or the image, which is a study of its own."""
     if rule.image is not None:
-        return IdColumn(declared, table.cells, rule.image, "[[reports]] image", table).images()
-    return value_of(table.cells, rule.study, "[[reports]] study", table)
+        return IdColumn(table.cells, rule.image, "[[reports]] image", table, declared).images()
+    return DeclaredValue(table.cells, rule.study, "[[reports]] study", table).cells()
 
 
 def _sections(rule: ReportRule, table: TableRead) -> dict[str, pd.Series]:
-    values = rule.sections or {"text": rule.text}
-    return {name: value_of(table.cells, value, f"[[reports]] {name}", table) for name, value in values.items()}
+    parts = rule.sections or {"text": rule.text}
+    values = {name: DeclaredValue(table.cells, part, f"[[reports]] {name}", table) for name, part in parts.items()}
+    return {name: value.cells() for name, value in values.items()}
 
 
 def add_reports(here: TablesHere, images: pd.DataFrame) -> None:

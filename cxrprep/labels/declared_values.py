@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from dataclasses import dataclass
 from functools import partial
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +39,8 @@ TRUTH: Final = {
     **dict.fromkeys(("FALSE", "False", "false", "0.0"), "0"),
 }
 _NUMBERS: Final = ("number", "dicom-age")
+# What a cell of another form than it should have may raise, also one that is nested without end.
+_NOT_READ: Final = (ValueError, KeyError, SyntaxError, RecursionError, TypeError, MemoryError, OverflowError)
 # A pattern that takes a whole cell apart: one group, and a plain ending behind it.
 _ALL_BUT_AN_ENDING: Final = re.compile(r"\^\((?!\?)(?:[^()\\]|\\[^Q])+\)(?P<ending>(?:\\\.|[\w-])+)\$")
 
@@ -53,106 +56,157 @@ class MissingColumnError(TableError):
     """The block that names the column."""
 
 
-def value_of(frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> pd.Series:
-    """A column of text (or numbers, after ``use``) by the rules of the declaration; null where nothing is stated.
+@dataclass(frozen=True, slots=True)
+class DeclaredValue:
+    """A value of a declaration, as a block takes it from the rows of a table.
 
-    Args:
-        frame: the rows of a table.
-        value: the declared value: a column's name, or a table of rules.
-        place: the block that wants it, for errors.
-        where: the table, for errors.
-
-    Returns:
-        A cell for each row.
-
-    Raises:
-        ConfigError: the value is none of the declared forms.
-        TableError: a column is missing, or a cell is not what the rules expect.
+    ``frame`` are the rows, ``value`` is a column's name or a table of rules, ``place`` the block that wants it, and
+    ``where`` the table, for errors. Methods raise ``ConfigError`` for a value that is none of the declared forms, and
+    ``TableError`` for a column that is missing, or a cell that is not what the rules expect.
     """
-    return _value_of(frame, value, place, where, lambda cells: cells)
 
+    frame: pd.DataFrame
+    value: Any
+    place: str
+    where: TableRead
 
-def number_of(
-    frame: pd.DataFrame,
-    value: Any,
-    place: str,
-    where: TableRead,
-    *,
-    thousands: bool = False,
-    most: float = (1 << 31) - 1,
-) -> pd.Series:
-    """The same as numbers.
+    @property
+    def column(self) -> str:
+        """The first column that it is taken from; empty where there is none."""
+        return next(named_columns(self.value), "")
 
-    Args:
-        frame: the rows of a table.
-        value: the declared value.
-        place: the block that wants it, for errors.
-        where: the table, for errors.
-        thousands: commas stand between thousands, as in 3,056, and not for decimals.
-        most: the largest that its column in labels.parquet holds.
+    @property
+    def _rules(self) -> Mapping[str, Any]:
+        return {"column": self.value} if isinstance(self.value, str) else self.value
 
-    Returns:
-        A number for each row; null where a cell is none, which ``where.notes`` then says.
+    def cells(self) -> pd.Series:
+        """Text (or numbers, after ``use``), a cell for each row; null where nothing is stated."""
+        return self._made(lambda cells: cells)
 
-    Raises:
-        ConfigError: the value is none of the declared forms.
-        TableError: a column is missing, or a cell is not what the rules expect.
-    """
-    strange: list[Any] = []
+    def numbers(self, *, thousands: bool = False, most: float = (1 << 31) - 1) -> pd.Series:
+        """The same as numbers; null where a cell is none, or larger than ``most``, which ``where.notes`` then says.
 
-    def numbers(cells: pd.Series) -> pd.Series:
-        if thousands:
-            cells = texts((one.replace(",", "") if is_grouped(one) else one for one in cells), cells.index)
-        made = pd.to_numeric(cells, errors="coerce").astype(float)
-        made = made.where(made.abs() <= most)
-        strange.extend(cells.index[made.isna() & cells.notna()])
+        With ``thousands`` commas stand between thousands, as in 3,056, and not for decimals.
+        """
+        strange: list[Any] = []
+
+        def numbers(cells: pd.Series) -> pd.Series:
+            if thousands:
+                cells = texts((one.replace(",", "") if is_grouped(one) else one for one in cells), cells.index)
+            made = pd.to_numeric(cells, errors="coerce").astype(float)
+            made = made.where(made.abs() <= most)
+            strange.extend(cells.index[made.isna() & cells.notna()])
+            return made
+
+        made = self._made(numbers)
+        if strange:
+            count = int((made.isna() & self.cells().notna()).sum())
+            named = self.where.spelled.get(self.column, self.column)
+            first = self.where.place_of(min(strange))
+            self.where.notes.append(
+                f"{self.place}: {count:,} cells are no number, read as blank; the first: {first}, column {named!r}"
+            )
         return made
 
-    made = _value_of(frame, value, place, where, numbers)
-    if strange:
-        count = int((made.isna() & value_of(frame, value, place, where).notna()).sum())
-        column = next(named_columns(value), "")
-        named = where.spelled.get(column, column)
-        first = where.place_of(min(strange))
-        where.notes.append(
-            f"{place}: {count:,} cells are no number, read as blank; the first: {first}, column {named!r}"
-        )
-    return made
+    def matched_text(self) -> pa.Array | None:
+        """What its pattern, its only rule, finds in a whole column of ``where.plain``; ``None`` for any other value.
 
-
-def _value_of(
-    frame: pd.DataFrame, value: Any, place: str, where: TableRead, last: Callable[[pd.Series], pd.Series]
-) -> pd.Series:
-    if isinstance(value, str):
-        value = {"column": value}
-    if (found := matched_text(frame, value, place, where)) is not None:
-        return last(pd.Series(found.to_numpy(zero_copy_only=False), frame.index, dtype=object))
-    if "column" in value:
-        name = value["column"]
-        column_of(frame, name, place, where, whole=True)
-        if isinstance(frame[name].dtype, pd.CategoricalDtype):
-            return by_word(frame[name], lambda words: last(_ruled(words, value, place, where)))
-    return last(_ruled(_base(frame, value, place, where), value, place, where))
-
-
-def matched_text(frame: pd.DataFrame, value: Any, place: str, where: TableRead) -> pa.Array | None:
-    """What a value's pattern, its only rule, finds in a whole column of ``where.plain``; ``None`` for any other value.
-
-    Args:
-        frame: the rows of a table.
-        value: the declared value.
-        place: the block that wants it, for errors.
-        where: the table.
-
-    Returns:
         A text for each row, null where the pattern does not match.
+        """
+        rules = self.value
+        if not isinstance(rules, dict) or rules.keys() != {"column", "match"} or self.frame is not self.where.cells:
+            return None
+        plain = self.where.plain.get(rules["column"])
+        return None if plain is None else _group(plain, rules["match"], self.place)
 
-    Raises:
-        ConfigError: the pattern is none.
-    """
-    if not isinstance(value, dict) or value.keys() != {"column", "match"} or frame is not where.cells:
-        return None
-    return _group(where.plain[value["column"]], value["match"], place) if value["column"] in where.plain else None
+    def _made(self, last: Callable[[pd.Series], pd.Series]) -> pd.Series:
+        if (found := self.matched_text()) is not None:
+            return last(pd.Series(found.to_numpy(zero_copy_only=False), self.frame.index, dtype=object))
+        if "column" in self._rules:
+            cells = column_of(self.frame, self._rules["column"], self.place, self.where, whole=True)
+            if isinstance(cells.dtype, pd.CategoricalDtype):
+                return by_word(cells, lambda words: last(self._ruled(words)))
+        return last(self._ruled(self._base()))
+
+    def _base(self) -> pd.Series:
+        """The cells before any rule."""
+        frame, rules = self.frame, self._rules
+        if "column" in rules:
+            cells = column_of(frame, rules["column"], self.place, self.where)
+            if are_texts(cells.to_numpy(object)):
+                return cells
+            lists = rules.get("use") in ("all", "python-list", "json-list")
+            return cells.map(_texts_of if lists else _first, na_action="ignore")
+        if "columns" in rules:
+            columns = (column_of(frame, name, self.place, self.where) for name in rules["columns"])
+            joined, *parts = (cells.map(_first, na_action="ignore") for cells in columns)
+            for part in parts:
+                joined = joined.str.cat(part, sep=rules.get("with", ""))
+            return joined
+        if "text" in rules:
+            return pd.Series([rules["text"]] * len(frame), index=frame.index, dtype=object)
+        if "first_of" in rules:
+            told = [one for one in rules["first_of"] if has_columns(frame, one)] or rules["first_of"]
+            first, *others = (DeclaredValue(frame, one, self.place, self.where).cells() for one in told)
+            for other in others:
+                first = first.where(first.notna(), other)
+            return first
+        what = f"{self.place}: a value names column, columns, text or first_of"
+        raise ConfigError(what, hint="see docs/howto/own-dataset.md")
+
+    def _ruled(self, series: pd.Series) -> pd.Series:
+        """The cells after its rules."""
+        rules = self._rules
+        if "split" in rules:
+            series = _each(series, lambda cell: cell.split(rules["split"]))
+        if rules.get("use", "all") != "all":
+            series = self._used(series, rules["use"])
+        if rules.get("lower"):
+            series = _each(series, str.lower)
+        if "match" in rules:
+            series = _matched(series, rules["match"], self.place)
+        for words in rules.get("replace", ()):
+            series = _each(series, methodcaller("replace", *words))  # old, new, and maybe how often
+        if "map" in rules:
+            series = self._mapped(series)
+        for bound, test in (("min", pd.Series.lt), ("max", pd.Series.gt)):
+            if bound in rules:
+                series = series.mask(test(pd.to_numeric(series), rules[bound]))
+        return series
+
+    def _used(self, series: pd.Series, transform: str) -> pd.Series:
+        name, _, detail = transform.partition(":")
+        known: dict[str, Callable[[str], Any]] = {
+            "number": float,
+            "dicom-age": partial(_dicom_age, days=detail or "365.2425"),
+            "python-list": _list_of(ast.literal_eval),
+            "json-list": _list_of(json.loads),
+            # A spreadsheet writes the number that a day is with .0 behind it.
+            "date": lambda cell: pd.to_datetime(cell.removesuffix(".0"), format=detail),
+        }
+        if name not in known:
+            what = f"{self.place}: there is no transform {transform!r}"
+            raise ConfigError(what, hint=f"known: {', '.join(known)}, all")
+        distinct: dict[str, Any] = {}
+        for row, cell in series.dropna().sort_index().items():
+            # JSON has lists themselves.
+            if not isinstance(cell, list) and cell not in distinct:
+                try:
+                    distinct[cell] = known[name](cell)
+                except _NOT_READ as error:
+                    what = f"{self.place} expects {transform}, found {cell[:80]!r}"
+                    raise self.where.error(row, self.column, what) from error
+        made = texts((cell if isinstance(cell, list) else distinct.get(cell) for cell in series), series.index)
+        return pd.to_datetime(made) if name == "date" else pd.to_numeric(made) if name in _NUMBERS else made
+
+    def _mapped(self, series: pd.Series) -> pd.Series:
+        words, otherwise = in_any_capitals(self._rules["map"], series), self._rules.get("else", "error")
+        unknown = series[series.notna() & ~series.isin(list(words))].sort_index()
+        if len(unknown) and otherwise == "error":
+            hint = 'add the word to the map, or say else = "null" in the dataset\'s file'
+            what = f"{self.place} does not know {unknown.iloc[0]!r}"
+            raise self.where.error(unknown.index[0], self.column, what, hint)
+        return texts((words.get(cell, cell if otherwise == "keep" else None) for cell in series), series.index)
 
 
 def categories_of(column: pa.Array) -> pd.Categorical:
@@ -210,27 +264,6 @@ def by_word(cells: pd.Series, change: Callable[[pd.Series], pd.Series]) -> pd.Se
     return pd.Series(held[rows], index=cells.index, dtype=object)
 
 
-def _ruled(series: pd.Series, value: Mapping[str, Any], place: str, where: TableRead) -> pd.Series:
-    """The cells after the rules of a value."""
-    column = next(named_columns(value), "")
-    if "split" in value:
-        series = _each(series, lambda cell: cell.split(value["split"]))
-    if value.get("use", "all") != "all":
-        series = _used(series, value["use"], place, column, where)
-    if value.get("lower"):
-        series = _each(series, str.lower)
-    if "match" in value:
-        series = _matched(series, value["match"], place)
-    for words in value.get("replace", ()):
-        series = _each(series, methodcaller("replace", *words))  # old, new, and maybe how often
-    if "map" in value:
-        series = _mapped(series, value, place, column, where)
-    for bound, test in (("min", pd.Series.lt), ("max", pd.Series.gt)):
-        if bound in value:
-            series = series.mask(test(pd.to_numeric(series), value[bound]))
-    return series
-
-
 def column_of(frame: pd.DataFrame, name: str, place: str, where: TableRead, *, whole: bool = False) -> pd.Series:
     """A column by its name.
 
@@ -257,30 +290,6 @@ def column_of(frame: pd.DataFrame, name: str, place: str, where: TableRead, *, w
         error.column, error.place = name, place
         raise error
     return frame[name] if whole else by_word(frame[name], lambda words: words)
-
-
-def _base(frame: pd.DataFrame, value: Mapping[str, Any], place: str, where: TableRead) -> pd.Series:
-    if "column" in value:
-        cells = column_of(frame, value["column"], place, where)
-        if are_texts(cells.to_numpy(object)):
-            return cells
-        lists = value.get("use") in ("all", "python-list", "json-list")
-        return cells.map(_texts_of if lists else _first, na_action="ignore")
-    if "columns" in value:
-        parts = [column_of(frame, name, place, where).map(_first, na_action="ignore") for name in value["columns"]]
-        joined = parts[0]
-        for part in parts[1:]:
-            joined = joined.str.cat(part, sep=value.get("with", ""))
-        return joined
-    if "text" in value:
-        return pd.Series([value["text"]] * len(frame), index=frame.index, dtype=object)
-    if "first_of" in value:
-        told = [one for one in value["first_of"] if has_columns(frame, one)] or value["first_of"]
-        first, *others = (value_of(frame, one, place, where) for one in told)
-        for other in others:
-            first = first.where(first.notna(), other)
-        return first
-    raise ConfigError(f"{place}: a value names column, columns, text or first_of", hint="see docs/howto/own-dataset.md")
 
 
 def _first(cell: Any) -> Any:
@@ -358,30 +367,6 @@ def _names_in(cell: Any) -> Iterable[str]:
     return (one for one in cell if one is not None) if isinstance(cell, list) else (cell,)
 
 
-def _used(series: pd.Series, transform: str, place: str, column: str, where: TableRead) -> pd.Series:
-    name, _, detail = transform.partition(":")
-    known: dict[str, Callable[[str], Any]] = {
-        "number": float,
-        "dicom-age": partial(_dicom_age, days=detail or "365.2425"),
-        "python-list": _list_of(ast.literal_eval),
-        "json-list": _list_of(json.loads),
-        # A spreadsheet writes the number that a day is with .0 behind it.
-        "date": lambda cell: pd.to_datetime(cell.removesuffix(".0"), format=detail),
-    }
-    if name not in known:
-        raise ConfigError(f"{place}: there is no transform {transform!r}", hint=f"known: {', '.join(known)}, all")
-    distinct: dict[str, Any] = {}
-    for row, cell in series.dropna().sort_index().items():
-        # JSON has lists themselves.
-        if not isinstance(cell, list) and cell not in distinct:
-            try:
-                distinct[cell] = known[name](cell)
-            except (ValueError, KeyError, SyntaxError, RecursionError, TypeError, MemoryError, OverflowError) as error:
-                raise where.error(row, column, f"{place} expects {transform}, found {cell[:80]!r}") from error
-    made = texts((cell if isinstance(cell, list) else distinct.get(cell) for cell in series), series.index)
-    return pd.to_datetime(made) if name == "date" else pd.to_numeric(made) if name in _NUMBERS else made
-
-
 def _dicom_age(cell: str, days: str) -> float:
     """Years; a number without a unit is of years. One below zero is for whoever asks what can be believed."""
     number = cell.removesuffix(".0")
@@ -410,12 +395,3 @@ def in_any_capitals(words: Mapping[str, Any], cells: pd.Series) -> Mapping[str, 
         plain.setdefault(word.casefold(), []).append(word)
     meant = {cell: one[0] for cell in strange if len(one := plain.get(cell.casefold(), [])) == 1}
     return {**words, **{cell: words[word] for cell, word in meant.items()}}
-
-
-def _mapped(series: pd.Series, value: Mapping[str, Any], place: str, column: str, where: TableRead) -> pd.Series:
-    words, otherwise = in_any_capitals(value["map"], series), value.get("else", "error")
-    unknown = series[series.notna() & ~series.isin(list(words))].sort_index()
-    if len(unknown) and otherwise == "error":
-        hint = 'add the word to the map, or say else = "null" in the dataset\'s file'
-        raise where.error(unknown.index[0], column, f"{place} does not know {unknown.iloc[0]!r}", hint)
-    return texts((words.get(cell, cell if otherwise == "keep" else None) for cell in series), series.index)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 import pyarrow as pa
@@ -19,7 +19,7 @@ from cxrprep.datasets.catalog import is_built_in
 from cxrprep.datasets.declared import layout_of
 from cxrprep.datasets.patterns import compiled, group_in
 from cxrprep.labels.declared_columns import TableRead, named_columns
-from cxrprep.labels.declared_values import are_texts, matched_text, texts, value_of
+from cxrprep.labels.declared_values import DeclaredValue, are_texts, texts
 from cxrprep.labels.text_table import are_plain, first_true, plain_form
 
 if TYPE_CHECKING:
@@ -44,19 +44,10 @@ _BEFORE: Final = r"(?:^|[/\\=\"' ])"
 
 
 @dataclass(frozen=True, slots=True)
-class IdColumn:
-    """The id that a block of a declaration takes from the rows of a table.
-
-    ``frame`` are the rows, ``value`` is the declared value of the id, ``place`` the block that wants it, and ``where``
-    the table, for errors. Every method raises ``ConfigError`` for a value that is none of the declared forms, and
-    ``TableError`` for a column that is missing, or a cell that is not what the rules expect.
-    """
+class IdColumn(DeclaredValue):
+    """The id that a block of a declaration takes from the rows of a table."""
 
     declared: Declaration
-    frame: pd.DataFrame
-    value: Any
-    place: str
-    where: TableRead
 
     def images(self) -> pd.Series:
         """The image of each row; of a path with folders the id in it, as ``[paths]`` finds it."""
@@ -75,7 +66,7 @@ class IdColumn:
     def _images(self) -> pd.Series:
         form = group_in(self.declared.paths.image, "id")
         whole = f"^(?:{form})$"
-        cells = matched_text(self.frame, self.value, self.place, self.where)
+        cells = self.matched_text()
         # Nothing is to be done for ids of the declared form, as nearly all are.
         if cells is not None and are_plain(cells, whole) and not pc.any(pc.match_substring(cells, "/")).as_py():
             return pd.Series(cells.to_numpy(zero_copy_only=False), self.frame.index, dtype=object)
@@ -105,7 +96,7 @@ class IdColumn:
         meant = ids[~known].dropna().map(lambda cell: called.get(_plain(cell))).dropna()
         if meant.empty:
             return ids, places
-        _say_how_read(meant, ids, self._column, self.where)
+        _say_how_read(meant, ids, self.column, self.where)
         ids = ids.copy()
         ids[meant.index] = meant
         return ids, places_of(ids, images)
@@ -122,14 +113,9 @@ class IdColumn:
         match = self.value["match"]
         return self._read_otherwise(made, (cells,), f"(?i){match}", plain_form(match), lost)
 
-    @property
-    def _column(self) -> str:
-        """The first column that it is taken from."""
-        return next(named_columns(self.value), "")
-
     def _values(self) -> pd.Series:
         """What the rules of the declaration make of the cells. Raises ``TableError`` for what a spreadsheet broke."""
-        made = value_of(self.frame, self.value, self.place, self.where)
+        made = self.cells()
         # Who says by a pattern how ids look means such dates; the patterns of built-in datasets let neither pass.
         matched = isinstance(self.value, dict) and "match" in self.value
         if matched and is_built_in(self.declared.name):
@@ -140,13 +126,13 @@ class IdColumn:
         cut_short = row >= 0 and re.search(_BROKEN[0][0], made.iloc[row])
         if cut_short or (row >= 0 and not matched):
             what = f"{self.place}: {made.iloc[row]!r} is {broken_by_spreadsheet(made.iloc[row])}"
-            raise self.where.error(made.index[row], self._column, what, _ANEW if cut_short else _ANEW + _SAY_SO)
+            raise self.where.error(made.index[row], self.column, what, _ANEW if cut_short else _ANEW + _SAY_SO)
         return made
 
     def _cells(self, otherwise: pd.Series) -> pd.Series:
         """The cells themselves, of an id that is taken from one column."""
-        alone = len(set(named_columns(self.value))) == 1 and self._column in self.frame
-        return value_of(self.frame, self._column, self.place, self.where) if alone else otherwise
+        alone = len(set(named_columns(self.value))) == 1 and self.column in self.frame
+        return DeclaredValue(self.frame, self.column, self.place, self.where).cells() if alone else otherwise
 
     def _read_otherwise(
         self, ids: pd.Series, texts: tuple[pd.Series, ...], pattern: str, form: str, lost: pd.Series
@@ -164,16 +150,16 @@ class IdColumn:
             meant = {cell: _id_in(cell, find, whole) for cell in text[lost].dropna().unique()}
             found = found.where(found.notna(), text[lost].map(meant))
         cells = texts[-1]
-        _say_how_read(found.dropna(), cells, self._column, self.where)
+        _say_how_read(found.dropna(), cells, self.column, self.where)
         rest = found.index[found.isna()]
         if len(rest):
             said = "this cell is blank" if pd.isna(cells.loc[rest[0]]) else f"{cells.loc[rest[0]]!r} is not one"
             if built_in or len(rest) == len(ids):
                 hint = f"fetch the table again, or correct the cell; an image's path is {self.declared.paths.image}"
-                raise self.where.error(rest[0], self._column, f"{self.place} of {self.declared.name}: {said}", hint)
+                raise self.where.error(rest[0], self.column, f"{self.place} of {self.declared.name}: {said}", hint)
             self.where.notes.append(
                 f"{self.place}: {len(rest):,} cells hold none, and are left out; the first: "
-                f"{self.where.place_of(rest[0])}, column {self.where.spelled.get(self._column, self._column)!r}"
+                f"{self.where.place_of(rest[0])}, column {self.where.spelled.get(self.column, self.column)!r}"
             )
         return ids.astype(object).where(~lost, found.reindex(ids.index))
 
