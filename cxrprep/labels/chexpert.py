@@ -9,7 +9,6 @@ key ``PATIENT`` is written ``patient00001`` or as a number.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -19,7 +18,7 @@ import pyarrow.compute as pc
 from cxrprep.errors import TableError
 from cxrprep.humanize import format_count
 from cxrprep.labels import chexpert_plus
-from cxrprep.labels.columns import coded, constant, count_true, filled_with_zeros, labels, sex, whole
+from cxrprep.labels.columns import coded, count_true, filled_with_zeros, labels, sex, source_columns, whole
 from cxrprep.labels.csv_table import Form, read_table
 from cxrprep.labels.csv_text import digest_of
 from cxrprep.labels.joins import positions
@@ -69,15 +68,11 @@ def read(tables: Tables, label_rows: LabelRows) -> None:
         columns |= _about(table, columns, label_rows)
         for term in CHEXPERT.terms:
             columns[term.column] = labels(table, term.name)
-        columns |= {
-            "label_source": constant(entry.label_source, table.rows),
-            "table_name": constant(path.name, table.rows),
-            "table_digest": constant(str(table.digest), table.rows),
-        }
+        columns |= source_columns(entry.label_source, table, table.rows)
         raw = {name: table.column(name) for name in table.names}
         if demographics is not None:
-            place = positions(columns["patient_id"], demographics.patient)
-            raw |= {name: values.take(place) for name, values in demographics.columns.items()}
+            place = positions(columns["patient_id"], demographics[0])
+            raw |= {name: values.take(place) for name, values in demographics[1].items()}
         columns.pop("lateral", None)
         label_rows.use(table, "labels", used=table.rows, source=entry.label_source)
         trained = count_true(pc.equal(columns["split"].cast(pa.string()), "train"))
@@ -244,16 +239,10 @@ _KEYS: Final = ("patient", "patient_id", "patientid")
 _PATIENT: Final = re.compile(r"(?:patient)?0*(\d{1,5})(?:\.0)?", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Demographics:
-    """``columns`` as text, a value for each ``patient``; nobody appears twice."""
+def read_demographics(tables: Tables, label_rows: LabelRows) -> tuple[pa.Array, dict[str, pa.Array]] | None:
+    """Patients, and the columns of the demographics workbook as text; ``None`` unless it is asked for.
 
-    patient: pa.Array
-    columns: dict[str, pa.Array]
-
-
-def read_demographics(tables: Tables, label_rows: LabelRows) -> Demographics | None:
-    """The demographics workbook; ``None`` unless it is asked for. Of two rows of one patient the first is taken.
+    Of two rows of one patient the first is taken.
 
     Raises ``TableError`` for one that is absent, damaged or without patients, ``MissingExtraError`` without openpyxl.
     """
@@ -301,7 +290,7 @@ def read_demographics(tables: Tables, label_rows: LabelRows) -> Demographics | N
         for index, name in enumerate(names)
         if name and index != key
     }
-    return Demographics(pa.array(list(first), pa.string()), columns)
+    return pa.array(list(first), pa.string()), columns
 
 
 def _patient(cell: str | None, where: str) -> str:

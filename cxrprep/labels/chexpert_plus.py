@@ -119,9 +119,7 @@ def _from_other_tables(image: pa.Array, side: pa.Array, label_rows: LabelRows) -
     with_images = [block for block in label_rows.blocks if block.column("image_id").null_count < block.num_rows]
     if with_images:
         table = pa.concat_tables([block.select(["image_id", *_KEPT]) for block in with_images]).combine_chunks()
-        ids = table.column("image_id").combine_chunks()
-        first = pa.table({"key": ids, "row": pa.array(range(len(ids)))}).group_by("key").aggregate([("row", "min")])
-        place = first.column("row_min").combine_chunks().take(positions(image, first.column("key")))
+        place = positions(image, table.column("image_id"))
         known = {name: table.column(name).combine_chunks().take(place) for name in _KEPT}
     else:
         known = {name: pa.nulls(len(image), CATEGORY) for name in _KEPT if name != "age_years"}

@@ -15,6 +15,7 @@ from cxrprep.storage.value_codes import as_dictionary
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from cxrprep.labels.declared_columns import TableRead
     from cxrprep.labels.text_table import TextTable
 
 _LABEL_NUMBERS: Final = {1.0: 1, 0.0: 0, -1.0: -1}
@@ -77,6 +78,12 @@ def constant(value: str | None, rows: int) -> pa.Array:
     if value is None:
         return pa.nulls(rows, CATEGORY)
     return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int8()), rows), pa.array([value], pa.string()))
+
+
+def source_columns(source: str, table: TextTable | TableRead, rows: int) -> dict[str, pa.Array]:
+    """Whose labels ``rows`` rows are, and of which table: its name and digest."""
+    words = {"label_source": source, "table_name": table.path.name, "table_digest": str(table.digest)}
+    return {name: constant(word, rows) for name, word in words.items()}
 
 
 def constant_where(value: str, mask: pa.Array) -> pa.Array:

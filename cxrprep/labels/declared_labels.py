@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from cxrprep.datasets.declaration import Declaration, LabelRule, tables_of
 from cxrprep.errors import ConfigError
-from cxrprep.labels.columns import constant
+from cxrprep.labels.columns import source_columns
 from cxrprep.labels.declared_columns import TABLE, TableRead, columns_of, named_columns
 from cxrprep.labels.declared_images import only_listed
 from cxrprep.labels.declared_marks import add_masks, box_type, boxes_of, rows_where
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from cxrprep.labels.declared_tables import TablesHere
     from cxrprep.labels.label_rows import LabelRows
-    from cxrprep.model import Digest
 
 _MOST_FINDINGS: Final = 5_000
 # What the readers of an image agree on; a reader who said nothing of it does not count.
@@ -55,7 +54,7 @@ def add_rows(here: TablesHere, images: pd.DataFrame, others: pd.Series) -> None:
     for rule, name, table in here.of(declared.labels):
         rows = _label_block(here, rule, table, images)
         plain = tuple(column for column, cell in declared.named(name).cells.items() if cell.unique)
-        labelled[_add_labels(rows, writer, table.digest, plain)] = True
+        labelled[_add_labels(rows, writer, plain)] = True
     for table in here.by_name.values():
         here.say_notes(table)
     for rest in (images[~labelled], only_listed(declared, others, images)):
@@ -106,7 +105,7 @@ class _Labels:
         return pd.Series(keys, self.frame.index)
 
 
-def _add_labels(block: _Labels, writer: _Writer, digest: Digest, plain: tuple[str, ...]) -> NDArray[np.int64]:
+def _add_labels(block: _Labels, writer: _Writer, plain: tuple[str, ...]) -> NDArray[np.int64]:
     """Add the rows of one label block; the places of the images that it labels.
 
     The cells of ``plain`` columns all differ.
@@ -119,11 +118,7 @@ def _add_labels(block: _Labels, writer: _Writer, digest: Digest, plain: tuple[st
         seen.append(of_source.index.to_numpy())
         columns, own = _observations(block.declared, of_source, block.place, block.rule.namespace)
         about = writer.images if len(of_source) == len(writer.images) else writer.images.iloc[seen[-1]]
-        columns |= {
-            "label_source": constant(source, len(about)),
-            "table_name": constant(block.where.path.name, len(about)),
-            "table_digest": constant(str(digest), len(about)),
-        }
+        columns |= source_columns(source, block.where, len(about))
         if words is not None:
             columns["labels_raw"] = words
         raw = block.raw_cells(seen[-1])

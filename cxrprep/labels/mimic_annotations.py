@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cxrprep.labels.columns import constant, count_true, first_of_each, labels
+from cxrprep.labels.columns import count_true, first_of_each, labels, source_columns
 from cxrprep.labels.csv_table import Form, read_table
 from cxrprep.labels.joins import positions
 from cxrprep.schemas import BOX
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from cxrprep.labels.text_table import TextTable
 
 ROLE: Final = "annotations"
-_NAMESPACE: Final = "cxr_lt"
 _IMAGE: Final = r"^(?:.*/)?([0-9a-f]{8}(?:-[0-9a-f]{8}){4})(?:\.\w+)?$"
 _NO_FINDINGS: Final = frozenset({
     "dicom_id", "subject_id", "study_id", "path", "fpath", "split", "ViewPosition", "ViewCodeSequence_CodeMeaning",
@@ -72,18 +71,10 @@ def _add_findings(
     place = _rows_of(table, source, images, label_rows)
     kept = pc.is_valid(place)
     columns = _about(table, source, about, place.filter(kept))
-    own: dict[str, tuple[pa.Array, str]] = {}
-    for name in table.names:
-        if name in _NO_FINDINGS:
-            continue
-        cells = labels(table, name).filter(kept)
-        term = CHEXPERT.term(name)
-        if term is not None:
-            columns[term.column] = cells
-        else:
-            own[f"label_{_NAMESPACE}__{slug(name)}"] = (cells, f"{name}, as CXR-LT words it")
-    raw = {name: table.column(name).filter(kept) for name in table.names if name not in _NO_FINDINGS}
-    label_rows.add(count_true(kept), columns, raw, own=own)
+    findings = [name for name in table.names if name not in _NO_FINDINGS]
+    shared, own = _named({name: labels(table, name).filter(kept) for name in findings}, "cxr_lt", "CXR-LT")
+    raw = {name: table.column(name).filter(kept) for name in findings}
+    label_rows.add(count_true(kept), columns | shared, raw, own=own)
 
 
 def _add_boxes(
@@ -105,25 +96,25 @@ def _add_boxes(
     columns = _about(table, source, about, pa.array(found))
     columns["boxes"] = pa.ListArray.from_arrays(offsets, boxes)
     said = [set(one) for one in _grouped(names.take(taken).to_pylist(), counts.tolist())]
-    own: dict[str, tuple[pa.Array, str]] = {}
-    for name in sorted(set().union(*said)):
-        cells = pa.array([1 if name in one else None for one in said], pa.int8())
-        term = CHEXPERT.term(name)
-        if term is not None:
-            columns[term.column] = cells
-        else:
-            own[f"label_ms_cxr__{slug(name)}"] = (cells, f"{name}, as MS-CXR words it")
+    findings = sorted(set().union(*said))
+    cells = {name: pa.array([1 if name in one else None for one in said], pa.int8()) for name in findings}
+    shared, own = _named(cells, "ms_cxr", "MS-CXR")
+    columns |= shared
     columns["labels_raw"] = pa.array([sorted(one) for one in said], pa.list_(pa.string()))
     label_rows.add(len(found), columns, {}, own=own)
 
 
 def _about(table: TextTable, source: str, about: dict[str, Any], rows: pa.Array) -> dict[str, Any]:
     columns = {name: values.take(rows) for name, values in about.items()}
-    return columns | {
-        "label_source": constant(source, len(rows)),
-        "table_name": constant(table.path.name, len(rows)),
-        "table_digest": constant(str(table.digest), len(rows)),
-    }
+    return columns | source_columns(source, table, len(rows))
+
+
+def _named(cells: dict[str, pa.Array], namespace: str, words: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The columns of findings that have a shared name, and those of the others with what a 1 says."""
+    terms = {name: CHEXPERT.term(name) for name in cells}
+    shared = {term.column: cells[name] for name, term in terms.items() if term is not None}
+    own = {name: (cells[name], f"{name}, as {words} words it") for name, term in terms.items() if term is None}
+    return shared, {f"label_{namespace}__{slug(name)}": told for name, told in own.items()}
 
 
 def _grouped(words: list[str], counts: list[int]) -> Iterable[list[str]]:

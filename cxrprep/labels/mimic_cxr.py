@@ -61,9 +61,8 @@ def read(tables: Tables, label_rows: LabelRows) -> None:
         by_study.append((paths[0], {"report_path": paths[1]}))
     texts = report_texts(tables, label_rows) if label_rows.options.report_text else None
     people = _People.read(label_rows.options.patients, label_rows) if label_rows.options.patients is not None else None
-    sources = tables.of_role("labels")
     read_tables: list[_Labelled] = []
-    for entry, path in sources:
+    for entry, path in tables.of_role("labels"):
         form = _RADIOLOGIST if entry.label_source == "radiologist" else _LABELERS
         read_tables.append(_Labelled.read(entry.label_source, read_table(path, form), images, read_tables))
     study_patients = _study_patients(images, [one for one in read_tables if "subject_id" in one.table])
@@ -265,11 +264,14 @@ def _providers(tables: Tables, label_rows: LabelRows) -> list[tuple[pa.Array, di
     return [(study.take(first), {name: table.text(name).take(first) for name in _PROVIDER_IDS if name in table})]
 
 
+@dataclass(frozen=True, slots=True)
 class _People:
     """Sex, and age by year, of the patients that MIMIC-IV knows."""
 
-    def __init__(self, subject: pa.Array, sex: pa.Array, age: pa.Array, year: pa.Array) -> None:
-        self.subject, self.sex, self.age, self.year = subject, sex, age, year
+    subject: pa.Array
+    sex: pa.Array
+    age: pa.Array
+    year: pa.Array
 
     @classmethod
     def read(cls, path: Path, label_rows: LabelRows) -> _People:
