@@ -75,11 +75,11 @@ def main() -> int:
         stack.enter_context(in_this_process())
         os.environ |= {f"XDG_{name}_HOME": f"{folder}/home" for name in ("STATE", "CACHE", "CONFIG", "DATA")}
         names = (*NAMES, *(DECLARED if given.declared else ()), *((WARD, WARD) if given.wide else ()))
-        os.environ["CXRPREP_CATALOG"] = str(Path(folder, "catalog"))
-        Path(folder, "catalog").mkdir()
-        Path(folder, f"catalog/{WARD}.toml").write_text(declaration())
         service = None
         if given.wide:
+            os.environ["CXRPREP_CATALOG"] = str(Path(folder, "catalog"))
+            Path(folder, "catalog").mkdir()
+            Path(folder, f"catalog/{WARD}.toml").write_text(declaration())
             Path(folder, "moto").mkdir()
             service = stack.enter_context(s3.running(Path(folder, "moto")))
             os.environ |= {**service.environment, **s3.KEYS, "AWS_DEFAULT_REGION": "us-east-1"}
