@@ -291,7 +291,13 @@ def _ranges(files: SortedTable) -> Iterator[tuple[str | None, str | None, pa.Tab
 
 
 def _worked_out(
-    joining: _Joining, folder: Path, origin: dict[str, Any], foreign: list[str], *, has_labels: bool, on_event: Sink
+    joining: _Joining,
+    folder: Path,
+    origin: dict[str, Any],
+    foreign: list[str],
+    *,
+    has_labels: bool,
+    on_event: Sink,
 ) -> ManifestParts:
     """The ranges together, made from what ``origin`` says; ``foreign`` are image files that are not of the release."""
     images, studies, counts = joining.images, joining.studies, joining.counts

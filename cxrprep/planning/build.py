@@ -10,7 +10,7 @@ from cxrprep.checksum_files import NAMES as SUMS_NAMES
 from cxrprep.errors import NothingSelectedError, UnsafePathError, UsageError
 from cxrprep.model import Digest, ImageId, RemoteFile, Selection
 from cxrprep.planning.plan import CHANGED, Action, Item, Plan
-from cxrprep.planning.plan_items import ALTERED, SortedItems, items_of
+from cxrprep.planning.plan_items import SortedItems, items_of
 from cxrprep.selection.filters import SelectionFilter, draw, report_of
 from cxrprep.storage.paths import is_archive, safe_path
 
@@ -32,7 +32,6 @@ class RecordedFile(NamedTuple):
     validator: str | None
     discarded: bool
     archive: str | None
-    mtime_ns: int | None = None
 
 
 class LocalState(Protocol):
@@ -49,10 +48,6 @@ class LocalState(Protocol):
 
     def size_of(self, path: str) -> int | None:
         """Bytes of the file at this release path; ``None`` when there is none."""
-        ...
-
-    def is_altered(self, row: RecordedFile) -> bool:
-        """Whether the file, which ``size_of`` was asked for last, has another time and other bytes than recorded."""
         ...
 
     def partial(self, path: str) -> int | None:
@@ -353,8 +348,6 @@ def _decide_one(item: Item, recorded: RecordedFile | None, local_state: LocalSta
             item.action, item.reason = Action.REFETCH, f"has {size} bytes, the mirror's has {item.file.size}"
         return
     reason = _differs(item.file, recorded, size, same_mirror=local_state.same_mirror)
-    if not reason and not known and local_state.is_altered(recorded):
-        reason = ALTERED
     if reason:
         item.action, item.reason = Action.REFETCH, reason
     else:
@@ -399,10 +392,10 @@ def _decide_archives(items: Sequence[Item], local_state: LocalState, wanted: Cal
     for row in local_state.rows():
         if row.path in members:
             own[row.path] = row
-        if row.archive in members:
-            same = row.discarded or (local_state.size_of(row.path) == row.size and row.path not in local_state.wrong)
-            if same and (row.discarded or not local_state.is_altered(row)):
-                members[row.archive][row.path] = row.size
+        if row.archive in members and (
+            row.discarded or (local_state.size_of(row.path) == row.size and row.path not in local_state.wrong)
+        ):
+            members[row.archive][row.path] = row.size
     for item in items:
         recorded, here = own.get(item.dest), members[item.dest]
         size = local_state.size_of(item.dest)

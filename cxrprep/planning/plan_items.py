@@ -60,8 +60,6 @@ class Item:
 
 # Why a file that is adopted is kept although its size or time differs.
 CHANGED: Final = "size or time not as recorded"
-# Why a file that cxrprep wrote is fetched again although its size is right.
-ALTERED: Final = "was altered since it was fetched"
 MOVING: Final = frozenset({Action.FETCH, Action.RESUME, Action.REFETCH})
 
 # measured: an item takes 0.5 KB as an object; a million of them took 500 of the 732 MiB of `download --dry-run`, 269

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _NAME: Final = "record.json"
 # What a plan asks for. Of more rows pyarrow is the quicker reader, itself included.
-_COLUMNS: Final = ("path", "size", "digest", "validator", "state", "archive", "mtime_ns")
+_COLUMNS: Final = ("path", "size", "digest", "validator", "state", "archive")
 _MOST: Final = 50_000
 
 

@@ -16,7 +16,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from cxrprep.datasets.catalog import naming_options
-from cxrprep.digests import file_digest
 from cxrprep.errors import BusyError, CxrprepError, IntegrityError, UnsafePathError, UsageError, storage_errors
 from cxrprep.record import file_table as files
 from cxrprep.record.entry import FileEntry, FileState, was_written_at
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from cxrprep.model import Digest, Selection
-    from cxrprep.planning.build import RecordedFile
     from cxrprep.record.stored_table import ChangedTable
 
 # Entries held as objects before they are folded into columns: as many as are folded without pyarrow.compute, which
@@ -201,16 +199,6 @@ class Record(contextlib.AbstractContextManager["Record"]):
                 same = was_written_at(mtime, (self.root / path).stat().st_mtime_ns)
                 ours, others = ours + same, others + (not same)
         return ours >= others
-
-    def is_altered(self, file: FileEntry | RecordedFile, found: int) -> bool:
-        """Whether a recorded file has another time (``found``, in ns) than was recorded, and then other bytes.
-
-        Where most files have other times, as in a copy without them, none is read. Raises ``StorageError``.
-        """
-        digest, known = str(file.digest or ""), file.mtime_ns
-        if not digest or known in (None, found) or was_written_at(known, found) or not self.is_of_this_copy:
-            return False
-        return file_digest(self.root / file.path, digest.partition(":")[0]) != digest
 
     def count(self) -> int:
         """How many files are recorded."""

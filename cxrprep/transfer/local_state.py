@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # As the record's rows spell it: text is compared faster than a member of an enumeration.
 _DISCARDED: Final = FileState.DISCARDED.value
-_COLUMNS: Final = ("path", "size", "digest", "validator", "state", "archive", "mtime_ns")
+_COLUMNS: Final = ("path", "size", "digest", "validator", "state", "archive")
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +42,6 @@ class FolderState:
     _tops: dict[str, bool] = field(default_factory=dict, init=False)
     _there: dict[str, int] | None = field(default=None, init=False)
     _root: str = field(init=False)
-    _written: int | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Joined once, and not for each of many paths."""
@@ -50,11 +49,11 @@ class FolderState:
 
     def rows(self) -> Iterator[RecordedFile]:
         """The record, sorted by path."""
-        for path, size, digest, validator, state, archive, mtime_ns in self.record.rows(_COLUMNS):
+        for path, size, digest, validator, state, archive in self.record.rows(_COLUMNS):
             discarded = state == _DISCARDED
             if discarded and self.spent is not None and not self.spent(path):
                 self.wanted_again, discarded = self.wanted_again or path, False
-            yield RecordedFile(path, size, digest, validator, discarded, archive, mtime_ns)
+            yield RecordedFile(path, size, digest, validator, discarded, archive)
 
     def size_of(self, path: str) -> int | None:
         """Bytes of the file at this release path; ``None`` when there is none."""
@@ -65,18 +64,10 @@ class FolderState:
             there = self._tops[top] = os.path.lexists(self._root + top)
         if there:
             try:
-                held = os.stat(self._root + path)  # noqa: PTH116  # a Path object a file would double the time
+                return os.stat(self._root + path).st_size  # noqa: PTH116  # a Path object a file would double the time
             except OSError:
                 pass
-            else:
-                self._written = held.st_mtime_ns
-                return held.st_size
-        self._written = None
         return self._size_there(path)
-
-    def is_altered(self, row: RecordedFile) -> bool:
-        """Whether the file, which ``size_of`` was asked for last, has another time and other bytes than recorded."""
-        return self._written is not None and self.record.is_altered(row, self._written)
 
     def _size_there(self, path: str) -> int | None:
         """Bytes of a file that lies in the folder's bucket alone."""

@@ -115,12 +115,11 @@ def _is_here(record: Record, dest: str, size: int, archive: str, spent: Callable
     if recorded.state is FileState.DISCARDED:
         return ours and (spent is None or spent(dest))
     try:
-        held = os.stat(record.root / dest)  # noqa: PTH116  # as everywhere that files are counted
+        here = os.stat(record.root / dest).st_size  # noqa: PTH116  # as everywhere that files are counted
     except OSError:
         return False
     # One that came by itself, or out of another archive, is what its own record says.
-    same = held.st_size == recorded.size and (ours or recorded.archive != archive)
-    return same and not record.is_altered(recorded, held.st_mtime_ns)
+    return here == recorded.size and (ours or recorded.archive != archive)
 
 
 def _write(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 from cxrprep.digests import digest_of, file_digest, read_digest
 from cxrprep.errors import IntegrityError, StorageError, storage_errors
 from cxrprep.planning.plan import Action, Item, Plan
-from cxrprep.planning.plan_items import ALTERED
 from cxrprep.record.entry import FileEntry, FileState, Origin, was_written_at
 from cxrprep.selection.filters import SelectionFilter
 from cxrprep.sources.base import SMALL_FILE, ConnectionState, Source
@@ -155,7 +154,7 @@ class Worker:
         spared = keep_foreign(self.record, self.partial_folder, item.dest)
         again = (
             recorded is not None
-            and (item.dest in self.options.wrong or item.reason == ALTERED)
+            and item.dest in self.options.wrong
             and item.file.digest is None
             and recorded.digest is not None
             and not self._is_as_recorded(item, recorded)

@@ -46,9 +46,6 @@ class State:
     def rows(self):  # type: ignore[no-untyped-def]  # a part of LocalState
         return iter(RecordedFile(key, size, None, None, False, None) for key, size in self.here.items() if size % 2)
 
-    def is_altered(self, row: RecordedFile) -> bool:
-        return False
-
     def size_of(self, path: str) -> int | None:
         return self.here.get(path)
 
