@@ -29,9 +29,8 @@ def parse_shard(text: str, environment: Mapping[str, str] | None = None) -> Shar
 
 def _index(environment: Mapping[str, str], count: int) -> int:
     """The part of this process, counted from 1."""
-    slurm = [environment.get(f"SLURM_ARRAY_TASK_{name}", "") for name in ("ID", "MIN", "MAX")]
-    if all(value.isdecimal() for value in slurm):
-        task, first, last = map(int, slurm)
+    if environment.get("SLURM_ARRAY_TASK_ID"):
+        task, first, last = (_number(environment, f"SLURM_ARRAY_TASK_{name}", count) for name in ("ID", "MIN", "MAX"))
         from_zero, from_one = first == 0 and last < count, first > 0 and last == count
         if from_zero == from_one:
             raise ValueError(
@@ -39,8 +38,16 @@ def _index(environment: Mapping[str, str], count: int) -> int:
                 f"--array=1-{count} or --array=0-{count - 1}, or the part itself, such as 3/{count}"
             )
         return task + from_zero
-    if (pod := environment.get("JOB_COMPLETION_INDEX", "")).isdecimal():
-        return int(pod) + 1
+    if environment.get("JOB_COMPLETION_INDEX"):
+        return _number(environment, "JOB_COMPLETION_INDEX", count) + 1
     raise ValueError(
         f"auto/{count}: this is no task of an array: neither SLURM_ARRAY_TASK_ID nor JOB_COMPLETION_INDEX is set"
     )
+
+
+def _number(environment: Mapping[str, str], name: str, count: int) -> int:
+    value = environment.get(name, "")
+    if not (value.isascii() and value.isdecimal()):
+        found = f"is {value!r}, which is no number" if value else "is not set"
+        raise ValueError(f"auto/{count}: {name} {found}; write the part itself, such as 3/{count}")
+    return int(value)

@@ -32,7 +32,7 @@ def images_of(here: TablesHere) -> pd.DataFrame:
     parts = []
     for _, name, table in here.of([rule]):
         part = _image_facts(declared, table)
-        here.say_notes(table)
+        here.note_cells(table)
         parts.append(part)
         if not any(name in tables_of(block.table) for block in declared.labels):
             label_rows.use_file(table.path, table.digest, "images", rows=len(part), used=len(part))
@@ -77,7 +77,7 @@ def _add_links(here: TablesHere, images: pd.DataFrame) -> bool:
     told = False
     for rule, _, table in here.of(here.declared.link):
         facts = _about(here.declared, rule, table, "link")
-        here.say_notes(table)
+        here.note_cells(table)
         if rule.image is not None:
             asked = IdColumn(table.cells, rule.image, "[[link]] image", table, here.declared)
             facts["image_id"], places = asked.known_images(images)

@@ -56,7 +56,7 @@ def add_rows(here: TablesHere, images: pd.DataFrame, others: pd.Series) -> None:
         plain = tuple(column for column, cell in declared.named(name).cells.items() if cell.unique)
         labelled[_add_labels(rows, writer, plain)] = True
     for table in here.by_name.values():
-        here.say_notes(table)
+        here.note_cells(table)
     for rest in (images[~labelled], only_listed(declared, others, images)):
         if len(rest):
             writer.add(rest, {}, {}, {})

@@ -70,8 +70,8 @@ class TablesHere:
         reasons = {apart.replace(" ", "_"): len(used) - count}
         self.label_rows.use_file(table.path, table.digest, role, rows=len(used), used=count, source=source, **reasons)
 
-    def say_notes(self, table: TableRead) -> None:
-        """Say what a person should know of a table's cells, once."""
+    def note_cells(self, table: TableRead) -> None:
+        """Note what a person should know of a table's cells, once."""
         while table.notes:
             self.label_rows.note(table.notes.pop(0), str(table.path), "warning")
 

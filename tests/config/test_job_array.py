@@ -42,3 +42,19 @@ def test_the_environment_says_where_counting_begins(environment: dict[str, str],
 def test_what_it_does_not_say_is_not_guessed(text: str, environment: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"auto|exist"):
         parse_shard(text, environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"SLURM_ARRAY_TASK_ID": "x"}, "SLURM_ARRAY_TASK_ID is 'x'"),
+        (slurm(-1, 1, 16), "SLURM_ARRAY_TASK_ID is '-1'"),
+        ({"SLURM_ARRAY_TASK_ID": "3"}, "SLURM_ARRAY_TASK_MIN is not set"),
+        ({"JOB_COMPLETION_INDEX": "\u0663"}, "JOB_COMPLETION_INDEX is '\u0663'"),
+        # Another number beside it is not taken in its place.
+        ({"SLURM_ARRAY_TASK_ID": "x", "JOB_COMPLETION_INDEX": "2"}, "SLURM_ARRAY_TASK_ID is 'x'"),
+    ],
+)
+def test_a_variable_that_is_no_number_is_named_with_its_value(environment: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse_shard("auto/16", environment)
