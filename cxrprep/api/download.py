@@ -400,7 +400,7 @@ def fetch_again(
     lacking = {
         path: "the mirror does not have it"
         for path in wanted
-        if not lies_there(folder.root, path) or not (packed or path in planned)
+        if not (folder.record.is_discarded(path) or lies_there(folder.root, path)) or not (packed or path in planned)
     }
     from cxrprep.manifest.failures import forget_failures
 

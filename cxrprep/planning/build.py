@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cxrprep.datasets.layout import Layout
 
 _NAMES_SHOWN: Final = 20
+_FOUND_WRONG: Final = "verify found other bytes than it should have"
 
 
 class RecordedFile(NamedTuple):
@@ -339,7 +340,7 @@ def _decide_one(item: Item, recorded: RecordedFile | None, local_state: LocalSta
             item.reason = "recorded, but no longer here"
         return
     if item.dest in local_state.wrong:
-        item.action, item.reason = Action.REFETCH, "verify found other bytes than it should have"
+        item.action, item.reason = Action.REFETCH, _FOUND_WRONG
         return
     if recorded is None:
         if item.file.size in (None, size):
@@ -405,7 +406,9 @@ def _decide_archives(items: Sequence[Item], local_state: LocalState, wanted: Cal
         )
         known = local_state.members(item.dest)
         missing = None if known is None else sum(1 for path, _ in known if wanted(path) and path not in here)
-        if recorded is not None and changed:
+        if size is not None and item.dest in local_state.wrong:
+            item.action, item.reason = Action.REFETCH, _FOUND_WRONG
+        elif recorded is not None and changed:
             item.action, item.reason = Action.REFETCH, changed
         elif recorded is not None and missing == 0 and not (recorded.discarded and size == recorded.size):
             item.action, item.reason = Action.KEEP, "unpacked"

@@ -154,6 +154,11 @@ class Record(contextlib.AbstractContextManager["Record"]):
                 return self._large.find(path)
             return None if self._table is None else files.find_entry(self._table, path)
 
+    def is_discarded(self, path: str) -> bool:
+        """Whether a file was proven, used and removed on purpose, as an archive that was unpacked."""
+        entry = self.get(path)
+        return entry is not None and entry.state is FileState.DISCARDED
+
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All entries, or some columns of them, sorted by path (see ``file_table.schema``); a snapshot.
 

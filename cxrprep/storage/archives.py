@@ -92,6 +92,14 @@ def read_members(path: Path, limits: ArchiveLimits = ArchiveLimits()) -> Iterato
     yield from _checked(path, unpacked(path), limits)
 
 
+def check_archive(path: Path) -> None:
+    """Read an archive, and each of its members, to the end. Raises as ``read_members``."""
+    for member in read_members(path):
+        with reading(path), member.open() as stream:
+            while stream.read(_BLOCK):
+                pass
+
+
 def _checked(path: Path, found: Iterator[Member], limits: ArchiveLimits) -> Iterator[Member]:
     """``found``, with names and sizes that no dataset's archive has refused, and damage as ``ArchiveError``."""
     try:

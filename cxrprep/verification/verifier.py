@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxrprep.collection import DatasetFolder, folder_words
-from cxrprep.errors import TableError, UsageError
+from cxrprep.errors import IntegrityError, TableError, UsageError
 from cxrprep.events import Sink, StageStarted, ignore
 from cxrprep.humanize import format_count
 from cxrprep.model import ImageCheck
+from cxrprep.record.entry import Origin
 from cxrprep.record.record import Record
+from cxrprep.storage.archives import check_archive, read_index
+from cxrprep.storage.paths import is_archive
 from cxrprep.storage.sorted_tables import PATHS, FilteredRows, HeldRows, Rows, SortedTable, by_path
 from cxrprep.system import plain_memory
 from cxrprep.verification import table_checks
@@ -205,6 +208,10 @@ class _Run:
             for finding in absent(disk, recorded, demanded):
                 if finding.path not in self.unread:
                     take(finding)
+            if not self.options.quick:
+                wrong = {finding.path for finding in self.damaged}
+                paths = (path for part in recorded.tables(["path"]) for path in part["path"].to_pylist())
+                self.damaged += self._damaged_archives(path for path in paths if path not in wrong)
             checks.finish(disk, keep_others=self.options.shard is not None)
         finally:
             checks.close()
@@ -215,6 +222,19 @@ class _Run:
         out.findings(self.damaged)
         self.not_checked += self.counts.unread()
         return disk
+
+    def _damaged_archives(self, paths: Iterable[str]) -> Iterator[Finding]:
+        """Those of some files that are archives, and damaged as they came: nobody published a checksum of them, and
+        nobody unpacked them to their end.
+        """  # noqa: D205  # the summary needs both lines
+        for path in filter(is_archive, paths):
+            entry = self.record.get(path)
+            is_doubtful = entry is not None and entry.origin is not Origin.PUBLISHED
+            if is_doubtful and (self.root / path).is_file() and read_index(self.record.cache, path) is None:
+                try:
+                    check_archive(self.root / path)
+                except IntegrityError as error:
+                    yield make_finding(Kind.ALTERED, path, f"it came so, or changed before it was recorded: {error}")
 
     def _judge_lists(self, out: Collector, refetch: Refetch | None) -> frozenset[str]:
         """The lists of sums that prove nothing, since they fail their own check; mended first, where that was asked."""
@@ -310,16 +330,18 @@ class _Run:
         started = time.monotonic()
         self.on_event(StageStarted(STAGE, items=len(before)))
         self.record = self._open_record()
-        fresh = stat_paths(self.root, before)
-        after, of_before = SortedTable(table_checks.NAMES), pa.array(list(before), pa.string())
+        # An archive that came whole now was unpacked, and removed on purpose.
+        mended = [path for path in before if self.record.is_discarded(path)]
+        fresh = stat_paths(self.root, [*before, *self._unpacked_from(mended)])
+        after = SortedTable(table_checks.NAMES)
         for table in disk.tables():
-            after.append(table.filter(pc.invert(pc.is_in(table["path"], value_set=of_before))))
+            after.append(table.filter(pc.invert(pc.is_in(table["path"], value_set=fresh["path"]))))
         again = self._file_check(None)
-        still: dict[str, Finding] = {path: before[path] for path in before if path not in fresh["path"].to_pylist()}
-        mended: list[str] = []
+        gone = before.keys() - set(fresh["path"].to_pylist())
+        still = {path: before[path] for path in gone.difference(mended)}
 
         def take(files: pa.Table, read: bool) -> None:
-            mended.extend(files["path"].to_pylist())
+            mended.extend(path for path in files["path"].to_pylist() if path in before)
             out.proven(files, read)
 
         again.run(
@@ -327,6 +349,8 @@ class _Run:
             lambda finding: still.update({finding.path: finding}),
             take,
         )
+        still.update((finding.path, finding) for finding in self._damaged_archives(mended))
+        mended = [path for path in mended if path not in still]
         for path in mended:
             old = before[path]
             out.finding(make_finding(Kind.REPAIRED, path, f"was {old.kind}: {old.detail}"))
@@ -339,6 +363,10 @@ class _Run:
         again.finish(len(self.damaged), started)
         self.counts.add(again.counts, here=after.num_rows)
         return after
+
+    def _unpacked_from(self, archives: Sequence[str]) -> Iterator[str]:
+        for part in self.record.tables(["path", "archive"]) if archives else ():
+            yield from part.filter(pc.is_in(part["archive"], value_set=pa.array(archives)))["path"].to_pylist()
 
     # ---- tables ----
 

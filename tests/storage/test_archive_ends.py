@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from cxrprep.errors import ArchiveError, ExitCode
 from cxrprep.record.record import Record
 from cxrprep.storage.archives import read_members
 from tests.commands import cxrprep
-from tests.generators.small import nih_chestxray14
+from tests.generators.small import chexpert, nih_chestxray14
 from tests.record.entries import entries_of
 from tests.servers.faults import serving
 from tests.transfer.runs import download, image, noise, tree
@@ -125,6 +126,44 @@ def test_verify_misses_a_damaged_archive_of_a_folder_until_it_comes_whole(tmp_pa
         done = cxrprep("verify", root)
         assert (done.returncode, "missing" in done.stdout and name in done.stdout) == (code, code == 4), done
     assert {path: data for path, data in tree(root).items() if path in MEMBERS} == MEMBERS
+
+
+def zipped(folder: Path) -> bytes:
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w") as archive:
+        for path in sorted(folder.rglob("*.*")):
+            archive.write(path, path.relative_to(folder))
+    return raw.getvalue()
+
+
+@pytest.mark.parametrize("mends", ["verify", "download"])
+@pytest.mark.parametrize("published", [True, False], ids=["sums published", "no sums published"])
+def test_verify_names_a_damaged_archive_that_a_mirror_sent_until_it_comes_whole(
+    tmp_path: Path, published: bool, mends: str
+) -> None:
+    root = tmp_path / "root"
+    if published:
+        dataset, name, whole = "nih-chestxray14", "images_001.tar.gz", SOUND["gzip"]
+        files = {name: DAMAGED["one byte of a member"], "Data_Entry_2017.csv": nih_chestxray14.table_2017().encode()}
+    else:
+        chexpert.write(tmp_path / "release", release="v1.0")
+        dataset, name, whole = "chexpert", "CheXpert-v1.0 batch 1 (validate & csv).zip", zipped(tmp_path / "release")
+        files = {name: flipped(whole, 200)}
+    with serving(files) as server:
+        again = ["download", dataset, root, "--source", server.url]
+        assert cxrprep(*again).returncode == 4
+        done = cxrprep("verify", root)
+        assert (done.returncode, name in done.stdout) == (4, True), done
+        again = again if mends == "download" else ["verify", root, "--repair"]
+        # The mirror has not mended it: nothing is called repaired.
+        assert cxrprep(*again).returncode == 4
+        assert cxrprep("verify", root).returncode == 4
+        server.files = files | {name: whole}
+        done = cxrprep(*again)
+        assert done.returncode == 0, done
+        done = cxrprep("verify", root)
+        assert done.returncode == 0, done
+    assert (len(list(root.rglob("*.png"))) == len(MEMBERS)) if published else list(root.rglob("*.jpg"))
 
 
 @pytest.mark.parametrize("how", ["flipped", "hole"])
