@@ -123,9 +123,11 @@ def status(
     # Before the files are counted: a run that ends meanwhile goes on for this look, and the next one counts all of it.
     runs = [*unfinished_runs(_cache(where))]
     folder = _opened(where)
-    parts = count_parts(folder)
+    parts, images = count_parts(folder)
     is_release = folder.kind is FolderKind.RELEASE
-    stages = tuple(_with_runs(tuple(_stages(folder, parts) if is_release else _stages_of_made(folder)), runs))
+    stages = tuple(
+        _with_runs(tuple(_stages(folder, parts, images) if is_release else _stages_of_made(folder, images)), runs)
+    )
     asked_last = next((run.asked for run in runs if "download" in run.stages), ())
     value = Status(
         dataset=folder.spec.name,
@@ -161,7 +163,7 @@ def _cache(where: FolderRef) -> Path:
     return Path(where.state or where.root) / CACHE_NAME
 
 
-def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[StageStatus]:
+def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...], images: int) -> Iterator[StageStatus]:
     here, missing = sum(p.here for p in parts), sum(p.missing for p in parts)
     wrong, partial = sum(p.wrong_size for p in parts), sum(p.partial for p in parts)
     manifests = folder.manifests
@@ -186,7 +188,7 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
     updated = folder.record.header.updated
     changed = updated.timestamp() if updated else 0.0
     # What went since the last check is none that was checked. Without a record the manifest alone says what there was.
-    lost = missing or wrong if folder.record.exists else count_lost(folder)
+    lost = missing or wrong if folder.record.exists else count_lost(folder) or _new(folder, images)
     yield _of_table(folder, "verify", changed, lost)
     yield _of_table(folder, "extract-labels", 0.0, 0)
     yield _of_table(folder, "manifest", changed, lost)
@@ -204,10 +206,16 @@ def _stages(folder: DatasetFolder, parts: tuple[PartStatus, ...]) -> Iterator[St
         yield StageStatus("convert", "not done", "")
 
 
-def _stages_of_made(folder: DatasetFolder) -> Iterator[StageStatus]:
+def _new(folder: DatasetFolder, here: int) -> int:
+    """How many of the images here came since the folder's manifest was made."""
+    return max(0, here - sum(map(count_rows, folder.image_tables))) if folder.image_tables else 0
+
+
+def _stages_of_made(folder: DatasetFolder, here: int) -> Iterator[StageStatus]:
     """Of images of one's own, and of what was made: nothing was fetched, and no table is to be read."""
     images, lost = folder.image_tables, count_lost(folder)
     if folder.kind is FolderKind.OWN:
+        lost = lost or _new(folder, here)
         told = f"manifest of {_when(images[0])}" if images else ""
         yield StageStatus("manifest", "older than the files" if lost else "done" if images else "not done", told)
     elif folder.kind is FolderKind.CONVERTED:

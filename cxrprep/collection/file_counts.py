@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import re
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -58,13 +59,14 @@ class PartStatus:
     expected: int | None
 
 
-def count_parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
-    """Each part of the folder's dataset, counted; of one's own folder its files.
+def count_parts(folder: DatasetFolder) -> tuple[tuple[PartStatus, ...], int]:
+    """Each part of the folder's dataset, counted; of one's own folder its files. And how many of all are images.
 
     measured: 10.9 -> 6.5 s of CPU for 377,110 adopted images, as columns in place of a path at a time.
     """
     parts, own = folder.spec.part, folder.kind is FolderKind.OWN
-    counts = np.zeros((6, len(parts) + 1), np.int64)
+    counts, images = np.zeros((6, len(parts) + 1), np.int64), 0
+    suffixes = "|".join(map(re.escape, folder.spec.images.suffixes))
     for paths, said in _by_path(folder):
         here, recorded, dropped, partial, wanted = (stated(said[name]) for name in _SAID)
         if not own:
@@ -75,6 +77,8 @@ def count_parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
                 bool(folder.layout.place(path, release=folder.release)) for path in paths.take(unknown).to_pylist()
             ]
             here &= known
+        named = pc.match_substring_regex(paths, f"({suffixes})$", ignore_case=True)
+        images += int(np.count_nonzero((here | dropped) & named.to_numpy(zero_copy_only=False)))
         size = numbers(said["here"], 0)
         wrong = recorded & here & (size != numbers(said["recorded"], 0))
         # A raw file that was dropped on purpose is not missing; of what was asked for, not one byte may have come.
@@ -90,7 +94,7 @@ def count_parts(folder: DatasetFolder) -> tuple[PartStatus, ...]:
             names, counts.T.tolist(), strict=True
         )
     ]
-    return tuple(row for row in rows if row.name != "other" or row.here or row.missing or row.partial)
+    return tuple(row for row in rows if row.name != "other" or row.here or row.missing or row.partial), images
 
 
 def count_lost(folder: DatasetFolder) -> int:

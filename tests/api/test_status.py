@@ -74,7 +74,7 @@ def test_a_run_that_ends_while_the_files_are_counted_goes_on_for_this_look(
     run = LastRun([root / ".cxrprep"], "download", ["download"])
     parts = api_status.count_parts
 
-    def counted(folder: DatasetFolder) -> tuple[PartStatus, ...]:
+    def counted(folder: DatasetFolder) -> tuple[tuple[PartStatus, ...], int]:
         found = parts(folder)
         run.__exit__(None, None)
         return found
@@ -92,6 +92,24 @@ def test_a_stage_that_is_counted_at_its_end_is_not_said_to_have_nothing(root: Pa
     with run:
         (stage,) = [one for one in of(root)[0].stages if one.name == "extract-labels"]
     assert (stage.state, stage.detail) == ("running", "counting rows")
+
+
+@pytest.mark.parametrize("name", ["00000099_000.png", "mine.PNG"])
+def test_a_manifest_without_a_new_image_is_older_than_the_files(downloaded: Path, tmp_path: Path, name: str) -> None:
+    """Of images that cxrprep did not fetch, of a release and of one's own."""
+    images, root = sorted(downloaded.rglob("*.png")), tmp_path / "root"
+    root.mkdir()
+    for number, image in enumerate(images[:3]):
+        shutil.copy(image, root / (image.name if name.startswith("0") else f"{number}.png"))
+    for _ in range(2):
+        cxrprep.build_manifest(root)
+        cxrprep.verify(root)
+        _, states = of(root)
+        assert (states["manifest"], states["verify"]) == ("done", "done")
+        shutil.copy(images[3], root / name)
+        _, states = of(root)
+        assert (states["manifest"], states["verify"]) == ("older than the files", "older than the files")
+        name = name.replace("9", "8").replace("mine", "other")
 
 
 def test_a_download_is_done_and_labels_come_next(root: Path) -> None:
