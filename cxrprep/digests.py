@@ -83,13 +83,13 @@ def digest_of(data: Buffer, algorithm: str = "sha256") -> Digest:
     return finished(algorithm, hasher)
 
 
-def read_digest(path: Path, algorithm: str, check: Callable[[], None], buffer: memoryview) -> tuple[Digest, int]:
-    """Digest and size of the file at ``path``; ``check``, called after a block, may raise.
+def read_digest(path: Path, algorithm: str, check: Callable[[int], object], buffer: memoryview) -> tuple[Digest, int]:
+    """Digest and size of the file at ``path``; ``check``, called with the size of each block, may raise.
 
     Args:
         path: the file.
         algorithm: md5, sha256 or crc32c.
-        check: called after each block; may raise to end the reading.
+        check: called with the size of each block in bytes; may raise to end the reading.
         buffer: memory that blocks are read into, reused from file to file.
 
     Returns:
@@ -99,13 +99,13 @@ def read_digest(path: Path, algorithm: str, check: Callable[[], None], buffer: m
         StorageError: the file cannot be read.
     """
     with storage_errors(path, "read"):
-        (digest,), size = _read(path, (algorithm,), buffer, lambda _: check())
+        (digest,), size = _read(path, (algorithm,), buffer, check)
     return digest, size
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """The digest of one small file as text (``sha256:...``). Raises ``StorageError``, ``ValueError``."""
-    return str(read_digest(path, algorithm, lambda: None, memoryview(bytearray(1 << 18)))[0])
+    return str(read_digest(path, algorithm, lambda _: None, memoryview(bytearray(1 << 18)))[0])
 
 
 def _read(

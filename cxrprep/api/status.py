@@ -18,7 +18,7 @@ from cxrprep.collection.file_counts import PartStatus, count_lost, count_parts, 
 from cxrprep.datasets.catalog import naming_words
 from cxrprep.datasets.own_folder import dataset_words
 from cxrprep.errors import ExitCode, UsageError, most_pressing
-from cxrprep.humanize import format_count, format_rate, format_seconds, short_repr
+from cxrprep.humanize import format_bytes, format_count, format_rate, format_seconds, short_repr
 from cxrprep.manifest import FAILURES_NAME
 from cxrprep.model import FolderRef, Selection
 from cxrprep.record.last_run import RunState, unfinished_runs
@@ -285,8 +285,13 @@ def _as_run(stage: StageStatus, runs: Sequence[RunState]) -> StageStatus:
         # What is read whole is counted at its end.
         words.append(f"counting {last.unit}")
     elif last.unit:
-        percent = f" ({done * 100 // total} %)" if total else ""
-        words.append(f"{done:,}{f' of {total:,}' if total is not None else ''} {last.unit}{percent}")
+        words.append(f"{done:,}{f' of {total:,}' if total is not None else ''} {last.unit}")
+        came, of = done, total
+        if all(run.total_size for run in alike):
+            # As the bar of the run has it: of seven files four may be the small ones.
+            came, of = sum(run.size for run in alike), sum(run.total_size or 0 for run in alike)
+            words.append(f"{format_bytes(came)} of {format_bytes(of)}")
+        words[-1] += f" ({min(came * 100 // of, 100)} %)" if of else ""
     left = None
     if state == "running":
         rate = sum(run.rate or 0.0 for run in alike)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cxrprep.cli import completers, options
+from cxrprep.cli import completers
 from cxrprep.cli.help_format import SETTINGS, verb
 from cxrprep.cli.options import setting
 from cxrprep.config.job import KEYS, named_recipes
@@ -91,7 +91,7 @@ def show(invocation: Invocation, changed: bool) -> None:
     ),
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
-@options.dataset
+@setting("dataset", "--dataset", metavar="NAME", shell_complete=completers.dataset)
 @setting("root", "--root", metavar="DIR", shell_complete=completers.folder)
 @setting("download.source", "--source", metavar="MIRROR", shell_complete=completers.mirror)
 @setting("convert.recipe", "--recipe", metavar="RECIPE", shell_complete=completers.recipe)

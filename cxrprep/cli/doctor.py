@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     ),
 )
 @options.root
-@options.dataset
+@setting("dataset", "--dataset", metavar="NAME", shell_complete=completers.dataset, text="check only what it needs")
 @setting("download.source", "--source", metavar="MIRROR", shell_complete=completers.mirror)
 @setting("engine.scheduler", "--scheduler", metavar="ADDRESS")
 @options.network

@@ -23,8 +23,6 @@ _TAKE_ADDRESSES: Final = frozenset({"convert"})
 _LAST: Final = ("Network", "Engine", "Output")
 # Columns for the options, in every section of every command; a longer one has its text on the next line.
 _WIDE: Final = 26
-
-
 # Settings that are a name, or the file of one's own.
 _NAME_OR_FILE: Final = frozenset(
     {"convert.recipe", "dataset", "download.then", "labels.imports", "selection.patients", "selection.studies"}
@@ -112,20 +110,22 @@ class Grouped(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One section after the other, their columns in line."""
+        import textwrap
+
+        # Lines are made here, and kept as they are (``\\b``): click's own break names at their hyphens.
+        folded = textwrap.TextWrapper(max(formatter.width - _WIDE - 4, 10), break_on_hyphens=False).fill
         for name, records in self.sections(ctx).items():
             with formatter.section(name):
-                formatter.write_dl([(left.ljust(_WIDE), right) for left, right in records], col_max=_WIDE)
+                rows = [(left.ljust(_WIDE), f"\b\n{folded(right)}") for left, right in records]
+                formatter.write_dl(rows, col_max=_WIDE)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The examples, ready to be copied."""
         del ctx
         if self.examples:
             with formatter.section("Examples"):
-                for index, (command, text) in enumerate(self.examples):
-                    if index:
-                        formatter.write_paragraph()
-                    formatter.write(f"{'':>{formatter.current_indent}}# {text}\n")
-                    formatter.write(f"{'':>{formatter.current_indent}}{command}\n")
+                indent = " " * formatter.current_indent
+                formatter.write("\n".join(f"{indent}# {text}\n{indent}{command}\n" for command, text in self.examples))
 
 
 def verb(

@@ -209,17 +209,12 @@ class Output:
         for label, value in pairs:
             head = f"  {label:<{width}}  "
             room = max(self.width - len(head), 30)
-            words = cell(value).splitlines() or [""]
-            # A path stays whole, so that it can be copied; only prose is folded.
-            folded = [
-                part
-                for line in words
-                for part in (
-                    [line]
-                    if os.path.exists(line)  # noqa: PTH110  # says no to prose of any length
-                    else textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False) or [""]
-                )
-            ]
+            fold = textwrap.TextWrapper(room, break_long_words=False, break_on_hyphens=False).wrap
+            folded: list[str] = []
+            for line in cell(value).splitlines() or [""]:
+                # A path stays whole, so that it can be copied; only prose is folded.
+                is_path = os.path.exists(line)  # noqa: PTH110  # says no to prose of any length
+                folded += [line] if is_path else fold(line) or [""]
             lines.append(self.styled(f"  {label:<{width}}", stream, dim=True) + f"  {folded[0]}")
             lines += [" " * len(head) + part for part in folded[1:]]
         return lines

@@ -14,6 +14,7 @@ from cxrprep.api.result import Result
 from cxrprep.cli import completers, options
 from cxrprep.cli.help_format import verb
 from cxrprep.cli.options import setting
+from cxrprep.config.job import ALL_STEPS
 from cxrprep.errors import CxrprepError, ExitCode, most_pressing
 from cxrprep.events import Sink, ignore
 from cxrprep.humanize import short_repr
@@ -35,6 +36,7 @@ _SHOWN_ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     "export": ("images", "files", "written"),
 }
 
+_STEPS_HELP: Final = f"steps, done in the order given: {', '.join(ALL_STEPS)}"
 # After these the next step still makes sense: what failed is missing, and nothing that is here is wrong.
 _GO_ON = frozenset({ExitCode.DONE, ExitCode.PARTIAL})
 
@@ -70,15 +72,11 @@ class JobResult:
         """The steps with their own results, ready for JSON."""
         steps = [
             {
-                "step": s.step,
-                "exit_code": int(s.exit_code),
-                "seconds": round(s.seconds, 3),
-                "message": s.message,
-                "hint": s.hint,
-                "result": dict(s.facts),
+                "step": s.step, "exit_code": int(s.exit_code), "seconds": round(s.seconds, 3),
+                "message": s.message, "hint": s.hint, "result": dict(s.facts),
             }
             for s in self.steps
-        ]
+        ]  # fmt: skip
         return {"steps": steps, "not_reached": list(self.skipped)}
 
     def summary_rows(self) -> Sequence[tuple[str, Any]]:
@@ -115,7 +113,7 @@ def _in_a_line(step: StepResult) -> str:
 )
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 @click.option("--dry-run", "-n", is_flag=True, help="print the steps and the download's plan, and do nothing")
-@setting("steps", "--steps", metavar="NAME,...", type=str, shell_complete=completers.steps)
+@setting("steps", "--steps", metavar="NAME,...", type=str, shell_complete=completers.steps, text=_STEPS_HELP)
 @setting("root", "--root", metavar="DIR")
 @options.shard
 @options.jobs

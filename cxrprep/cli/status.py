@@ -145,7 +145,7 @@ def in_a_line(value: Status) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """What lies in a folder at one moment: files, bytes, and files that were asked for and are not here."""
+    """What lies in a folder at one moment: files, bytes, and files that were asked for and are not here, or in part."""
 
     files: int
     size: int
@@ -155,7 +155,8 @@ class Here:
 
 def _here(value: Status) -> Here:
     parts = value.parts
-    return Here(sum(p.here for p in parts), sum(p.size for p in parts), sum(p.missing for p in parts), time.monotonic())
+    missing = sum(part.missing + part.partial for part in parts)
+    return Here(sum(part.here for part in parts), sum(part.size for part in parts), missing, time.monotonic())
 
 
 def progress_line(before: Here | None, now: Here) -> str:
@@ -175,7 +176,8 @@ def progress_line(before: Here | None, now: Here) -> str:
 def _watch(invocation: Invocation, roots: Sequence[Path], every: float) -> int:
     """A line for each folder, again and again, until no run goes on and nothing that was asked for is missing."""
     earlier: dict[Path, list[Here]] = {}
-    ran: dict[Path, bool] = {}
+    # Looks without a run since one was seen: between the steps of a job there is one at most.
+    idle: dict[Path, int] = {}
     while True:
         left, codes = 0, []
         for root in roots:
@@ -185,22 +187,19 @@ def _watch(invocation: Invocation, roots: Sequence[Path], every: float) -> int:
             # The rate of the last dozen looks: one alone jumps.
             del seen[:-12]
             now = seen[-1]
-            partial = sum(part.partial for part in result.value.parts)
-            runs = [f"{s.name}: {s.detail}" for s in result.value.stages if s.state == "running"]
-            over = ran.get(root, False) and not runs
-            ran[root] = bool(runs) or over
+            stages = result.value.stages
+            runs = [f"{stage.name}: {stage.detail}" for stage in stages if stage.state == "running"]
+            if runs or root in idle:
+                idle[root] = 0 if runs else idle[root] + 1
+            over = idle.get(root, 0) > 1
             # What a run that has ended did not bring, nobody brings.
-            left += 0 if over else len(runs) + now.missing + partial
+            left += 0 if over else len(runs) + now.missing + (root in idle)
             codes.append(result.value.trouble if over else ExitCode.DONE)
-            line = "; ".join(runs) or progress_line(seen[0] if len(seen) > 1 else None, now)
-            data = {
-                "root": str(root),
-                "files": now.files,
-                "bytes": now.size,
-                "missing": now.missing,
-                "partial": partial,
-                "runs": runs,
-            }
+            ended = [f"{s.name}: {s.state}, {s.detail}" for s in stages if s.state in ("failed", "interrupted")]
+            line = "; ".join(runs or (ended if over else ())) or progress_line(seen[0] if len(seen) > 1 else None, now)
+            partial = sum(part.partial for part in result.value.parts)
+            data = {"root": str(root), "files": now.files, "bytes": now.size, "missing": now.missing - partial}
+            data |= {"partial": partial, "runs": runs}
             invocation.out.text(f"{root}: {line}", data)
         if not left or not invocation.out.is_read:
             return int(most_pressing(codes))

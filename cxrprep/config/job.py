@@ -177,7 +177,7 @@ class VerifySettings:
 class LabelSettings:
     """Which labels go into the manifest and what uncertain ones become."""
 
-    source: str = _set("", "whose labels go into images.parquet; default: the release's own")
+    source: str = _set("", "whose labels to take, where there are several sources; default: the release's own")
     uncertain: str = _set("keep", "what -1 becomes in manifest and export; labels.parquet keeps it", choices=UNCERTAIN)
     blank: str = _set("null", "what null (not mentioned) becomes in manifest and export", choices=BLANK)
     uncertain_by: dict[str, str] = field(
@@ -245,7 +245,7 @@ class ConvertSettings:
     """Which images are made, and where."""
 
     recipe: str = _set("", "a named recipe, or the path of your own TOML")
-    out: str = _set("", "where the images go, a folder or gs://, s3://; default: ROOT/derived/RECIPE", form="path")
+    out: str = _set("", "folder, or s3://, gs://, az://, of the images; default: ROOT/derived/RECIPE", form="path")
     to: str = _set(
         "files", "one file per image, or shards: tar for WebDataset, Parquet for Hugging Face's datasets", choices=TO
     )
@@ -326,7 +326,7 @@ class Job:
     tables: str = _set(
         "", "folder with the label tables that are not in ROOT (MIMIC-CXR's come with MIMIC-CXR-JPG)", form="path"
     )
-    steps: tuple[str, ...] = _set(STEPS, "what `cxrprep run` does, in this order", choices=ALL_STEPS)
+    steps: tuple[str, ...] = _set(STEPS, "steps, done in the order given", choices=ALL_STEPS)
     shard: str = _set("", "work on part I of N, such as 3/16; counts from 1; auto/16 in a job array", form="shard")
     selection: SelectionSettings = field(default_factory=SelectionSettings)
     download: DownloadSettings = field(default_factory=DownloadSettings)

@@ -227,7 +227,10 @@ def _page(
         "tables": _tables(table),
         "sheet": sheet,
         "agreements": agreements,
-        "worst": _worst(worst_images, draw if thumbnails else None),
+        "worst": [
+            (label_statistics.QUALITY[name], [(draw(row["path"]) if thumbnails else None, row) for row in rows])
+            for name, rows in worst_images.items()
+        ],
         "worst_images": worst_images,
         "scores": label_statistics.score_summary(table),
         "header": folder.record.header if folder.record.exists else None,
@@ -298,15 +301,6 @@ def _by_patient(path: Path, columns: list[str]) -> ByPatient:
         with contextlib.suppress(NotByPatientError):
             return PatientTable(path, columns)
     return OneRange(with_codes(read_combined(path, columns), IDS))
-
-
-def _worst(
-    worst: Mapping[str, list[dict[str, Any]]], draw: Callable[[str], Thumbnail] | None
-) -> list[tuple[str, list[tuple[Thumbnail | None, dict[str, Any]]]]]:
-    return [
-        (label_statistics.QUALITY[name], [(draw(row["path"]) if draw else None, row) for row in rows])
-        for name, rows in worst.items()
-    ]
 
 
 def _tables(table: pa.Table) -> list[tuple[str, str]]:

@@ -96,6 +96,13 @@ class Fetcher:
     listing_origin: Origin = Origin.PUBLISHED
     split_from: int = SPLIT_FROM
 
+    def counter(self, item: Item, have: int = 0) -> ByteCounter:
+        """Counts the bytes of ``item``, of which ``have`` are here, and waits where they come too fast."""
+        return ByteCounter(
+            item.dest, item.file.size, have,
+            rate=self.rate, stop=self.stop, idle_timer=self.idle_timer, on_event=self.on_event,
+        )  # fmt: skip
+
     def fetch(
         self, item: Item, final: str, buffer: memoryview, *, note: Callable[[Fetched], None] | None = None
     ) -> Fetched:
@@ -119,10 +126,7 @@ class Fetcher:
         moved = 0
         for last in (False, True):
             partial = self.partial_folder.open(item.dest)
-            byte_counter = ByteCounter(
-                item.dest, item.file.size, partial.done,
-                rate=self.rate, stop=self.stop, idle_timer=self.idle_timer, on_event=self.on_event,
-            )  # fmt: skip
+            byte_counter = self.counter(item, partial.done)
             try:
                 with self.idle_timer:
                     way = self._bring(item, partial, byte_counter, buffer)
@@ -133,7 +137,7 @@ class Fetcher:
                 partial.leave()
                 raise
             finally:
-                byte_counter.finish()
+                byte_counter.close()
             moved += byte_counter.moved
             aside = self.partial_folder.aside(item.dest)
             partial.set_aside(aside)

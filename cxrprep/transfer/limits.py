@@ -168,6 +168,6 @@ class ByteCounter:
         self._begun = dataclasses.replace(self._begun, offset=0)
         self._progress.restart(self._begun)
 
-    def finish(self) -> None:
+    def close(self) -> None:
         """Tell what was not told yet, if anything was told at all."""
         self._progress.flush()

@@ -144,7 +144,7 @@ def _write(
         digest = _extract(path, member, partial)
         if not is_new:
             buffer = memoryview(bytearray(_BLOCK))
-            if read_digest(final, digest.algorithm, stop.check, buffer) == (digest, member.size):
+            if read_digest(final, digest.algorithm, lambda _: stop.check(), buffer) == (digest, member.size):
                 partial.discard()
                 recorded = record.get(dest)
                 fetched, mtime_ns = (False, None) if recorded is None else (recorded.fetched, recorded.mtime_ns)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cxrprep.datasets.layout import Layout
     from cxrprep.events import Sink
     from cxrprep.record.record import Record
-    from cxrprep.transfer.limits import Stop
+    from cxrprep.transfer.limits import ByteCounter, Stop
     from cxrprep.transfer.options import TransferOptions
     from cxrprep.transfer.partial_folder import PartialFolder
     from cxrprep.transfer.unpack import Unpacked
@@ -244,8 +244,8 @@ class Worker:
             path.parent.mkdir(parents=True, exist_ok=True)
             place.replace(path)
 
-    def _read(self, item: Item, path: Path, buffer: memoryview) -> Fetched | None:
-        """The file at ``path`` as if it had been fetched.
+    def _read(self, item: Item, path: Path, buffer: memoryview, counter: ByteCounter | None = None) -> Fetched | None:
+        """The file at ``path`` as if it had been fetched, its bytes counted where somebody counts them.
 
         ``None`` when its digest is not the one stated, or none is stated and it begins as no released file does: with a
         block of zeros, as a power cut or a reserved place leaves it.
@@ -253,7 +253,8 @@ class Worker:
         stated = item.file.digest
         if stated is None and _begins_with_zeros(path):
             return None
-        digest, size = read_digest(path, stated.algorithm if stated else OWN_ALGORITHM, self.stop.check, buffer)
+        check = counter.add if counter is not None else lambda _: self.stop.check()
+        digest, size = read_digest(path, stated.algorithm if stated else OWN_ALGORITHM, check, buffer)
         if stated is not None and digest != stated:
             return None
         origin = Origin.FIRST_READ if stated is None else self.options.listing_origin
@@ -356,7 +357,9 @@ class Worker:
         if self.options.keep_archives or not isinstance(self.source, OnThisMachine):
             return None, None
         path = self.source.path_of(item.file)
-        got = self._read(item, path, buffer)
+        # Gigabytes, of a mounted folder perhaps: at the rate that was asked for, and counted for who watches.
+        with contextlib.closing(self.fetcher.counter(item)) as counter:
+            got = self._read(item, path, buffer[: self.fetcher.rate.piece], counter)
         if got is None:
             raise IntegrityError(
                 f"{path} does not have the stated digest {item.file.digest}", hint="it is damaged; get another copy"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cxrprep.cli.main import run
@@ -107,9 +109,9 @@ def test_a_run_says_its_rate_and_monitoring_learns_what_somebody_must_look_at(
     with LastRun([here / ".cxrprep"], "verify", ["verify"]):
         file = next((here / ".cxrprep/runs").iterdir())
         told = {**json.loads(file.read_bytes()), "done": 34, "total": 100, "unit": "files"}
-        file.write_text(json.dumps({**told, "total_size": 10**9, "rate": 2e6, "seconds_left": 68}))
+        file.write_text(json.dumps({**told, "size": 9 * 10**7, "total_size": 10**9, "rate": 2e6, "seconds_left": 68}))
         assert run(check) == 75
-        assert "verify: running (34 of 100 files (34 %), 2.0 MB/s, 1 min 8 s left)" in capsys.readouterr().err
+        assert "(34 of 100 files, 90.0 MB of 1.0 GB (9 %), 2.0 MB/s, 1 min 8 s left)" in capsys.readouterr().err
     next(here.rglob("*.png")).unlink()
     assert run(check) == 3
     assert run(["verify", str(here), "--quiet"]) == 4
@@ -147,20 +149,36 @@ def test_a_folder_into_which_nothing_came_says_why(tmp_path: Path, capsys: pytes
 
 
 def test_watching_ends_with_the_run_that_it_saw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Interrupt(BaseException):
+        """As Ctrl-C, which would end this process."""
+
     mirror, here = write_mirror("nih-chestxray14", tmp_path / "mirror"), tmp_path / "here"
     assert run(["download", "nih-chestxray14", str(here), "--source", str(mirror), "--quiet"]) == 0
     next(here.rglob("*.png")).unlink()
     capsys.readouterr()
     codes: list[int] = []
-    watching = threading.Thread(target=lambda: codes.append(run(["status", str(here), "--watch", "--every", "0.1"])))
-    said = ""
-    with LastRun([here / ".cxrprep"], "download", ["download"]):
-        watching.start()
-        while "download: " not in said:
+    watching = threading.Thread(target=lambda: codes.append(run(["status", str(here), "--watch", "--every", "0.2"])))
+
+    def next_line() -> str:
+        said = ""
+        while not said.endswith("\n"):
             said += capsys.readouterr().out
-            time.sleep(0.05)
+            time.sleep(0.005)
+        return said.removeprefix(f"{here}: ")
+
+    of_run = functools.partial(LastRun, [here / ".cxrprep"], "download", ["download"])
+    with of_run():
+        watching.start()
+        assert next_line().startswith("download: ")
+    # The gap between two steps of a job.
+    assert " of " in next_line()
+    with suppress(Interrupt), of_run():
+        assert next_line().startswith("download: ")
+        raise Interrupt
     watching.join(timeout=60)
     assert codes == [3]
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"{here}: download: interrupted, 1 missing")
 
 
 def test_a_strict_check_that_failed_is_not_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

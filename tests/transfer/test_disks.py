@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cxrprep.errors import ExitCode, StorageError
+from cxrprep.events import Advanced
 from cxrprep.transfer.limits import Rate, Stop, Stopped
 from cxrprep.transfer.options import TransferOptions
 from tests.servers.faults import serving
@@ -19,6 +21,8 @@ from tests.transfer.runs import download, expected, image, leftovers, noise, rel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from cxrprep.events import Event
 
 PROJECT = Path(__file__).parents[2]
 
@@ -155,6 +159,24 @@ def test_a_limited_run_reads_in_small_pieces(tmp_path: Path) -> None:
     with serving(files) as server:
         assert download(tmp_path, server.url, options=TransferOptions(limit_rate=2_000_000)).exit_code == 0
     assert tree(tmp_path) == expected(files)
+
+
+def test_an_archive_of_a_mounted_folder_is_read_at_the_rate_and_its_bytes_are_told(tmp_path: Path) -> None:
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    packed = tar_gz({f"images/{Path(image(n)).name}": noise(25_000, n) for n in (1, 2)})
+    for name, data in with_sums({"images_001.tar.gz": packed}).items():
+        (mirror / name).write_bytes(data)
+    told: list[Event] = []
+    began = time.monotonic()
+    options = TransferOptions(limit_rate=100_000)
+    result = download(tmp_path / "nih", str(mirror), options=options, on_event=told.append)
+    assert (result.exit_code, result.unpacked) == (0, 2)
+    # A fifth of a second's bytes come at once.
+    assert time.monotonic() - began >= len(packed) / 100_000 - 0.2
+    pieces = [one.size for one in told if isinstance(one, Advanced) and one.key == "images_001.tar.gz"]
+    assert len(pieces) > 1
+    assert sum(pieces) == len(packed)
 
 
 def test_a_run_that_is_asked_to_stop_keeps_what_it_has() -> None:
