@@ -268,7 +268,7 @@ def prepare(
     from cxrprep.manifest.image_sizes import SIZES, measure_dropped
     from cxrprep.manifest.label_join import check_sources, stated_sources
     from cxrprep.storage.folder_stamps import FolderStamps
-    from cxrprep.storage.parquet import read_rows
+    from cxrprep.storage.parquet import read_groups
 
     held = labels_in or folder.manifests
     # The record is digested for them, which only a manifest in its own place is worth.
@@ -282,9 +282,9 @@ def prepare(
     source = choices.label_source
     if source and (choices.source_is_new or source != folder.spec.default_label_source):
         if labels is not None:
-            check_sources(labels.table, stated_sources(source), f"the tables of {folder.root}")
+            check_sources([labels.table], stated_sources(source), f"the tables of {folder.root}")
         elif (table := held / LABELS_NAME).is_file():
-            check_sources(read_rows(table, columns=["label_source"]), stated_sources(source), table)
+            check_sources(read_groups(table, ["label_source"]), stated_sources(source), table)
     # A policy asks what a label source knows in all of its rows, and a split that is not stable who else is there.
     by_patient = choices.policy in (None, KEEP) and (choices.split_by is None or choices.split_by.stable)
     if labels is None and in_place and by_patient and _is_large(folder, held):

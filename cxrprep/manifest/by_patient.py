@@ -32,15 +32,13 @@ from cxrprep.manifest.label_join import check_label_values, joined_images, state
 from cxrprep.manifest.stated_digest import digest_of_parts
 from cxrprep.manifest.studies import studies_of
 from cxrprep.storage.parquet import SET_DIGEST, WordOrder, check_as_written, read_footer, read_schema, write_parts
-from cxrprep.storage.patient_table import NotByPatientError, PatientTable
+from cxrprep.storage.patient_table import IdsOfRanges, NotByPatientError, PatientTable
 from cxrprep.storage.sorted_tables import SortedCursor, SortedTable, StoredParts, parts
 from cxrprep.system import plain_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from cxrprep.collection import DatasetFolder
     from cxrprep.datasets.facts import DatasetSpec
@@ -76,34 +74,6 @@ def _write(stored: StoredParts, path: Path, name: str, made_from: Mapping[str, A
 
 
 @dataclass(slots=True)
-class _Ids:
-    """Ids as numbers, by which a label is found that names an image or study of another range of patients."""
-
-    here: list[NDArray[np.uint64]] = field(default_factory=list)
-    elsewhere: list[NDArray[np.uint64]] = field(default_factory=list)
-
-    def add(self, ids: pa.Array, named: pa.ChunkedArray | None) -> None:
-        """The ids of a range, and those that its rows of labels name."""
-        self.here.append(_numbers(pc.unique(ids)))
-        if named is not None:
-            others = named.filter(pc.invert(pc.is_in(named, value_set=ids)))
-            self.elsewhere.append(_numbers(pc.unique(others.drop_null())))
-
-    def check(self) -> None:
-        """Raise ``NotByPatientError`` where two ranges have one id, or one names what another has."""
-        here = np.sort(np.concatenate(self.here))
-        named = np.unique(np.concatenate(self.elsewhere)) if self.elsewhere else here[:0]
-        if bool((here[1:] == here[:-1]).any()) or bool(np.isin(named, here).any()):
-            raise NotByPatientError
-
-
-def _numbers(ids: pa.Array) -> NDArray[np.uint64]:
-    from pandas.util import hash_array
-
-    return hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)
-
-
-@dataclass(slots=True)
 class _Joining:
     """The ranges that were joined: their rows in temporary files, and what they came to together."""
 
@@ -113,8 +83,8 @@ class _Joining:
     sources: Counter[str] = field(default_factory=Counter)
     stems: set[str] = field(default_factory=set)
     second: list[str] = field(default_factory=list)
-    of_images: _Ids = field(default_factory=_Ids)
-    of_studies: _Ids = field(default_factory=_Ids)
+    of_images: IdsOfRanges = field(default_factory=IdsOfRanges)
+    of_studies: IdsOfRanges = field(default_factory=IdsOfRanges)
 
     def add(self, images: pa.Table, studies: pa.Table, made_from: Mapping[str, Any]) -> None:
         """The rows of another range."""

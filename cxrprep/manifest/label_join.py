@@ -12,9 +12,10 @@ from cxrprep.labels.columns import constant, count_true
 from cxrprep.labels.joins import positions, rises
 from cxrprep.labels.label_sources import OURS
 from cxrprep.schemas import IMAGES, LABELS, null_columns, own_columns, own_observations, with_boxes
-from cxrprep.storage.parquet import read_rows, read_schema
+from cxrprep.storage.parquet import read_schema
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from cxrprep.datasets.facts import DatasetSpec
@@ -211,24 +212,20 @@ def _labelled(labels: pa.Table) -> pa.Array:
     return found
 
 
-def check_sources(labels: pa.Table, sources: tuple[str, ...], path: Path | str) -> None:
-    """Raise ``UsageError`` that lists the sources when ``labels``, of ``path``, have none of ``sources``."""
-    known = {name for name in pc.unique(labels.column("label_source").cast(pa.string())).to_pylist() if name}
+def relabelling_columns(path: Path) -> list[str]:
+    """The columns of the ``labels.parquet`` at ``path`` that ``relabelled`` takes."""
+    return ["image_id", "study_id", *ORIGIN, *LABEL_COLUMNS, *own_columns(read_schema(path))]
+
+
+def check_sources(labels: Iterable[pa.Table], sources: tuple[str, ...], path: Path | str) -> None:
+    """Raise ``UsageError`` that lists the sources when the parts of a table, of ``path``, have none of ``sources``."""
+    words = (pc.unique(part.column("label_source").cast(pa.string())).to_pylist() for part in labels)
+    known = {name for names in words for name in names if name}
     if not known & set(sources):
         raise UsageError(
             f"no labels of {', '.join(sources)} are in {path}",
             hint=f"label sources there: {', '.join(sorted(known)) or 'none'}; name one with --label-source",
         )
-
-
-def relabel(images: pa.Table, path: Path, sources: tuple[str, ...]) -> pa.Table:
-    """``images`` with the labels of ``sources``, from the ``labels.parquet`` at ``path``.
-
-    Raises ``TableError`` when it cannot be read, ``UsageError`` when none of ``sources`` is in it.
-    """
-    own = own_columns(read_schema(path))
-    labels = read_rows(path, columns=["image_id", "study_id", *ORIGIN, *LABEL_COLUMNS, *own]).combine_chunks()
-    return relabel_from(images, labels, sources, path)
 
 
 def relabel_from(images: pa.Table, labels: pa.Table, sources: tuple[str, ...], where: Path | str) -> pa.Table:
@@ -246,8 +243,12 @@ def relabel_from(images: pa.Table, labels: pa.Table, sources: tuple[str, ...], w
     Raises:
         UsageError: No row is of these sources.
     """
-    check_sources(labels, sources, where)
-    chosen = rows_of_sources(images, labels, sources)
+    check_sources([labels], sources, where)
+    return relabelled(images, labels, rows_of_sources(images, labels, sources))
+
+
+def relabelled(images: pa.Table, labels: pa.Table, chosen: pa.Array) -> pa.Table:
+    """``images`` with the labels of the rows that were chosen for them."""
     for name in (*ORIGIN, *LABEL_COLUMNS, *(own for own in own_columns(images.schema) if own in labels.column_names)):
         index = images.schema.get_field_index(name)
         values = labels.column(name).combine_chunks().take(chosen)

@@ -24,12 +24,13 @@ from cxrprep.labels.source_vocabulary import (
     ordered,
 )
 from cxrprep.manifest.image_reader import ImageReader
-from cxrprep.manifest.label_join import relabel, stated_sources
+from cxrprep.manifest.label_join import stated_sources
 from cxrprep.manifest.region_masks import masks_beside, region_lists, regions_on
+from cxrprep.manifest.relabel import relabelled_images
 from cxrprep.manifest.report_texts import PREFIX, find_pairs, sections_of, with_texts
 from cxrprep.model import Selection, Split
 from cxrprep.selection.table_filters import asked_columns, drawn_rows, undrawn_rows, wanted_rows
-from cxrprep.storage.parquet import CONVERT_AGAIN, check_as_written, footer_of, read_footer, read_rows
+from cxrprep.storage.parquet import CONVERT_AGAIN, check_as_written, footer_of, read_footer
 from cxrprep.storage.paths import is_in_shard, local_path
 from cxrprep.storage.table_on_disk import TableOnDisk
 from cxrprep.storage.unfetched import unfetched
@@ -323,8 +324,8 @@ def load(
         pairs: The table that holds them; by default that of ``cxrprep pairs`` in this folder, or in the one it was made
             from.
         paired: Only images whose report has one of these sections.
-        held: Hold the rows in memory, so that each is there at once; else they are read part by part, unless labels
-            come from elsewhere, patients are divided anew or texts go along, which is a join of all of them.
+        held: Hold the rows in memory, so that each is there at once; else they are read part by part, unless texts go
+            along, which is a join of all of them, or a split depends on who else is there.
         check: Called with each table that is read; by default one that was altered is refused.
         on_event: Called with remarks.
 
@@ -347,24 +348,21 @@ def load(
     wanted = None if selection is None or selection.is_everything else selection
     sections = sections_of(text)
     if not again and split is None:
-        about, table = _selected(path, made_from, wanted)
-        if held or sections:
-            table = table.whole()
+        table: pa.Table | TableOnDisk = TableOnDisk.open(path)
     else:
-        table = read_rows(path)
+        place: Path | None = None
+        sources: tuple[str, ...] = ()
         if again:
             sources = stated_sources(label_source or str(made_from.get("label_source", "")))
             check(place := _label_table(path, root, applied=applied is not None))
-            table = relabel(table, place, sources)
             made_from = {**made_from, "label_source": ",".join(sources)}
             made_from.pop("policy", None)
-        about = _Whole()
-        about.add(table, made_from)
+        table = relabelled_images(path, place, sources, split, held=held, on_event=on_event)
         if split is not None:
-            table = split.apply(table, on_event)
             made_from = {**made_from, "split": split.describe()}
-        if wanted is not None:
-            table = table.filter(wanted_rows(table, wanted))
+    about, table = _selected(table, made_from, wanted)
+    if (held or sections) and isinstance(table, TableOnDisk):
+        table = table.whole()
     policy = dataclasses.replace(policy, knows=tuple(about.knows.items()))
     known = ordered(about.known)
     categories = box_categories(str(made_from.get("dataset", "")), sorted(about.boxes))
@@ -399,12 +397,17 @@ class _Whole:
         self.splits.update(pc.unique(table.column("split").cast(pa.string())).drop_null().to_pylist())
 
 
-def _selected(path: Path, made_from: dict[str, Any], selection: Selection | None) -> tuple[_Whole, TableOnDisk]:
-    """What the whole manifest says, and its selected rows, of which none are held; its footer is ``made_from``.
+def _selected(
+    table: pa.Table | TableOnDisk, made_from: dict[str, Any], selection: Selection | None
+) -> tuple[_Whole, pa.Table | TableOnDisk]:
+    """What the whole manifest says, and its selected rows; of those on the disk none are held.
 
     Raises ``UsageError`` for a view, split or observation that does not exist.
     """
-    table, about = TableOnDisk.open(path), _Whole()
+    about = _Whole()
+    if isinstance(table, pa.Table):
+        about.add(table, made_from)
+        return about, table if selection is None else table.filter(wanted_rows(table, selection))
     names = table.column_names
     stated = [name for name in names if name.startswith("label_") or name in ("dataset", "split", "boxes")]
     for group in table.groups(stated):

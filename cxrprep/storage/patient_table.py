@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -15,6 +17,8 @@ from cxrprep.storage.parquet import check_columns, readable, stated_range
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 
 # Groups of rows that a range has.
@@ -76,6 +80,20 @@ class PatientTable:
         table = cls(path)
         return table if {needed, "patient_id"} <= set(table.schema.names) else None
 
+    def rows_in_order(self) -> Iterator[tuple[tuple[str | None, str | None], pa.Table]]:
+        """All rows as they stand, those of some patients after those of others, and the bounds of each range.
+
+        Raises ``NotByPatientError`` where patients stand in another order.
+        """
+        if self._ends != sorted(self._ends):
+            raise NotByPatientError
+        for bounds in self._bounds(1):
+            rows = self.between(*bounds)
+            patients = rows.column("patient_id").combine_chunks()
+            if pc.any(pc.greater(patients[:-1], patients[1:])).as_py():
+                raise NotByPatientError
+            yield bounds, rows
+
     def between(self, after: str | None, last: str | None) -> pa.Table:
         """The rows of the patients behind ``after``, up to ``last``; ``None`` is no bound."""
         found = [pa.schema([self.schema.field(name) for name in self._columns]).empty_table()]
@@ -96,10 +114,12 @@ class PatientTable:
 
     def ranges(self) -> Iterator[pa.Table]:
         """All rows, those of some patients after those of others, about 260,000 at a time."""
-        after = None
-        for last in [*sorted({high for _, high in self._ends})[_GROUPS - 1 : -1 : _GROUPS], None]:
-            yield self.between(after, last)
-            after = last
+        return (self.between(*bounds) for bounds in self._bounds(_GROUPS))
+
+    def _bounds(self, groups: int) -> Iterator[tuple[str | None, str | None]]:
+        """Behind which patient and up to which each range of about so many groups of rows is; ``None`` is no bound."""
+        ends = [None, *sorted({high for _, high in self._ends})[groups - 1 : -1 : groups], None]
+        return itertools.pairwise(ends)
 
     def values(self, *names: str) -> Iterator[pa.Table]:
         """Some columns, group by group."""
@@ -116,3 +136,31 @@ class PatientTable:
         patients = group.column("patient_id")
         behind = pc.is_valid(patients) if after is None else pc.greater(patients, after)
         return group.filter(behind if last is None else pc.and_(behind, pc.less_equal(patients, last)))
+
+
+@dataclass(slots=True)
+class IdsOfRanges:
+    """Ids as numbers, by which a label is found that names an image or study of another range of patients."""
+
+    here: list[NDArray[np.uint64]] = field(default_factory=list)
+    elsewhere: list[NDArray[np.uint64]] = field(default_factory=list)
+
+    def add(self, ids: pa.Array | pa.ChunkedArray, named: pa.ChunkedArray | None) -> None:
+        """The ids of a range, and those that its rows of labels name."""
+        self.here.append(_numbers(pc.unique(ids.drop_null())))
+        if named is not None:
+            others = named.filter(pc.invert(pc.is_in(named, value_set=ids)))
+            self.elsewhere.append(_numbers(pc.unique(others.drop_null())))
+
+    def check(self) -> None:
+        """Raise ``NotByPatientError`` where two ranges have one id, or one names what another has."""
+        here = np.sort(np.concatenate(self.here))
+        named = np.unique(np.concatenate(self.elsewhere)) if self.elsewhere else here[:0]
+        if bool((here[1:] == here[:-1]).any()) or bool(np.isin(named, here).any()):
+            raise NotByPatientError
+
+
+def _numbers(ids: pa.Array) -> NDArray[np.uint64]:
+    from pandas.util import hash_array
+
+    return hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import itertools
-from typing import TYPE_CHECKING, Any, Final, Self
+import weakref
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,13 +40,16 @@ class TableOnDisk:
     last: tuple[int, pa.Table] | None = None
 
     @classmethod
-    def open(cls, path: Path, columns: Collection[str] | None = None) -> Self:
+    def open(cls, path: Path, columns: Collection[str] | None = None, held: BinaryIO | None = None) -> Self:
         """All rows of a file. Raises ``OSError``, ``UnreadableTableError``, as do all that read it.
 
-        ``columns`` are those that are checked now, and not when they are read; all by default.
+        ``columns`` are those that are checked now, and not when they are read; all by default. An open file may hold
+        rows that were made of those at ``path``, by which they are called.
         """
         with readable(path):
-            file = pq.ParquetFile(path, page_checksum_verification=True)
+            file = pq.ParquetFile(held or path, page_checksum_verification=True)
+        if held is not None:
+            weakref.finalize(file, held.close)
         check_columns(file.schema_arrow, path, columns)
         counts = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
         return cls(path, file, file.schema_arrow, [None] * len(counts), [0, *itertools.accumulate(counts)])

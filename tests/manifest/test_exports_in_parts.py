@@ -8,8 +8,11 @@ import pyarrow as pa
 import pytest
 
 import cxrprep
+from cxrprep.labels.splits import SplitRule
 from cxrprep.manifest.export import original
 from cxrprep.manifest.export.csv import write_csv
+from cxrprep.manifest.load import load
+from cxrprep.model import Selection, Split
 from cxrprep.storage.parquet import read_footer, read_rows, write_table
 from cxrprep.storage.table_on_disk import TableOnDisk
 from tests.manifest.made import made
@@ -27,14 +30,21 @@ def roots(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"split": "test"}, {"sample": 3, "uncertain": "ones", "derive": True}], ids=str
+    "options",
+    [
+        {},
+        {"split": "test"},
+        {"sample": 3, "uncertain": "ones", "derive": True},
+        {"split_by": "patient", "split_within": "train_val", "folds": 2, "limit": 5},
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("form", ["csv", "coco", "webdataset", "hf", "original"])
 def test_an_export_holds_a_part_of_the_manifest_and_writes_the_same(roots, tmp_path, monkeypatch, form, options):
     whole = cxrprep.export(roots[0], form=form, out=tmp_path / "whole", **options).value
     monkeypatch.setattr("cxrprep.manifest.load._PART", 3)
     monkeypatch.setattr(TableOnDisk, "whole", lambda _: pytest.fail("all rows are held"))
-    monkeypatch.setattr("cxrprep.manifest.load.read_rows", lambda _: pytest.fail("all rows are held"))
+    monkeypatch.setattr("cxrprep.manifest.relabel.read_rows", lambda _: pytest.fail("all rows are held"))
     parts = cxrprep.export(roots[1], form=form, out=tmp_path / "parts", **options).value
     assert (parts.images, parts.left_out) == (whole.images, whole.left_out)
     names = [file.relative_to(tmp_path / "whole").as_posix() for file in whole.files]
@@ -42,6 +52,39 @@ def test_an_export_holds_a_part_of_the_manifest_and_writes_the_same(roots, tmp_p
     assert len(names) >= 1
     for name in names:
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("order", ["of patients", "turned", "another patient's label"])
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [("mimic-cxr-jpg", "negbio"), ("mimic-cxr-jpg", "chexpert-labeler,negbio"), ("chexpert", "radiologist")],
+)
+def test_labels_of_another_source_are_the_same_some_patients_after_others(tmp_path, monkeypatch, name, source, order):
+    root = made(name, tmp_path / "root")
+    path = root / "manifests" / "images.parquet"
+    rule = SplitRule(seed=3, folds=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("cxrprep.storage.parquet._ROWS", 2)
+        for place in ("images", "labels"):
+            table = read_rows(path.with_stem(place))
+            if order == "turned" and place == "images":
+                table = table.take(list(range(len(table)))[::-1])
+            if order == "another patient's label" and place == "labels":
+                patients = table["patient_id"].to_pylist()
+                table = table.set_column(
+                    table.column_names.index("patient_id"), "patient_id", pa.array([*patients[1:], patients[0]])
+                )
+            write_table(table, path.with_stem(place), name=place, made_from=read_footer(path.with_stem(place)))
+    words = {"label_source": source, "split": rule, "selection": Selection(splits=frozenset({Split.TRAIN}))}
+    whole = load(root, **words)
+    at_once = []
+    monkeypatch.setattr("cxrprep.manifest.relabel.read_rows", lambda *asked: at_once.append(asked) or read_rows(*asked))
+    parts = load(root, **words, held=False)
+    # What has no order of patients is read whole as well.
+    assert len(at_once) == (0 if order == "of patients" else 2)
+    assert isinstance(parts.stated, TableOnDisk) == (order == "of patients")
+    assert parts.to_arrow().equals(whole.to_arrow())
+    assert (len(parts) > 0, parts.observations, parts.made_from) == (True, whole.observations, whole.made_from)
 
 
 @pytest.mark.parametrize(
