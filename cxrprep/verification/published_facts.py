@@ -182,7 +182,7 @@ def _judged(fact: Fact, found: Any, *, whole: bool) -> tuple[FactCheck, tuple[Fi
         return answer(FactStatus.PART, found), ()
     wrong = list(_differences(fact, found, whole=whole))
     if not wrong:
-        return answer(FactStatus.HOLDS if whole or fact.value in (0, found) else FactStatus.PART, found), ()
+        return answer(FactStatus.HOLDS if whole or fact.value == found else FactStatus.PART, found), ()
     if fact.note and fact.level == Level.INFO:
         return answer(FactStatus.EXPLAINED, found), ()
     findings = tuple(

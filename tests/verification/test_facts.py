@@ -163,6 +163,8 @@ def test_of_a_part_only_what_holds_for_a_part_is_checked() -> None:
     assert statuses["NI-01-rows"] is FactStatus.PART
     assert statuses["NI-03-train-val"] is FactStatus.PART
     assert statuses["NI-02-shared"] is FactStatus.HOLDS
+    # The only patient here is not the published youngest one, and no contradiction.
+    assert checked(part.slice(0, 1))[0]["NI-08-youngest"] is FactStatus.PART
     _, demanded = checked(part, complete=True)
     assert {"NI-01-rows", "NI-01-patients", "NI-02-images"} <= ids(demanded)
 
