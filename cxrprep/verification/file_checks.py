@@ -293,7 +293,7 @@ class FileCheck:
             detail = f"it is {row.size - size:,} bytes too long"
             return make_finding(Kind.ALTERED, row.path, detail, expected=size, found=row.size)
         if not wanted:
-            return make_finding(Kind.UNPROVEN, row.path, "the record has its size but no digest", found=row.size)
+            return make_finding(Kind.UNPROVEN, row.path, "no checksum of it was recorded", found=row.size)
         if row.known is not None:
             digests = tuple(row.known.split())
             enough = {digest.partition(":")[0] for digest in digests} >= set(wanted)

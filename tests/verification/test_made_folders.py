@@ -122,6 +122,14 @@ def test_a_moved_folder_is_proven_as_where_it_was_made(copy: Path, tmp_path: Pat
     assert found(verified(moved)[1], "altered") == [IMAGE]
 
 
+def test_images_of_ones_own_that_no_record_names_are_said_to_have_no_checksum(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "ward").mkdir()
+    shutil.copy(made / "mirror" / IMAGE, tmp_path / "ward/a.png")
+    _, report = verified(tmp_path / "ward")
+    said = {(one["finding"], one["detail"]) for one in report["findings"]}
+    assert said == {("unproven", "no checksum of it was recorded")}
+
+
 def test_tables_and_descriptions_without_their_checksums_are_said_to_be_unproven(copy: Path) -> None:
     derived = copy / "root/derived/square-224"
     assert not any("SHA256SUMS" in sentence for sentence in verified(derived)[1]["not_checked"])
