@@ -94,12 +94,10 @@ class StageProgress:
     @property
     def rate(self) -> float | None:
         """Bytes (or items, where no bytes are counted) a second over the last seconds; ``None`` before it settles."""
-        if len(self._samples) < 2:
+        now = self.clock()
+        if len(self._samples) < 2 or now - self.began < _SETTLED or now <= self._samples[0][0]:
             return None
         first, low = self._samples[0]
-        now = self.clock()
-        if now - self.began < _SETTLED or now <= first:
-            return None
         return (self._count() - low) / (now - first)
 
     @property
@@ -172,7 +170,9 @@ class StageProgress:
 
     def _sample(self) -> None:
         now = self.clock()
-        if self._samples and now - self._samples[-1][0] < 0.2:
+        # Where items are counted, workers load what they need before the first one: that is no part of the rate.
+        is_early = now - self._samples[-1][0] < 0.2 if self._samples else not self.size and not self._count()
+        if is_early:
             return
         self._samples.append((now, self._count()))
         while len(self._samples) > 2 and now - self._samples[0][0] > _WINDOW:

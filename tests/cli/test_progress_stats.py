@@ -144,6 +144,17 @@ def test_items_are_counted_where_bytes_are_not(clock: Clock) -> None:
     assert counted.left == pytest.approx(10)
 
 
+def test_what_workers_need_to_start_is_no_part_of_the_rate(clock: Clock) -> None:
+    """Of four seconds of work 44 were left, since the first three images had come after three seconds."""
+    counted = tally(clock, items=50, size=None)
+    clock.now += 3
+    for _ in range(11):
+        counted.add(Advanced("verify", items=1))
+        clock.now += 0.1
+    assert counted.rate == pytest.approx(10, rel=0.1)
+    assert counted.left == pytest.approx(3.9, rel=0.1)
+
+
 def test_a_stall_is_over_when_bytes_come(clock: Clock) -> None:
     counted = tally(clock)
     counted.add(ItemStarted("download", "a", size=1000))
