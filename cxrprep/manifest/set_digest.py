@@ -15,29 +15,24 @@ copies that a model cannot tell apart have one digest. Two papers with the same 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import shlex
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cxrprep.digests import digest_of
-from cxrprep.errors import StorageError, UsageError
+from cxrprep.errors import UsageError
 from cxrprep.events import Advanced, Note, Sink, StageFinished, StageStarted, ignore
 from cxrprep.humanize import short_repr
 from cxrprep.images.pixel_digest import pixel_digest
 from cxrprep.manifest.merkle_tree import GrowingTree, leaf_hash, root_by_path
-from cxrprep.storage.atomic import replace_file
-from cxrprep.storage.small_files import regular
+from cxrprep.manifest.pixel_cache import PixelCache
 from cxrprep.storage.sorted_tables import SortedTable
 from cxrprep.system import available_cores
 from cxrprep.vocabulary import published_name
@@ -52,13 +47,10 @@ if TYPE_CHECKING:
 FORMAT: Final = "cxrprep-set/1"
 PIXELS_NAME: Final = "pixel-digests.parquet"
 """The file of the cache that keeps what was read of each image."""
-_CACHED: Final = pa.schema([("path", pa.string()), ("sign", pa.string()), ("pixels", pa.string())])
 STAGE: Final = "digest"
 _ROWS: Final = 8192
 _ESCAPED: Final = r"[\x00-\x1f\"\\]"
 _BATCH: Final = 256
-# A run that is killed reads again what it read since. The file of 377,110 images is written in a second.
-_KEEP_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,13 +284,7 @@ class _Files:
         self._ask: Callable[[pa.Table], pa.ChunkedArray] | None = None
         self._asked_to = ""
         self._left, self._read = len(dataset), 0
-        self._unsaved = False
-        self._kept_at = time.monotonic()
-
-    @cached_property
-    def _known(self) -> dict[str, tuple[str, str]]:
-        """Size and times of each file that was read before, and what it shows."""
-        return _read_cache(self._cache)
+        self._known = PixelCache(cache)
 
     def shown(self, part: Dataset) -> list[str]:
         """What the pixels of each image of a part show, in order. Raises ``ImageError``."""
@@ -308,7 +294,7 @@ class _Files:
         paths = part.stated.column("path").to_pylist()
         found = self._published(part) if self._raw else {}
         signs = {path: file_sign(part.root, path) for path in paths if path not in found}
-        found |= {path: self._known[path][1] for path, sign in signs.items() if self._known.get(path, ("",))[0] == sign}
+        found |= self._known.known(signs)
         if self._read:
             self._on_event(Advanced(STAGE, items=len(found)))
         self._left -= len(found)
@@ -317,8 +303,7 @@ class _Files:
 
     def close(self) -> None:
         """Keep what was read. Nothing is said where the disk refuses: it is read again the next time."""
-        if self._unsaved and self._cache is not None:
-            _write_cache(self._cache, self._known)
+        self._known.save()
         if self._read:
             self._on_event(StageFinished(STAGE, done=self._read, kept=len(self._dataset) - self._read))
 
@@ -336,12 +321,9 @@ class _Files:
         with ThreadPoolExecutor(available_cores()) as pool:
             for batch, shown in zip(batches, pool.map(read, batches), strict=True):
                 found |= shown
-                self._known.update((path, (signs[path], shown[path])) for path in batch)
-                self._read, self._unsaved = self._read + len(batch), True
+                self._known.add(signs, shown)
+                self._read += len(batch)
                 self._on_event(Advanced(STAGE, items=len(batch)))
-                if self._cache is not None and time.monotonic() - self._kept_at > _KEEP_SECONDS:
-                    _write_cache(self._cache, self._known)
-                    self._kept_at, self._unsaved = time.monotonic(), False
 
     def _published(self, part: Dataset) -> dict[str, str]:
         """The digests of a release's own files: those of the last check, else those of the record.
@@ -417,23 +399,3 @@ def _shown(data: bytes, path: str, stated: tuple[str, str] | None, *, raw: bool)
     if stated is not None and str(digest_of(data)) == stated[0]:
         return stated[1]
     return pixel_digest(data, path, raw=raw)
-
-
-def _read_cache(path: Path | None) -> dict[str, tuple[str, str]]:
-    if path is None or not path.is_file():
-        return {}
-    try:
-        table = pq.read_table(regular(path), schema=_CACHED)
-    except (OSError, pa.ArrowException):
-        return {}
-    columns = (table.column(name).to_pylist() for name in _CACHED.names)
-    return {name: (sign, pixels) for name, sign, pixels in zip(*columns, strict=True)}
-
-
-def _write_cache(path: Path, known: Mapping[str, tuple[str, str]]) -> None:
-    rows = [(name, *pair) for name, pair in sorted(known.items())]
-    arrays = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
-    table = pa.Table.from_arrays(arrays, schema=_CACHED)
-    # A folder that may not be written to is read again the next time.
-    with contextlib.suppress(StorageError):
-        replace_file(path, lambda part: pq.write_table(table, part))
