@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from cxrprep.collection import DatasetFolder, folder_words
 from cxrprep.errors import IntegrityError, TableError, UsageError
-from cxrprep.events import Sink, StageStarted, ignore
+from cxrprep.events import Note, Sink, StageStarted, ignore
 from cxrprep.humanize import format_count
 from cxrprep.model import ImageCheck
 from cxrprep.record.entry import Origin
@@ -231,6 +231,7 @@ class _Run:
             entry = self.record.get(path)
             is_doubtful = entry is not None and entry.origin is not Origin.PUBLISHED
             if is_doubtful and (self.root / path).is_file() and read_index(self.record.cache, path) is None:
+                self.on_event(Note(STAGE, "read to its end: nobody published a checksum of it", "info", path))
                 try:
                     check_archive(self.root / path)
                 except IntegrityError as error:
