@@ -7,7 +7,7 @@ corrects it, and ``cxrprep datasets check`` says what it makes of the folder.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
@@ -180,6 +180,7 @@ class _Writer:
                 self._block("splits", table=table.name, image=self._id(table), split=split)
         self._drawn()
         self._yolo()
+        self._voc()
         tables = list(chain.from_iterable(self._declared(table) for table in self.used))
         tables += self._left_out()
         return "\n".join([*self._head(), *self._paths(), *tables, *self._vocabulary(), *self.blocks])
@@ -289,15 +290,8 @@ class _Writer:
         words = [{parts[-1 - n] for parts in folders} for n in range(depth)]
         split = next((n for n, those in enumerate(words) if those and all(map(split_in, those))), None)
         patient = next((n for n, those in enumerate(words) if all(re.fullmatch(_PATIENT, one) for one in those)), None)
-        others = (split, patient)
-        label = next(
-            (
-                n
-                for n, those in enumerate(words)
-                if n not in others and 1 < len(those) <= MOST_CLASSES and not are_numbered(those)
-            ),
-            None,
-        )
+        classes = [n for n, those in enumerate(words) if 1 < len(those) <= MOST_CLASSES and not are_numbered(those)]
+        label = next((n for n in classes if n not in (split, patient)), None)
         places = {place: what for what, place in (("split", split), ("patient", patient), ("label", label))}
         # A folder that all images are in is named: masks lie beside it.
         unnamed = [re.escape(next(iter(those))) if len(those) == 1 else "[^/]+" for those in words]
@@ -368,13 +362,10 @@ class _Writer:
 
     def _shapes(self, table: FolderTable) -> None:
         """Shapes in cells: polygons, and how boxes would be declared, of which only their publisher knows the sides."""
+        label = table.first(FINDINGS) or {"text": "region"}
+        about = {"table": table.name, "image": self._id(table), "label": label}
         for column in table.columns:
             cells = [cell for cell in table.columns[column] if cell]
-            about = {
-                "table": table.name,
-                "image": self._id(table),
-                "label": table.first(FINDINGS) or {"text": "region"},
-            }
             if cells and all(POLYGON.match(cell) for cell in cells):
                 self._block("masks", **about, encoding="polygons", points=column)
             elif plain_name(column) in BOXES and cells and any(re.search(r"\d\D+\d", cell) for cell in cells):
@@ -425,6 +416,22 @@ class _Writer:
         about |= {"centre_size": boxes.header[1:5], "size": boxes.size or "image"}
         aside = "" if boxes.size else "Images differ in size: [image] needs their height and width, which no table has."
         self._block("boxes", aside=aside, table=name, image="id", label=word, **about)
+
+    def _voc(self) -> None:
+        """Labels and boxes of Pascal VOC's files: a row for each of them, and one for each object in it."""
+        if self.found.voc is None:
+            return
+        files, objects = (free_name(stem, self.found.tables) for stem in ("documents", "objects"))
+        self.used.append(replace(self.found.voc, name=files))
+        self.used.append(replace(self.found.voc, name=objects, more={**self.found.voc.more, "rows": "object"}))
+        self.findings += sorted(self.found.voc.words("name"))
+        image = {"column": "path", "match": rf"(?:^|/)({self.found.inside})\.xml$"}
+        # A file without an object says that nothing is there.
+        names = {"first_of": [{"column": "object/name", "use": "all"}, {"text": ""}]}
+        source = "voc" if self.sources else "tables"
+        self._block("labels", source=source, table=files, image=image, shape="list", names=names, absent=0)
+        sides = [f"bndbox/{side}" for side in ("xmin", "ymin", "xmax", "ymax")]
+        self._block("boxes", table=objects, image=image, label="./name", corners=sides)
 
     def _reports(self, tables: list[FolderTable], taken: Sequence[str]) -> None:
         main = joined(tables)

@@ -74,8 +74,9 @@ _NO_LABELS: Final = ("fold", "index", "followup", "number", "id", "width", "heig
 def value_of_role(role: str, table: FolderTable, column: str) -> Any:
     """What a column says, as a value; ``None`` where its cells do not look like that."""
     words = table.words(column)
-    if role == "sex":
-        known = {word: _SEXES[word.strip().lower()] for word in words if word.strip().lower() in _SEXES}
+    if role in ("sex", "split"):
+        meanings = {word: split_in(word) if role == "split" else _SEXES.get(word.strip().lower(), "") for word in words}
+        known = {word: meaning for word, meaning in meanings.items() if meaning}
         return {"column": column, "map": known, "else": "null"} if known else None
     if role == "age":
         if all(re.fullmatch(r"\d+[YMWDymwd]", word) for word in words):
@@ -88,9 +89,6 @@ def value_of_role(role: str, table: FolderTable, column: str) -> Any:
         # A day that may be a month too is left for whoever knows.
         forms = [form for form in _DATES if words and all(_is_date(word, form) for word in words)]
         return {"column": column, "use": f"date:{forms[0]}"} if len(forms) == 1 else None
-    if role == "split":
-        known = {word: split for word in words if (split := split_in(word))}
-        return {"column": column, "map": known, "else": "null"} if known else None
     if role == "view":
         return column if 0 < len(words) <= MOST_CLASSES else None
     return column

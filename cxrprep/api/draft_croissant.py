@@ -67,11 +67,9 @@ def _text(value: Any) -> str:
 
 def _file(one: dict[str, Any], root: Path) -> dict[str, Any]:
     """The ``[[file]]`` of an object of the distribution; empty for one that is not in the folder."""
-    names = (_text(one.get(key)).removeprefix("./") for key in ("contentUrl", "name", "@id"))
-    path = next(
-        (name for name in names if name and ".." not in name and (root / name.rpartition("/")[2]).is_file()), ""
-    )
-    path = path.rpartition("/")[2]
+    told = (_text(one.get(key)) for key in ("contentUrl", "name", "@id"))
+    names = (name.rpartition("/")[2] for name in told if ".." not in name)
+    path = next((name for name in names if name and (root / name).is_file()), "")
     size = re.match(r"(\d+)(?: ?B)?$", _text(one.get("contentSize")))
     sums = ((kind, _text(one.get(kind)).lower()) for kind in _SUMS)
     digest = next((f"{kind}:{sum_}" for kind, sum_ in sums if re.fullmatch(rf"[0-9a-f]{{{_SUMS[kind]}}}", sum_)), "")

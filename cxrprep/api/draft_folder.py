@@ -10,12 +10,14 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, Final
+from xml.etree import ElementTree as ET
 
 from cxrprep.api.dataset_check import keys_in
 from cxrprep.api.draft_yolo import YoloBoxes, read_boxes
 from cxrprep.datasets.facts import RESAVED, whole_table
 from cxrprep.errors import CxrprepError, TableError, UsageError
 from cxrprep.events import Note, Sink
+from cxrprep.storage.small_files import read_text
 from cxrprep.vocabulary import slug
 
 if TYPE_CHECKING:
@@ -74,6 +76,8 @@ class FolderFiles:
     drawn: list[str] = field(default_factory=list)
     tables: list[FolderTable] = field(default_factory=list)
     yolo: YoloBoxes | None = None
+    voc: FolderTable | None = None
+    """Boxes as Pascal VOC writes them, in XML files that have the names of images."""
     depth: int = 1
     """How many parts of a path name an image: more than one where two images in different folders have one name."""
 
@@ -104,9 +108,11 @@ def read_folder(root: Path, given: Mapping[str, str], on_event: Sink) -> FolderF
     texts = [(key, found.id_of(f"{key[:-4]}.png")) for key in keys if key.endswith(".txt")]
     beside = {key: image_of[image] for key, image in texts if image in image_of}
     found.yolo = read_boxes(root, keys, beside, found.inside, on_event)
+    documents = {key for key in keys if key.endswith(".xml") and found.id_of(f"{key[:-4]}.png") in image_of}
+    found.voc = _voc(root, documents)
     unread: list[str] = []
     for key in keys:
-        if found.yolo is not None and key in beside:
+        if (found.yolo is not None and key in beside) or (found.voc is not None and key in documents):
             continue
         try:
             table = _read(root, key)
@@ -147,6 +153,21 @@ def _read(root: Path, key: str) -> FolderTable | None:
             data = json_of(root / key)
             return _coco(key, data) or _objects(key, data)
     return None
+
+
+def _voc(root: Path, keys: Iterable[str]) -> FolderTable | None:
+    """XML files as one table, with the names in them as its words; ``None`` where one has not the form of VOC."""
+    try:
+        trees = [ET.fromstring(read_text(root / key)) for key in keys]  # noqa: S314  # expat limits what entities make
+    except (OSError, ValueError, ET.ParseError):
+        return None
+    drawn = [one for tree in trees for one in tree.iterfind("object")]
+    if not trees or any(tree.tag != "annotation" for tree in trees) or any(one.find("bndbox") is None for one in drawn):
+        return None
+    patterns = sorted({"/".join([*key.split("/")[:-1], "*.xml"]) for key in keys})
+    return FolderTable(
+        "", "xml", {"name": [one.findtext("name", "").strip() for one in drawn]}, more={"patterns": patterns}
+    )
 
 
 def _objects(key: str, data: Any) -> FolderTable | None:

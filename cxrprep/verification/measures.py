@@ -155,10 +155,6 @@ def _splits(subject: Subject, what: str) -> Counted | None:
     return {name: number for name, rows, number in named if rows}
 
 
-def _shared_patients(subject: Subject, _: str) -> Counted | None:
-    return len(shared_patients(subject.rows)) if subject.codes("split").distinct() else None
-
-
 def _raw(subject: Subject, name: str) -> Counted | None:
     return _histogram(subject.rows[_RAW + name]) if _RAW + name in subject.rows.column_names else None
 
@@ -183,11 +179,8 @@ def _label(subject: Subject, _: str) -> Counted | None:
     counted: dict[str, Any] = {}
     for name in subject.observations:
         if _RAW + name in subject.rows.column_names:
-            values = [0, 0, 0, 0]
-            for value, count in _histogram(subject.rows[_RAW + name]).items():
-                if value in _VALUES:
-                    values[_VALUES[value]] += count
-            counted[name] = values
+            found = _histogram(subject.rows[_RAW + name]).items()
+            counted[name] = [sum(count for value, count in found if _VALUES.get(value) == place) for place in range(4)]
     return counted or None
 
 
@@ -220,32 +213,21 @@ def _study_conflicts(subject: Subject, _: str) -> Counted | None:
     return int(pc.sum(pc.greater(counted["labels_count_distinct"], 1)).as_py() or 0)
 
 
-def _all_boxes(subject: Subject) -> tuple[pa.Array, pa.Array] | None:
-    boxes = subject.once_each("image_id", "boxes").column("boxes")
-    return None if boxes.null_count == len(boxes) else (boxes, pc.list_flatten(boxes))
+def _of_boxes(count: Callable[[Subject, pa.Array, str], Counted | None]) -> Callable[[Subject, str], Counted | None]:
+    """What ``count`` says of the boxes of each image; ``None`` where no table has boxes."""
+
+    def counted(subject: Subject, argument: str) -> Counted | None:
+        boxes = subject.once_each("image_id", "boxes").column("boxes")
+        return None if boxes.null_count == len(boxes) else count(subject, boxes, argument)
+
+    return counted
 
 
-def _boxes(subject: Subject, _: str) -> Counted | None:
-    found = _all_boxes(subject)
-    return None if found is None else len(found[1])
-
-
-def _boxed_images(subject: Subject, _: str) -> Counted | None:
-    found = _all_boxes(subject)
-    return None if found is None else len(found[0]) - found[0].null_count
-
-
-def _box(subject: Subject, label: str) -> Counted | None:
-    found = _all_boxes(subject)
-    return None if found is None else _one(_histogram(pc.struct_field(found[1], "label")), label)
-
-
-def _boxes_outside(subject: Subject, _: str) -> Counted | None:
-    found = _all_boxes(subject)
+def _outside(subject: Subject, boxes: pa.Array, _: str) -> Counted | None:
     width, height = subject.spec.images.width, subject.spec.images.height
-    if found is None or width is None or height is None:
+    if width is None or height is None:
         return None
-    x, y, w, h = (numbers(pc.struct_field(found[1], name), np.nan) for name in "xywh")
+    x, y, w, h = (numbers(pc.struct_field(pc.list_flatten(boxes), name), np.nan) for name in "xywh")
     return int(np.count_nonzero((x < 0) | (y < 0) | (x + w > width) | (y + h > height)))
 
 
@@ -268,12 +250,9 @@ def _gaps(key: str, group: str) -> Callable[[Subject, str], Counted | None]:
 
     def counted(subject: Subject, _: str) -> Counted | None:
         found = pc.extract_regex(subject.column(key), r"(?P<n>\d+)(?:_[a-z]+)?$")
-        numbers = pc.struct_field(found, "n").cast(pa.int32())
-        pairs = pa.table({"group": subject.column(group), "number": numbers})
+        pairs = pa.table({"group": subject.column(group), "number": pc.struct_field(found, "n").cast(pa.int64())})
         by_group = pairs.group_by("group").aggregate([("number", "count_distinct"), ("number", "max")])
-        uneven = pc.not_equal(
-            by_group["number_count_distinct"].cast(pa.int64()), by_group["number_max"].cast(pa.int64())
-        )
+        uneven = pc.not_equal(by_group["number_count_distinct"], by_group["number_max"])
         return int(pc.sum(uneven).as_py() or 0)
 
     return counted
@@ -284,12 +263,7 @@ def _lines(subject: Subject, name: str) -> Counted | None:
     if not path.is_file():
         return None
     with path.open("rb") as file:
-        pieces = iter(lambda: file.read(1 << 20), b"")
-        count, last = 0, b"\n"
-        for piece in pieces:
-            count, last = count + piece.count(b"\n"), piece[-1:]
-    # The last line may have no end.
-    return count + (last != b"\n")
+        return sum(1 for _ in file)
 
 
 MEASURES: Final[Mapping[str, Callable[[Subject, str], Counted | None]]] = {
@@ -300,7 +274,9 @@ MEASURES: Final[Mapping[str, Callable[[Subject, str], Counted | None]]] = {
     # The images' project has no list of reports: that it names none says nothing.
     "reports": lambda subject, _: subject.codes("report_path").distinct() or None,
     "splits": _splits,
-    "shared_patients": _shared_patients,
+    "shared_patients": lambda subject, _: (
+        len(shared_patients(subject.rows)) if subject.codes("split").distinct() else None
+    ),
     "view": _of_images("view_raw"),
     "sex": _of_images("sex"),
     "age_flag": _of_images("age_flag"),
@@ -312,10 +288,10 @@ MEASURES: Final[Mapping[str, Callable[[Subject, str], Counted | None]]] = {
     "blank_labels": _blank("study_id"),
     "blank_images": _blank("image_id"),
     "study_conflicts": _study_conflicts,
-    "boxes": _boxes,
-    "boxed_images": _boxed_images,
-    "box": _box,
-    "boxes_outside": _boxes_outside,
+    "boxes": _of_boxes(lambda _, boxes, __: len(pc.list_flatten(boxes))),
+    "boxed_images": _of_boxes(lambda _, boxes, __: len(boxes) - boxes.null_count),
+    "box": _of_boxes(lambda _, boxes, word: _one(_histogram(pc.struct_field(pc.list_flatten(boxes), "label")), word)),
+    "boxes_outside": _of_boxes(_outside),
     "age_min": _age(pc.min),
     "age_max": _age(pc.max),
     "bad_paths": _bad_paths,

@@ -429,6 +429,37 @@ def test_boxes_of_yolo_on_images_of_different_sizes_wait_for_a_table_of_sizes(tm
     assert (found["p1_1"]["w"], found["p2_1"]["w"]) == (16, 32)
 
 
+def voc(root: Path, name: str, objects: str) -> None:
+    (root / "Annotations").mkdir(exist_ok=True)
+    head = f"<filename>{name}.png</filename><size><width>32</width><height>32</height></size>"
+    (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{head}{objects}</annotation>")
+
+
+@pytest.mark.parametrize("table", ["", "file,patient\nimages/a.png,p1\nimages/b.png,p1\nimages/c.png,p2\n"])
+def test_boxes_of_pascal_voc_are_drafted_and_a_file_without_any_says_that_nothing_is_there(tmp_path, table):
+    root = folder(tmp_path / "data", [f"images/{name}.png" for name in "abc"])
+    box = "<bndbox><xmin>4</xmin><ymin>6</ymin><xmax>14</xmax><ymax>26</ymax></bndbox>"
+    voc(root, "a", f"<object><name>Pneumonia</name>{box}</object><object><name>mass</name>{box}</object>")
+    voc(root, "b", "")
+    if table:
+        (root / "documents.csv").write_text(table)
+    rows = drafted(tmp_path, root)
+    sides = {"x": 4, "y": 6, "w": 10, "h": 20}
+    assert rows["a"]["boxes"] == [{"label": "Pneumonia", **sides}, {"label": "mass", **sides}]
+    said = [(rows[name]["label_pneumonia"], rows[name]["label_drafted__mass"]) for name in "abc"]
+    assert said == [(1, 1), (0, 0), (None, None)]
+    assert rows["b"]["patient_id"] == ("p1" if table else "b")
+
+
+@pytest.mark.parametrize("objects", ["<object><name>mass</name></object>", "<object>", "</annotation><other>"])
+def test_xml_of_another_form_than_vocs_is_said(tmp_path, objects):
+    root = folder(tmp_path / "data", ["images/a.png"])
+    voc(root, "a", objects)
+    notes = []
+    drafted(tmp_path, root, on_event=notes.append)
+    assert any("not read: Annotations/a.xml" in getattr(note, "message", "") for note in notes)
+
+
 def test_tables_that_nothing_reads_are_said(tmp_path):
     root = ward(tmp_path / "ward", images=2)
     (root / "labels.csv").write_text("image,finding\n5.04E+07,nodule\n")
