@@ -42,6 +42,9 @@ _OF_A_MAC: Final = re.compile(r"(^|/)(__MACOSX/|\.DS_Store$|\._)")
 _BEFORE: Final = re.compile(rb"(?:(?:[ ]*|#[^,;\t|\r\n]*)\r?\n)+")
 _BLANK_END: Final = re.compile(rb"(?:\r?\n[ ]*)+\x1a?\Z")
 
+# A formula that keeps a spreadsheet from taking 007 for a number: the whole cell is ="007", or that in quotation marks.
+_TEXT_FORMULA: Final = re.compile(rb'(^|[,;\t|])(?:="([^"\r\n]*)"|"=""([^"\r\n]*)""")(?=[,;\t|\r\n]|\Z)', re.MULTILINE)
+
 
 class CsvContent(NamedTuple):
     """A table's bytes: as they lie on the disk, and as text; what stands before the header; what was understood."""
@@ -82,7 +85,7 @@ def read_content(path: Path, written: Written = AS_IT_STANDS) -> CsvContent:
     data = _with_line_ends(_as_utf8(path, data, notes), notes)
     if _JSON.match(data):
         data = csv_of_json(path, data, notes)
-    content = _delimited(packed, _without_blank_end(data), notes, written.delimiter)
+    content = _delimited(packed, _without_blank_end(_without_formulas(data, notes)), notes, written.delimiter)
     if not written.header:
         return content
     names = io.StringIO()
@@ -147,6 +150,14 @@ def _with_line_ends(data: bytes, notes: list[str]) -> bytes:
         data = data.replace(b"\r", b"\n")
     # A search for one byte is as good as free.
     return data.replace(b"\n\xef\xbb\xbf", b"\n") if data.find(b"\xef", 3) > 0 else data
+
+
+def _without_formulas(data: bytes, notes: list[str]) -> bytes:
+    """The text with ``"007"`` for ``="007"``: as it stands it would be an id that no image has."""
+    plain, count = _TEXT_FORMULA.subn(rb'\1"\2\3"', data) if b'="' in data else (data, 0)
+    if count:
+        notes.append('cells that a spreadsheet wrote as ="..." are read as the text within')
+    return plain
 
 
 def _without_blank_end(data: bytes) -> bytes:

@@ -127,6 +127,13 @@ FORMS: dict[str, tuple[Edit, str]] = {
     ),
     "bars": (lambda rows: saved(rows, delimiter="|"), "separated by bars"),
     "R": (by_r, ""),
+    "Excel's text": (
+        lambda rows: b"\r\n".join(b",".join(f'="{cell}"'.encode() for cell in row) for row in rows), "cells that a",
+    ),
+    "Excel's text in quotation marks": (
+        lambda rows: saved([[f'="{cell}"' if number else cell for cell in row] for number, row in enumerate(rows)]),
+        "cells that a",
+    ),
     "Excel's errors": (cell_by_cell(lambda cell: cell or "#N/A"), ""),
     "decimal commas": (
         lambda rows: saved([[_DECIMAL.sub(r"\1,\2", cell) for cell in row] for row in rows], delimiter=";"), "",
