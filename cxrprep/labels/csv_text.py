@@ -40,6 +40,7 @@ _NAMED_DELIMITER: Final = re.compile(rb'"?sep\s*=\s*([,;\t|])"?[,;\t|]*\r?\n', r
 _OF_A_MAC: Final = re.compile(r"(^|/)(__MACOSX/|\.DS_Store$|\._)")
 # Before a header PowerShell writes a remark; a header that begins so has several columns. DOS ended text with Ctrl-Z.
 _BEFORE: Final = re.compile(rb"(?:(?:[ ]*|#[^,;\t|\r\n]*)\r?\n)+")
+_ROW_COUNT: Final = re.compile(rb"\n\(\d+ rows?\)\s*\Z")
 _BLANK_END: Final = re.compile(rb"(?:\r?\n[ ]*)+\x1a?\Z")
 
 # A formula that keeps a spreadsheet from taking 007 for a number: the whole cell is ="007", or that in quotation marks.
@@ -85,7 +86,9 @@ def read_content(path: Path, written: Written = AS_IT_STANDS) -> CsvContent:
     data = _with_line_ends(_as_utf8(path, data, notes), notes)
     if _JSON.match(data):
         data = csv_of_json(path, data, notes)
-    content = _delimited(packed, _without_blank_end(_without_formulas(data, notes)), notes, written.delimiter)
+    content = _delimited(
+        packed, _without_blank_end(_without_row_count(_without_formulas(data, notes), notes)), notes, written.delimiter
+    )
     if not written.header:
         return content
     names = io.StringIO()
@@ -158,6 +161,14 @@ def _without_formulas(data: bytes, notes: list[str]) -> bytes:
     if count:
         notes.append('cells that a spreadsheet wrote as ="..." are read as the text within')
     return plain
+
+
+def _without_row_count(data: bytes, notes: list[str]) -> bytes:
+    """The text without the line that psql writes below the rows, such as ``(3 rows)``."""
+    found = _ROW_COUNT.search(data, max(0, len(data) - 256))
+    if found:
+        notes.append("its last line is psql's count of its rows: left out")
+    return data[: found.start() + 1] if found else data
 
 
 def _without_blank_end(data: bytes) -> bytes:

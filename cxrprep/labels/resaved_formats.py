@@ -116,12 +116,14 @@ def csv_of_json(path: Path, data: bytes, notes: list[str]) -> bytes:
 
 
 def _rows_of(value: Any) -> Iterable[dict[str, Any]]:
-    """The rows of a list, or of what pandas writes: by columns or by index, with names or types apart."""
+    """The rows of a list, of columns as lists, or of what pandas writes: by columns or index, names or types apart."""
     if isinstance(value, list):
         return value
     if "data" in value:
         names = value.get("columns")
         return value["data"] if names is None else [dict(zip(names, row, strict=True)) for row in value["data"]]
+    if all(isinstance(column, list) for column in value.values()):
+        return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
     rows = next(iter(value.values()))
     numbered = all(name.isdecimal() for name in value)
     return value.values() if numbered else [{name: column[row] for name, column in value.items()} for row in rows]

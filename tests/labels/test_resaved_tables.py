@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import itertools
+import json
 import lzma
 import re
 import shutil
@@ -127,6 +128,12 @@ FORMS: dict[str, tuple[Edit, str]] = {
     ),
     "bars": (lambda rows: saved(rows, delimiter="|"), "separated by bars"),
     "R": (by_r, ""),
+    "psql's count of rows": (
+        lambda rows: saved(rows) + f"({len(rows) - 1} rows)\n\n".encode(), "its last line is psql's count",
+    ),
+    "JSON of columns as lists": (
+        lambda rows: json.dumps({name: cells for name, *cells in zip(*rows, strict=True)}).encode(), "JSON: its rows",
+    ),
     "Excel's text": (
         lambda rows: b"\r\n".join(b",".join(f'="{cell}"'.encode() for cell in row) for row in rows), "cells that a",
     ),
