@@ -307,6 +307,13 @@ class _Writer:
         if split is not None:
             values["split"] = {"column": "split", "map": {word: split_in(word) for word in sorted(words[split])}}
         self._block("image", several=False, table="files", **values)
+        remarks = []
+        if patient is None:
+            remarks += ["Nothing shows whose the images are. Where their names do, say it in [image]:"]
+            remarks += ["patient = { column = \"id\", match = '^(person\\d+)_' }"]
+        if {*ends} <= {"dcm", "dicom"}:
+            remarks += ["Their headers say patient, study, view, sex and age: docs/howto/own-folder.md reads them"]
+        self.blocks += ["\n".join([*map(_comment, remarks), ""])] if remarks else []
         if label is not None:
             self.findings += sorted(words[label])
             self._block("labels", source="tables", table="files", shape="class", image="id", name="label", absent=0)

@@ -93,6 +93,24 @@ def test_folders_alone_say_split_and_class(tmp_path):
     assert rows["trainNORMAL0"]["label_pneumonia"] == 0
 
 
+def test_a_draft_of_folders_says_how_names_of_images_say_their_patients(tmp_path):
+    names = [f"train/{word}/person{n // 2}_{word}_{n}.png" for word in ("virus", "bacteria") for n in range(4)]
+    root, file = folder(tmp_path / "data", names), tmp_path / "drafted.toml"
+    drafted(tmp_path, root)
+    text = file.read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("# patient = ")]
+    file.write_text(text.replace('patient = "unknown"', line.removeprefix("# ")))
+    rows = read_labels(find_dataset(str(file)), root).table.to_pylist()
+    assert {row["patient_id"] for row in rows} == {"person0", "person1"}
+
+
+def test_a_draft_of_dicom_alone_says_that_its_headers_are_read_without_it(tmp_path):
+    for number in range(3):
+        pictures.dicom(tmp_path / f"data/{number}.dcm", number)
+    drafted(tmp_path, tmp_path / "data")
+    assert "docs/howto/own-folder.md" in (tmp_path / "drafted.toml").read_text()
+
+
 def test_folders_say_split_and_class_where_images_in_several_have_one_name(tmp_path):
     names = [f"{split}/{word}/{n}.png" for split in ("train", "test") for word in ("Normal", "TB") for n in range(2)]
     rows = drafted(tmp_path, folder(tmp_path / "data", names))
