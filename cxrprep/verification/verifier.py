@@ -333,10 +333,11 @@ class _Run:
         self.record = self._open_record()
         # An archive that came whole now was unpacked, and removed on purpose.
         mended = [path for path in before if self.record.is_discarded(path)]
-        fresh = stat_paths(self.root, [*before, *self._unpacked_from(mended)])
-        after = SortedTable(table_checks.NAMES)
+        looked_at = [*before, *self._unpacked_from(mended)]
+        fresh = stat_paths(self.root, looked_at)
+        after, seen_again = SortedTable(table_checks.NAMES), pa.array(looked_at, pa.string())
         for table in disk.tables():
-            after.append(table.filter(pc.invert(pc.is_in(table["path"], value_set=fresh["path"]))))
+            after.append(table.filter(pc.invert(pc.is_in(table["path"], value_set=seen_again))))
         again = self._file_check(None)
         gone = before.keys() - set(fresh["path"].to_pylist())
         still = {path: before[path] for path in gone.difference(mended)}
